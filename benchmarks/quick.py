@@ -1,0 +1,174 @@
+"""The regression gate, below a minute: ``python -m benchmarks.quick`` (``make bench-quick``).
+
+Machines differ, so nothing is compared in seconds. Each figure is a *cost ratio*: what Tailrace needs, over what a
+piece of code that is not ours needs in the same run on the same machine. One that is more than 25 % above the committed
+baseline fails. CPU time is compared, not elapsed time, because it hardly depends on what else the machine does; of
+three runs the cheapest counts.
+
+The last line of output is one JSON object of the ratios. ``--update`` makes them the baseline.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from httpx_sse._decoders import SSEDecoder
+
+from benchmarks.rivals import limit
+from benchmarks.scenarios.live import request_all
+from benchmarks.scenarios.speed import archived
+from benchmarks.stage import ROOT, Stage, stage
+from benchmarks.usage import cpu_s, load
+
+BASELINE = Path(__file__).parent / "baseline.json"
+LOSS = 1.25
+RUNS = 3
+CHUNKS = 100_000
+REFERENCE_CHUNKS = 30_000
+STREAMS, LIVE_S = 100, 6.0
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Measure and compare; 1 when something has become dearer by more than 25 %."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.quick", description="The regression gate.")
+    parser.add_argument("--update", action="store_true", help="make what was measured the baseline")
+    given = parser.parse_args(arguments)
+    began = time.monotonic()
+    with stage() as ready:
+        ratios = measure(ready)
+    before = json.loads(BASELINE.read_text())["ratios"] if BASELINE.exists() else {}
+    worse = [name for name, ratio in ratios.items() if name in before and ratio > LOSS * before[name]]
+    print(f"{'cost ratio (less is better)':44s}{'now':>9s}{'baseline':>10s}")
+    for name, ratio in ratios.items():
+        known = before.get(name)
+        mark = "  WORSE by more than 25 %" if name in worse else ""
+        print(f"{name:44s}{ratio:9.3f}{known if known is not None else float('nan'):10.3f}{mark}")
+    print(f"{time.monotonic() - began:.0f} s, load {load():.1f}")
+    if given.update:
+        BASELINE.write_text(json.dumps({"schema": 1, "ratios": ratios}, indent=1) + "\n")
+    print(json.dumps(ratios))
+    return 1 if worse and not given.update else 0
+
+
+def measure(ready: Stage) -> dict[str, float]:
+    """Give each ratio."""
+    reference = {wire: _cheapest(lambda wire=wire: _reference(wire)) for wire in ("v1", "v2")}  # type: ignore[misc]
+    ratios: dict[str, float] = {}
+    with ready.upstream() as upstream:
+        for wire in ("v1", "v2"):
+            runs = [f"run_quick_{wire}_{number}" for number in range(RUNS + 1)]
+            upstream.do("fill", wire=wire, count=CHUNKS, runs=runs)
+        live = [f"run_quick_live_{number}" for number in range(STREAMS)]
+        upstream.do("fill_each", wire="v2", runs=live, keys=1, count=1)
+        with ready.worker(upstream, slots=STREAMS + 50) as worker:
+            for wire in ("v1", "v2"):
+                archived(ready, upstream, worker, f"run_quick_{wire}_0", CHUNKS)
+                used = [archived(ready, upstream, worker, f"run_quick_{wire}_{n + 1}", CHUNKS)[1] for n in range(RUNS)]
+                decoded = _cheapest(lambda wire=wire: limit.decode(wire, CHUNKS)[1])  # type: ignore[misc]
+                ratios[f"{wire}: decoding / reference"] = decoded / reference[wire]
+                ratios[f"{wire}: worker CPU / reference"] = _least(used, "worker") / reference[wire]
+                ratios[f"{wire}: Postgres CPU / reference"] = _least(used, "postgres") / reference[wire]
+            ratios["live: worker CPU per packet / reference"] = (
+                _live(ready, upstream, worker.pid, live) / reference["v1"]
+            )
+    ready.database.rows("ANALYZE")
+    ratios["view: reading / plain rows"] = _view(ready)
+    ratios["space: bytes in segments / bytes of JSON"] = _space(ready)
+    ratios["import worker.tasks / import celery"] = _import("worker.tasks") / _import("celery.app.base, kombu, redis")
+    return {name: round(ratio, 4) for name, ratio in ratios.items()}
+
+
+def _cheapest(measured: Callable[[], float]) -> float:
+    return min(measured() for _ in range(RUNS))
+
+
+def _least(used: list[dict[str, float]], name: str) -> float:
+    return min(1e6 * each[name] / CHUNKS for each in used)
+
+
+def _reference(wire: str) -> float:
+    """µs a chunk of the obvious reader: httpx-sse's decoder, and `json.loads` of every chunk."""
+    blocks = limit.blocks(wire, REFERENCE_CHUNKS)
+    decoder, found, rest = SSEDecoder(), 0, ""
+    cpu = time.process_time()
+    for block in blocks:
+        *lines, rest = (rest + block).split("\n")
+        for line in lines:
+            event = decoder.decode(line)
+            if event is None or not event.data:
+                continue
+            if event.event == "batch":
+                for record in json.loads(event.data)["records"]:
+                    json.loads(record["body"])
+                    found += 1
+            else:
+                json.loads(event.data)
+                found += 1
+    assert found == REFERENCE_CHUNKS
+    return 1e6 * (time.process_time() - cpu) / found
+
+
+def _live(ready: Stage, upstream: object, pid: int, runs: list[str]) -> float:
+    """µs a packet of the worker, with streams that get a packet of two records every 200 ms."""
+    request_all(ready, runs)
+    opened = (
+        "SELECT count(*) = %s FROM tailrace.streams s JOIN tailrace.runs r ON r.id = s.run"
+        " WHERE r.run_id LIKE 'run_quick_live%%' AND last_chunk_index >= 0"
+    )
+    ready.wait(lambda: ready.database.value(opened, len(runs)), 30, "all open", 0.1)
+    upstream.do("live", runs=runs, every_s=0.2, records=2, for_s=LIVE_S + 2)  # type: ignore[attr-defined]
+    time.sleep(1.0)
+    cpu, began = cpu_s(pid), upstream.do("written")["batches"]  # type: ignore[attr-defined]
+    time.sleep(LIVE_S)
+    written = upstream.do("written")["batches"] - began  # type: ignore[attr-defined]
+    return 1e6 * (cpu_s(pid) - cpu) / max(1, written)
+
+
+def _view(ready: Stage) -> float:
+    """Elapsed time of reading a stream through the view over that of as many ready-made rows, the same way."""
+    view = (
+        "SELECT chunk_index, data_text, emitted_at FROM tailrace.chunks WHERE run_id = 'run_quick_v2_1'"
+        " ORDER BY generation, chunk_index"
+    )
+    ready.database.rows(f"CREATE TABLE plain AS {view}")
+    return _cheapest(lambda: _seconds(ready, view)) / _cheapest(lambda: _seconds(ready, "SELECT * FROM plain"))
+
+
+def _seconds(ready: Stage, query: str) -> float:
+    began = time.perf_counter()
+    assert len(ready.database.rows(query)) == CHUNKS
+    return time.perf_counter() - began
+
+
+def _space(ready: Stage) -> float:
+    """Bytes of the segments that were read in one go, over those of their chunks' texts."""
+    stored, texts = ready.database.rows(
+        "SELECT sum(pg_column_size(g.*)), sum(octet_length(g.data::text)) FROM tailrace.segments g"
+        " WHERE g.chunk_count > 200"
+    )[0]
+    return float(stored) / float(texts)
+
+
+def _import(names: str) -> float:
+    code = f"import time; t = time.process_time(); import {names}; print(time.process_time() - t)"
+    return _cheapest(
+        lambda: float(
+            subprocess.run(
+                [sys.executable, "-c", code], cwd=ROOT, env=_plain_environ(), capture_output=True, text=True, check=True
+            ).stdout
+        )
+    )
+
+
+def _plain_environ() -> dict[str, str]:
+    return {"PATH": "/usr/bin:/bin", "PYTHONPATH": str(ROOT)}
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

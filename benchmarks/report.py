@@ -1,0 +1,68 @@
+"""The table of docs/performance.md from results/latest.json: ``python -m benchmarks.report``.
+
+It replaces what stands between the two marks in that file.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+from benchmarks.stage import ROOT
+
+RESULTS = Path(__file__).parent / "results" / "latest.json"
+PAGE = ROOT / "docs" / "performance.md"
+BEGIN, END = "<!-- measured: begin -->", "<!-- measured: end -->"
+
+
+def table(results: dict[str, Any]) -> str:
+    """Every figure of every row, as Markdown."""
+    machine = results["machine"]
+    lines = [
+        f"Measured {results['measured_at'][:10]}: {machine['cores']} cores, {machine['cpu']}, {machine['memory_gb']} GB, "
+        f"{machine['system']}, Python {machine['python']}, PostgreSQL {machine['postgres'].split()[0]} embedded (`fsync` on). "
+        "The last column is the machine's load average, ours included.",
+        "",
+        "| # | Figure | Median | Least | Largest | Runs | Target | | Load |",
+        "|---|---|---:|---:|---:|---:|---|---|---:|",
+    ]
+    for name, row in results["rows"].items():
+        targets = {check["figure"]: check for check in row["checks"]}
+        lines.append(f"| **{name}** | **{row['title']}** | | | | | | | {row['load']:.1f} |")
+        for figure, value in row["figures"].items():
+            check = targets.get(figure)
+            target = check["target"].replace(">=", "≥").replace("<=", "≤") if check else ""
+            met = ("reached" if check["met"] else "**missed**") if check else ""
+            lines.append(
+                f"| | {figure} | {_shown(value['median'])} {value['unit']} | {_shown(value['min'])} | "
+                f"{_shown(value['max'])} | {value['runs']} | {target} | {met} | |"
+            )
+    used = [
+        f"| {name} | {process} | {value['cpu_s']:.2f} | {value['peak_mb']:.0f} |"
+        for name, row in results["rows"].items()
+        for process, value in row["used"].items()
+    ]
+    lines += [
+        "",
+        "What processes used while the figures above were taken (P1 and P2: see the CPU rows; here at rest after):",
+    ]
+    lines += ["", "| # | Process | CPU s | Peak MB |", "|---|---|---:|---:|", *used, ""]
+    lines += [f"- {name}: {note}" for name, row in results["rows"].items() for note in row["notes"]]
+    return "\n".join(lines)
+
+
+def main() -> None:
+    page = PAGE.read_text()
+    head, _, rest = page.partition(BEGIN)
+    _, _, tail = rest.partition(END)
+    PAGE.write_text(f"{head}{BEGIN}\n\n{table(json.loads(RESULTS.read_text()))}\n\n{END}{tail}")
+
+
+def _shown(value: float) -> str:
+    return f"{value:,.0f}".replace(",", " ") if abs(value) >= 10_000 else f"{value:.3g}"
+
+
+if __name__ == "__main__":
+    sys.exit(main())

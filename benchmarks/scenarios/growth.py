@@ -1,0 +1,146 @@
+"""P8: what a chunk, a lease and a new run cost when there is much already."""
+
+from __future__ import annotations
+
+import statistics
+import time
+import uuid
+from collections.abc import Callable
+
+from benchmarks.scenarios import Row, Size
+from benchmarks.scenarios.speed import archived
+from benchmarks.stage import Stage
+from benchmarks.usage import load
+from worker.store.engine import create_engine
+from worker.store.leases import Leases, WorkerRow
+from worker.store.runs import Runs
+
+CHUNKS = (10_000, 100_000, 1_000_000)
+STREAMS = (1_000, 100_000, 1_000_000)
+STATEMENTS = 300
+PROBE = 20_000
+FILL = """
+WITH r AS (
+    INSERT INTO tailrace.runs (environment_id, run_id, state, status, terminal_at, finished_at, sealed_at)
+    SELECT 1, 'run_old_' || n, 'sealed', 'COMPLETED', now(), now(), now() FROM generate_series(%s::int, %s::int) n
+    RETURNING id
+), s AS (
+    INSERT INTO tailrace.streams
+        (run, stream_key, wire, state, verdict, last_chunk_index, chunk_count, byte_count, sealed_at)
+    SELECT id, 'default', 'v2', 'sealed', 'complete', 1, 2, 14, now() FROM r RETURNING id
+)
+INSERT INTO tailrace.segments (stream_id, generation, first_index, last_index, chunk_count, data, emitted_ms)
+SELECT id, 0, 0, 1, 2, '["first","second"]', ARRAY[1700000000000, 1700000000001] FROM s
+"""
+
+
+def run(stage: Stage, size: Size) -> Row:
+    """Let one stream grow, then the tables."""
+    row = Row("P8", "growth: nothing gets dearer")
+    _one_stream(stage, size, row)
+    _tables(stage, size, row)
+    row.load = load()
+    return row
+
+
+def _one_stream(stage: Stage, size: Size, row: Row) -> None:
+    """CPU of worker and Postgres for the first 10 k, 100 k and 1 M chunks of streams of that length."""
+    lengths = [size.of(length, 5_000) for length in CHUNKS]
+    stage.clear()
+    costs: dict[int, list[float]] = {length: [] for length in lengths}
+    with stage.upstream() as upstream:
+        # As many chunks in all for each length, so that each is measured with the same precision.
+        copies = {length: max(1, min(20, lengths[-1] // length // 2)) for length in lengths}
+        names = {
+            length: [f"run_{at}_{length}_{number}" for number in range(copies[length] * size.repeats + 1)]
+            for at, length in enumerate(lengths)
+        }
+        for length in lengths:
+            upstream.do("fill", wire="v2", count=length, runs=names[length])
+        with stage.worker(upstream) as worker:
+            archived(stage, upstream, worker, names[lengths[0]].pop(), lengths[0])
+            for _ in range(size.repeats):
+                for length in lengths:
+                    cpu_s = 0.0
+                    for _ in range(copies[length]):
+                        used = archived(stage, upstream, worker, names[length].pop(), length)[1]
+                        cpu_s += used["worker"] + used["postgres"]
+                    costs[length].append(1e6 * cpu_s / length / copies[length])
+    for length in lengths:
+        row.figure(f"CPU in a stream of {length}", costs[length], "us/chunk")
+    row.ratio(
+        "a chunk: longest vs middle stream", f"CPU in a stream of {lengths[2]}", f"CPU in a stream of {lengths[1]}"
+    )
+    row.at_most("a chunk: longest vs middle stream", 1.10)
+    row.notes.append("The shortest streams also pay for request, watch and lease, which a chunk of a long one shares.")
+
+
+def _tables(stage: Stage, size: Size, row: Row) -> None:
+    """The statements of a new run and a lease, and an ingest, with ever more sealed streams in the tables."""
+    counts = [size.of(count, 100) for count in STREAMS]
+    stage.clear()
+    there = 0
+    kinds = ("request and find a run", "claim", "acquire", "rescue", "ingest of a new run")
+    with stage.upstream() as upstream, stage.worker(upstream) as worker:
+        probes = [f"run_probe_{number}" for number in range(len(counts) * (size.repeats + 1))]
+        upstream.do("fill", wire="v2", count=PROBE, runs=probes)
+        for count in counts:
+            for begin in range(there + 1, count + 1, 50_000):
+                stage.database.rows(FILL, begin, min(count, begin + 49_999))
+            there = count
+            stage.database.rows("VACUUM (ANALYZE)")
+            stage.database.rows("CHECKPOINT")
+            archived(stage, upstream, worker, probes.pop(), PROBE)
+            ingests = []
+            for _ in range(size.repeats):
+                used = archived(stage, upstream, worker, probes.pop(), PROBE)[1]
+                ingests.append(1e6 * (used["worker"] + used["postgres"]) / PROBE)
+            found = _statements(stage)
+            for kind in kinds[:4]:
+                row.figure(f"{kind}, {count} streams", found[kind], "ms")
+            row.figure(f"ingest of a new run, {count} streams", ingests, "us/chunk")
+    for kind in kinds:
+        name = f"{kind}: {counts[2]} vs {counts[0]}"
+        row.ratio(name, f"{kind}, {counts[2]} streams", f"{kind}, {counts[0]} streams")
+        row.at_most(name, 1.10)
+
+
+def _statements(stage: Stage) -> dict[str, float]:
+    """Median milliseconds of the lease statements, in an environment of their own that no worker reads."""
+    engine = create_engine(stage.database.url)
+    stage.database.rows(
+        "INSERT INTO tailrace.environments (name, api_url) VALUES ('probe', 'http://localhost') ON CONFLICT DO NOTHING"
+    )
+    runs = Runs(engine, "probe")
+    leases = [Leases(engine, WorkerRow(uuid.uuid4(), "bench", 1, "bench", 1), 10.0) for _ in range(2)]
+    mine, dead = leases
+    taken: dict[str, list[float]] = {}
+
+    def timed(kind: str, call: Callable[[], object]) -> None:
+        began = time.perf_counter()
+        call()
+        taken.setdefault(kind, []).append(1e3 * (time.perf_counter() - began))
+
+    mark = uuid.uuid4().hex[:8]
+    for number in range(STATEMENTS):
+        mine.renew()
+        run_id = f"run_{mark}_{number}"
+        timed("request and find a run", lambda run_id=run_id: runs.request(run_id, None, {}, 0))  # type: ignore[misc]
+        stream_id = stage.database.value(
+            "INSERT INTO tailrace.streams (run, stream_key) SELECT id, 'default' FROM tailrace.runs WHERE run_id = %s"
+            " RETURNING id",
+            run_id,
+        )
+        timed("claim", lambda: mine.claim("probe", 10, 0.001))
+        dead.renew()
+        dead.acquire([stream_id])
+        dead.retire()
+        time.sleep(0.002)
+        timed("rescue", lambda: mine.claim("probe", 10, 30.0))
+        timed("acquire", lambda stream_id=stream_id: mine.acquire([stream_id]))  # type: ignore[misc]
+        stage.database.rows(
+            "UPDATE tailrace.streams SET state = 'sealed', sealed_at = now(), worker_id = NULL WHERE id = %s", stream_id
+        )
+    mine.retire()
+    engine.dispose()
+    return {kind: statistics.median(values) for kind, values in taken.items()}

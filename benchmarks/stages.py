@@ -1,0 +1,90 @@
+"""What the time of a chunk is spent on: ``python -m benchmarks.stages``. CPU microseconds a chunk, step by step.
+
+Each step runs alone over the whole stream in memory, the cheapest of five, with the worker's own garbage collection
+settings. What the whole worker needs beyond their sum (sockets, HTTP, the statement's round trip, switching) is seen in
+P1 and P2.
+"""
+
+from __future__ import annotations
+
+import gc
+import json
+import sys
+import time
+from collections.abc import Callable
+from typing import Any
+
+from benchmarks.rivals.limit import MAX_EVENT_CHARS, blocks
+from worker.ingest.sequence import sequence_for
+from worker.model import Checkpoint, Take, Wire
+from worker.store.commit import Flush, _parameters
+from worker.tasks.process import GC_OBJECTS
+from worker.wire.events import Framer
+from worker.wire.v1 import V1Decoder
+from worker.wire.v2 import V2Decoder
+
+CHUNKS = 100_000
+TAKE = 200
+TAKES_PER_FLUSH = 5
+
+
+def measure(wire: str) -> dict[str, float]:
+    """Give µs a chunk of each step."""
+    found: dict[str, float] = {}
+    texts = blocks(wire, CHUNKS)
+    raw = [text.encode() for text in texts]
+
+    def step(name: str, call: Callable[[], Any]) -> Any:
+        best, result = float("inf"), None
+        for _ in range(5):
+            del result
+            began = time.process_time()
+            result = call()
+            best = min(best, time.process_time() - began)
+        found[name] = 1e6 * best / CHUNKS
+        return result
+
+    def frame() -> list[Any]:
+        framer = Framer(MAX_EVENT_CHARS)
+        return [framer.feed(text) for text in texts]
+
+    def decode() -> list[Any]:
+        decoder = V2Decoder() if wire == "v2" else V1Decoder()
+        return [delivery for each in events for delivery in decoder.decode(each)]
+
+    def admit() -> list[Take]:
+        sequence = sequence_for(Wire(wire), Checkpoint(), [])
+        sequence.resume()
+        sequence.opened(None)
+        return [
+            sequence.admit(delivery.records[at : at + TAKE])
+            for delivery in deliveries
+            for at in range(0, len(delivery.records), TAKE)
+        ]
+
+    def lay_out() -> None:
+        for at in range(0, len(takes), TAKES_PER_FLUSH):
+            group = takes[at : at + TAKES_PER_FLUSH]
+            _parameters([Flush(1, 1, 1, Wire(wire), group[-1].checkpoint, group, max_chunks=500)])
+
+    step("bytes to text", lambda: [each.decode() for each in raw])
+    events = step("framing (httpx-sse)", frame)
+    deliveries = step("decoding", decode)
+    takes = step("checking and ordering", admit)
+    step("statement's arrays", lay_out)
+    found["all"] = sum(found.values())
+    return found
+
+
+def main() -> None:
+    gc.freeze()
+    gc.set_threshold(GC_OBJECTS, 20, 20)
+    result = {wire: measure(wire) for wire in ("v1", "v2")}
+    print(f"{'us a chunk':26s}{'v1':>8s}{'v2':>8s}")
+    for name in result["v1"]:
+        print(f"{name:26s}{result['v1'][name]:8.2f}{result['v2'][name]:8.2f}")
+    print(json.dumps(result))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

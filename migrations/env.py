@@ -1,0 +1,138 @@
+"""How Alembic runs Tailrace's migrations, from `alembic` and from `worker.store.migrate`.
+
+Everything stays in the schema `tailrace`, Alembic's own version table included: a host application's tables and its own
+Alembic in the same database are neither read nor touched.
+
+Needs a connection to Postgres itself: the lock and the timeouts belong to the session, which PgBouncer in transaction
+mode does not keep.
+"""
+
+from __future__ import annotations
+
+import logging.config
+import os
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import sqlalchemy as sa
+from alembic import context
+from sqlalchemy import pool
+
+from worker.errors import BadSettings, StoreUnavailable
+from worker.store.engine import create_engine
+from worker.store.tables import SCHEMA, metadata
+
+LOCK_TIMEOUT = "5s"
+"""A migration that waits for a lock makes everybody behind it wait too: better to fail and be run again."""
+
+STATEMENT_TIMEOUT = "5min"
+
+MIGRATION_LOCK = 7246712353002
+"""Key of the advisory lock. Not the one of `tailrace.ensure_partitions`, which a migration calls."""
+
+MIGRATION_LOCK_WAIT_S = 600.0
+
+
+def database_url() -> str:
+    """The URL that `worker.store.migrate` handed over, else the environment's."""
+    given = context.config.attributes.get("database_url")
+    url = given or os.environ.get("TAILRACE_DATABASE_URL") or os.environ.get("DATABASE_URL")
+    if not url:
+        raise BadSettings("Set DATABASE_URL (or TAILRACE_DATABASE_URL) to the database to migrate.")
+    return str(url)
+
+
+def include_name(name: str | None, kind: str, parents: dict[str, str | None]) -> bool:
+    """Compare our schema only, and none of the daily partitions in it."""
+    if kind == "schema":
+        return name == SCHEMA
+    if kind == "table":
+        return parents.get("schema_name") == SCHEMA and not (name or "").startswith("segments_")
+    return True
+
+
+def include_object(item: Any, name: str | None, kind: str, reflected: bool, compare_to: Any) -> bool:
+    return kind != "table" or item.schema == SCHEMA
+
+
+OPTIONS: dict[str, Any] = {
+    "target_metadata": metadata,
+    "version_table": "alembic_version",
+    "version_table_schema": SCHEMA,
+    "include_schemas": True,
+    "include_name": include_name,
+    "include_object": include_object,
+    "compare_type": True,
+    # Alembic compares defaults with `=`, which json lacks. A test compares them, and the CHECKs, in the catalogs.
+    "compare_server_default": False,
+    # Comments are written for those who use SQL: they stand in migrations/sql only.
+    "autogenerate_plugins": ["alembic.autogenerate.*", "~alembic.autogenerate.comments"],
+    "transaction_per_migration": True,
+}
+
+
+@contextmanager
+def alone(connection: sa.Connection) -> Iterator[None]:
+    """Hold the migration lock for this session.
+
+    Asks again and again and does not wait inside Postgres: a waiting statement holds a snapshot, and `CREATE INDEX
+    CONCURRENTLY` of the one at work would wait for that for ever.
+    """
+    give_up = time.monotonic() + MIGRATION_LOCK_WAIT_S
+    while not connection.scalar(sa.text("SELECT pg_try_advisory_lock(:key)"), {"key": MIGRATION_LOCK}):
+        connection.commit()
+        if time.monotonic() > give_up:
+            raise StoreUnavailable("Another migration of this database has been at work for ten minutes.")
+        time.sleep(0.25)
+    connection.commit()
+    try:
+        yield
+    finally:
+        if not connection.invalidated:
+            connection.rollback()
+            connection.execute(sa.text("SELECT pg_advisory_unlock(:key)"), {"key": MIGRATION_LOCK})
+            connection.commit()
+
+
+def prepare(connection: sa.Connection) -> None:
+    """Set the session up: short waits, no search_path, and a schema for the version table."""
+    for name, value in (
+        ("lock_timeout", LOCK_TIMEOUT),
+        ("statement_timeout", STATEMENT_TIMEOUT),
+        ("search_path", ""),
+        ("client_min_messages", "warning"),
+    ):
+        connection.execute(sa.text("SELECT set_config(:name, :value, false)"), {"name": name, "value": value})
+    # IF NOT EXISTS would ask for the right to create schemas even where the schema is there.
+    if not connection.scalar(sa.text("SELECT to_regnamespace(:schema) IS NOT NULL"), {"schema": SCHEMA}):
+        connection.execute(sa.schema.CreateSchema(SCHEMA))
+    connection.commit()
+
+
+def run_online() -> None:
+    engine = create_engine(database_url(), poolclass=pool.NullPool)
+    with engine.connect() as connection, alone(connection):
+        prepare(connection)
+        context.configure(connection=connection, **OPTIONS)
+        with context.begin_transaction():
+            context.run_migrations()
+
+
+def run_offline() -> None:
+    """`alembic upgrade head --sql`: print the statements for somebody else to run."""
+    context.configure(dialect_name="postgresql", literal_binds=True, dialect_opts={"paramstyle": "named"}, **OPTIONS)
+    with context.begin_transaction():
+        context.execute(f"SET lock_timeout = '{LOCK_TIMEOUT}'")
+        context.execute(f"CREATE SCHEMA IF NOT EXISTS {SCHEMA}")
+        context.run_migrations()
+
+
+if context.config.config_file_name is not None:  # only the `alembic` command reads alembic.ini
+    logging.config.fileConfig(context.config.config_file_name, disable_existing_loggers=False)
+
+if context.is_offline_mode():
+    run_offline()
+else:
+    run_online()

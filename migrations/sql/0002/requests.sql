@@ -1,0 +1,130 @@
+-- As before, and now p_then, a Celery task (task@queue) to call when the run is settled, and p_options, batch limits.
+DROP FUNCTION tailrace.request_ingest(text, text[], text, int);
+
+CREATE FUNCTION tailrace.request_ingest(
+    p_run_id text,
+    p_streams text[] DEFAULT NULL,
+    p_environment text DEFAULT 'default',
+    p_priority int DEFAULT 0,
+    p_then text DEFAULT NULL,
+    p_options json DEFAULT NULL
+) RETURNS bigint
+LANGUAGE plpgsql AS $$
+DECLARE
+    v_environment int;
+    v_run         bigint;
+BEGIN
+    IF coalesce(p_run_id, '') = '' THEN
+        RAISE EXCEPTION 'request_ingest: p_run_id is empty' USING ERRCODE = 'invalid_parameter_value';
+    END IF;
+    IF cardinality(p_streams) = 0 OR array_position(p_streams, NULL) IS NOT NULL THEN
+        RAISE EXCEPTION 'request_ingest: p_streams names no stream' USING ERRCODE = 'invalid_parameter_value',
+            HINT = 'NULL asks for every stream of the run.';
+    END IF;
+    SELECT e.id INTO v_environment FROM tailrace.environments e WHERE e.name = p_environment;
+    IF v_environment IS NULL THEN
+        RAISE EXCEPTION 'request_ingest: there is no environment "%"', p_environment
+            USING ERRCODE = 'no_data_found', HINT = 'Environments are rows of tailrace.environments.';
+    END IF;
+
+    INSERT INTO tailrace.runs AS r (environment_id, run_id, selection, priority, then_tasks, options)
+    VALUES (
+        v_environment, p_run_id,
+        (SELECT array_agg(DISTINCT k ORDER BY k) FROM unnest(p_streams) k),
+        coalesce(p_priority, 0),
+        CASE WHEN p_then IS NULL THEN '{}' ELSE ARRAY[p_then] END,
+        coalesce(p_options, '{}')
+    )
+    ON CONFLICT (run_id, environment_id) DO UPDATE SET
+        selection = CASE WHEN r.selection IS NOT NULL AND EXCLUDED.selection IS NOT NULL THEN (
+            SELECT array_agg(DISTINCT k ORDER BY k) FROM unnest(r.selection || EXCLUDED.selection) k
+        ) END,
+        priority = least(r.priority, EXCLUDED.priority),
+        then_tasks = CASE WHEN p_then IS NULL OR p_then = ANY (r.then_tasks) THEN r.then_tasks
+                          ELSE r.then_tasks || p_then END,
+        options = CASE WHEN p_options IS NULL THEN r.options ELSE p_options END,
+        state = CASE r.state
+            WHEN 'sealed' THEN 'watched'
+            WHEN 'failed' THEN 'requested'
+            WHEN 'cancelled' THEN 'requested'
+            ELSE r.state
+        END,
+        -- For a run that upstream does not know, the time to give up counts from here.
+        requested_at = CASE WHEN r.state IN ('requested', 'watched') THEN r.requested_at ELSE now() END,
+        last_error = CASE WHEN r.state IN ('requested', 'watched') THEN r.last_error END,
+        sealed_at = NULL,
+        next_watch_at = now(),
+        watch_attempt = 0
+    RETURNING r.id INTO v_run;
+
+    UPDATE tailrace.streams s
+    SET state = 'active', verdict = 'open', attempt = 0, next_attempt_at = now(), last_error = NULL, sealed_at = NULL
+    WHERE s.run = v_run AND s.state IN ('failed', 'cancelled')
+      AND (p_streams IS NULL OR s.stream_key = ANY (p_streams));
+
+    RETURN v_run;
+END
+$$;
+
+COMMENT ON FUNCTION tailrace.request_ingest(text, text[], text, int, text, json) IS
+    'Asks for a run (p_streams null: all its streams) to be archived; takes effect when the transaction commits. '
+    'Asking again is harmless: it widens the selection and revives what had failed. p_priority: 0 live, 1 backfill. '
+    'p_then: a Celery task (task@queue) to call when the run is settled.';
+
+
+-- Stop a run: its readers leave within seconds, and whatever they have not committed is dropped, because the fence
+-- (token) has moved on. What is stored stays. Returns how many streams were stopped; null: there is no such run.
+CREATE FUNCTION tailrace.cancel_run(p_run_id text, p_environment text DEFAULT 'default') RETURNS int
+LANGUAGE plpgsql AS $$
+DECLARE
+    v_run     bigint;
+    v_stopped int;
+BEGIN
+    SELECT r.id INTO v_run
+    FROM tailrace.runs r JOIN tailrace.environments e ON e.id = r.environment_id
+    WHERE r.run_id = p_run_id AND e.name = p_environment;
+    IF v_run IS NULL THEN
+        RETURN NULL;
+    END IF;
+    -- The run first: from here nobody adds streams to it.
+    UPDATE tailrace.runs r SET state = 'cancelled' WHERE r.id = v_run AND r.state IN ('requested', 'watched');
+    UPDATE tailrace.streams s
+    SET state = 'cancelled', worker_id = NULL, token = s.token + 1, rev = s.rev + 1, hinted_until = NULL
+    WHERE s.run = v_run AND s.state IN ('pending', 'active', 'parked');
+    GET DIAGNOSTICS v_stopped = ROW_COUNT;
+    RETURN v_stopped;
+END
+$$;
+
+COMMENT ON FUNCTION tailrace.cancel_run(text, text) IS
+    'Stops the ingestion of a run; what is stored stays. Returns the number of streams stopped; null: no such run.';
+
+
+-- Take what failed or was cancelled of a run up again, from its checkpoints; what was asked for stays as it was.
+-- Returns how many streams are read again; null: there is no such run.
+CREATE FUNCTION tailrace.retry_run(p_run_id text, p_environment text DEFAULT 'default') RETURNS int
+LANGUAGE plpgsql AS $$
+DECLARE
+    v_run     bigint;
+    v_revived int;
+BEGIN
+    SELECT r.id INTO v_run
+    FROM tailrace.runs r JOIN tailrace.environments e ON e.id = r.environment_id
+    WHERE r.run_id = p_run_id AND e.name = p_environment;
+    IF v_run IS NULL THEN
+        RETURN NULL;
+    END IF;
+    UPDATE tailrace.streams s
+    SET state = 'active', verdict = 'open', attempt = 0, next_attempt_at = now(), last_error = NULL, sealed_at = NULL
+    WHERE s.run = v_run AND s.state IN ('failed', 'cancelled');
+    GET DIAGNOSTICS v_revived = ROW_COUNT;
+    UPDATE tailrace.runs r
+    SET state = CASE WHEN r.state = 'sealed' THEN 'watched' ELSE 'requested' END,
+        requested_at = now(), last_error = NULL, sealed_at = NULL, next_watch_at = now(), watch_attempt = 0
+    WHERE r.id = v_run AND (r.state IN ('failed', 'cancelled') OR (r.state = 'sealed' AND v_revived > 0));
+    RETURN v_revived;
+END
+$$;
+
+COMMENT ON FUNCTION tailrace.retry_run(text, text) IS
+    'Takes failed and cancelled streams of a run up again. Returns their number; null: no such run.';

@@ -1,0 +1,152 @@
+"""What every test may ask for: a real Postgres, a real Valkey, and surroundings that are the same everywhere.
+
+============================ ======== ===========================================================================
+fixture                      scope    what it is
+============================ ======== ===========================================================================
+``postgres_server``          session  the Postgres of this run; tests share it, so none may stop it
+``template_database``        session  the name of a database migrated to head; cloned, never connected to
+``database_url``             test     a migrated database of the test's own
+``empty_database_url``       test     an empty database of the test's own
+``valkey_server``            session  the Valkey of this run; tests share it, so none may stop it
+``redis_url``                test     that Valkey, emptied
+``servers_to_break``         test     a Postgres and a Valkey of the test's own, to stop, kill and start
+============================ ======== ===========================================================================
+
+Tests under ``tests/unit`` cannot reach the network.
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+import shutil
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import hypothesis
+import psycopg
+import pytest
+import redis
+from psycopg import sql
+
+from worker.embedded.postgres import Postgres
+from worker.embedded.throwaway import Servers, ephemeral, ephemeral_postgres, ephemeral_valkey
+from worker.embedded.valkey import Valkey
+
+OUR_PREFIXES = ("TRIGGER_", "TAILRACE_", "CELERY_", "PG")
+OUR_VARIABLES = frozenset({"DATABASE_URL", "REDIS_URL", "VERCEL_GIT_COMMIT_REF"})
+PROXIES = frozenset({"http_proxy", "https_proxy", "all_proxy"})  # no proxy belongs between a test and its own servers
+
+UNIT = Path(__file__).parent / "unit"
+TEMPLATE = "tailrace_template"
+
+_numbers = itertools.count(1)
+
+# A deadline measures the machine, not the code.
+hypothesis.settings.register_profile("tailrace", deadline=None)
+hypothesis.settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "tailrace"))
+
+
+def _is_ours(name: str) -> bool:
+    return name in OUR_VARIABLES or name.startswith(OUR_PREFIXES) or name.lower() in PROXIES
+
+
+def _forget_settings() -> None:
+    for name in [name for name in os.environ if _is_ours(name)]:
+        del os.environ[name]
+
+
+def pytest_configure() -> None:
+    """Forget our settings before any session fixture reads them."""
+    _forget_settings()
+
+
+@pytest.fixture(autouse=True)
+def _clean_environment() -> None:
+    """No test sees what another one left set."""
+    _forget_settings()
+
+
+@pytest.fixture(autouse=True)
+def _no_network_in_unit_tests(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    if not request.path.is_relative_to(UNIT):
+        return
+
+    def refuse(_socket: socket.socket, address: object) -> None:
+        raise RuntimeError(f"a unit test tried to connect to {address!r}")
+
+    monkeypatch.setattr(socket.socket, "connect", refuse)
+    monkeypatch.setattr(socket.socket, "connect_ex", refuse)
+    monkeypatch.setattr(socket, "getaddrinfo", lambda host, *_args, **_more: refuse(None, host))
+
+
+@pytest.fixture(scope="session")
+def postgres_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Postgres]:
+    place = tmp_path_factory.mktemp("postgres")
+    with ephemeral_postgres(place) as server:
+        yield server
+    shutil.rmtree(place)  # pytest keeps the directories of three runs, and this one is large
+
+
+@pytest.fixture(scope="session")
+def template_database(postgres_server: Postgres) -> str:
+    from worker.store.migrate import upgrade  # here: only tests with a database need it
+
+    _administer(postgres_server, "CREATE DATABASE {}", TEMPLATE)
+    upgrade(postgres_server.url(TEMPLATE))
+    # A database that somebody is connected to cannot be cloned.
+    _administer(postgres_server, "ALTER DATABASE {} ALLOW_CONNECTIONS false", TEMPLATE)
+    with psycopg.connect(postgres_server.url("postgres"), autocommit=True) as connection:
+        connection.execute(
+            "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity WHERE datname = %s", [TEMPLATE]
+        )
+    return TEMPLATE
+
+
+@pytest.fixture
+def database_url(postgres_server: Postgres, template_database: str) -> Iterator[str]:
+    with _database(postgres_server, template_database) as url:
+        yield url
+
+
+@pytest.fixture
+def empty_database_url(postgres_server: Postgres) -> Iterator[str]:
+    with _database(postgres_server, "template0") as url:
+        yield url
+
+
+@pytest.fixture(scope="session")
+def valkey_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Valkey]:
+    with ephemeral_valkey(tmp_path_factory.mktemp("valkey")) as server:
+        yield server
+
+
+@pytest.fixture
+def redis_url(valkey_server: Valkey) -> str:
+    with redis.Redis.from_url(valkey_server.url()) as client:
+        client.flushall()
+    return valkey_server.url()
+
+
+@pytest.fixture
+def servers_to_break(tmp_path: Path) -> Iterator[Servers]:
+    with ephemeral(tmp_path / "servers") as servers:
+        yield servers
+    shutil.rmtree(tmp_path / "servers")
+
+
+@contextmanager
+def _database(server: Postgres, template: str) -> Iterator[str]:
+    name = f"test_{next(_numbers)}"
+    _administer(server, "CREATE DATABASE {} TEMPLATE {}", name, template)
+    try:
+        yield server.url(name)
+    finally:
+        _administer(server, "DROP DATABASE {} WITH (FORCE)", name)
+
+
+def _administer(server: Postgres, statement: str, *names: str) -> None:
+    with psycopg.connect(server.url("postgres"), autocommit=True) as connection:
+        connection.execute(sql.SQL(statement).format(*map(sql.Identifier, names)))  # type: ignore[arg-type]

@@ -1,0 +1,173 @@
+"""The feed of many runs and the list of runs of the stand-in upstream over HTTP."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import httpx
+import pytest
+
+from tests.wirecases import plain_client
+from worker.replay.app import create_app
+from worker.replay.listing import Index
+from worker.replay.live import LiveStore
+from worker.replay.rate_limit import RateLimit
+from worker.replay.server import RunningServer, running
+
+FEED, LIST = "/realtime/v1/runs", "/api/v1/runs"
+MODERN = {"x-trigger-electric-version": "1.0.0-beta.1", "x-trigger-api-version": "2025-07-16"}
+NOW = datetime.now(UTC)
+
+
+@pytest.fixture
+def store() -> LiveStore:
+    """Sixty runs: run_000 is a minute old, run_059 an hour. Every third has tag a, every second failed."""
+    store = LiveStore()
+    for n in range(60):
+        tags = ["all", *(["a"] if n % 3 == 0 else [])]
+        store.create_run(
+            f"run_{n:03}", tags=tags, task_identifier=f"task-{n % 2}", created_at=NOW - timedelta(minutes=n + 1)
+        )
+        store.open_stream(f"run_{n:03}", f"key-{n}")
+        store.finish_run(f"run_{n:03}", "COMPLETED_WITH_ERRORS" if n % 2 else "COMPLETED_SUCCESSFULLY")
+    store.create_run("run_old", created_at=NOW - timedelta(days=3))
+    return store
+
+
+@pytest.fixture
+def server(store: LiveStore) -> Iterator[RunningServer]:
+    with running(create_app(store)) as server:
+        yield server
+
+
+@pytest.fixture
+def client(server: RunningServer) -> Iterator[httpx.Client]:
+    with plain_client(server.url) as client:
+        client.headers.update(MODERN)
+        yield client
+
+
+def fed(client: httpx.Client, **query: str) -> list[dict[str, Any]]:
+    messages = client.get(FEED, params={"offset": "-1", **query}).json()
+    assert messages[-1] == {"headers": {"control": "up-to-date"}}
+    return [message["value"] for message in messages[:-1]]
+
+
+def flat(pages: list[list[str]]) -> list[str]:
+    return [run_id for page in pages for run_id in page]
+
+
+def walk(client: httpx.Client, **query: str) -> list[list[str]]:
+    pages: list[list[str]] = []
+    cursor: dict[str, str] = {}
+    while True:
+        answer = client.get(LIST, params={**query, **cursor}).json()
+        pages.append([run["id"] for run in answer["data"]])
+        if "next" not in answer["pagination"]:
+            return pages
+        cursor = {"page[after]": answer["pagination"]["next"]}
+
+
+def test_the_feed_has_status_and_keys_of_every_young_run(client: httpx.Client) -> None:
+    rows = fed(client, skipColumns="payload,output")
+    assert [row["friendlyId"] for row in rows] == [f"run_{n:03}" for n in range(60)]
+    assert (rows[1]["status"], rows[1]["realtimeStreams"]) == ("COMPLETED_WITH_ERRORS", '{"key-1"}')
+    assert "payload" not in rows[0]
+
+
+@pytest.mark.parametrize(("created", "expected"), [("10m", 9), ("1h", 59), ("24h", 60), ("7d", 60), ("nonsense", 60)])
+def test_the_feed_goes_back_a_day_at_most(client: httpx.Client, created: str, expected: int) -> None:
+    assert len(fed(client, createdAt=created)) == expected
+
+
+def test_the_feed_wants_all_of_the_tags(client: httpx.Client) -> None:
+    assert len(fed(client, tags="a")) == len(fed(client, tags="all,a")) == 20
+    assert fed(client, tags="a,b") == []
+    assert client.get(FEED, params={"tags": 'a"b'}).status_code == 400
+
+
+def test_the_feed_leaves_out_what_is_beyond_a_thousand(client: httpx.Client, store: LiveStore) -> None:
+    for n in range(1_200):
+        store.create_run(f"run_many_{n}")
+    rows = fed(client)
+    assert len(rows) == 1_000
+    assert all(row["friendlyId"].startswith("run_many") for row in rows)
+
+
+def test_pages_follow_one_another_newest_first(client: httpx.Client) -> None:
+    pages = walk(client, **{"page[size]": "7", "filter[createdAt][period]": "1d"})
+    assert flat(pages) == [f"run_{n:03}" for n in range(60)]
+    assert [len(page) for page in pages] == [7] * 8 + [4]
+
+
+def test_back_a_page(client: httpx.Client) -> None:
+    first = client.get(LIST, params={"page[size]": "10"}).json()
+    assert "previous" not in first["pagination"]
+    second = client.get(LIST, params={"page[size]": "10", "page[after]": first["pagination"]["next"]}).json()
+    back = client.get(LIST, params={"page[size]": "10", "page[before]": second["pagination"]["previous"]}).json()
+    assert [run["id"] for run in back["data"]] == [run["id"] for run in first["data"]]
+
+
+def test_a_listed_run_has_neither_keys_nor_payload(client: httpx.Client) -> None:
+    run = client.get(LIST).json()["data"][1]
+    assert (run["id"], run["status"], run["taskIdentifier"], run["tags"]) == ("run_001", "FAILED", "task-1", ["all"])
+    assert not {"payload", "relatedRuns", "realtimeStreams"} & set(run)
+    assert {"createdAt", "finishedAt", "env"} <= set(run)
+
+
+def test_without_a_window_the_last_seven_days_are_listed(client: httpx.Client, store: LiveStore) -> None:
+    store.create_run("run_ancient", created_at=NOW - timedelta(days=8))
+    assert len(flat(walk(client, **{"page[size]": "100"}))) == 61
+    since = str(int((NOW - timedelta(days=9)).timestamp() * 1000))
+    assert flat(walk(client, **{"page[size]": "100", "filter[createdAt][from]": since}))[-1] == "run_ancient"
+
+
+def test_filters(client: httpx.Client) -> None:
+    until = str(int((NOW - timedelta(minutes=29.5)).timestamp() * 1000))
+    everything = {"page[size]": "100"}
+    assert len(flat(walk(client, **everything, **{"filter[tag]": "a"}))) == 20
+    assert len(flat(walk(client, **everything, **{"filter[taskIdentifier]": "task-1,task-9"}))) == 30
+    assert len(flat(walk(client, **everything, **{"filter[createdAt][to]": until}))) == 32
+
+
+def test_a_status_filter_leaves_short_and_empty_pages_with_a_next(client: httpx.Client, store: LiveStore) -> None:
+    for n in range(20, 40):
+        store.set_status(f"run_{n:03}", "EXECUTING")
+    pages = walk(client, **{"page[size]": "10", "filter[status]": "FAILED"})
+    assert [len(page) for page in pages] == [5, 5, 0, 0, 5, 5, 0]
+    refused = client.get(LIST, params={"filter[status]": "COMPLETED_WITH_ERRORS"})
+    assert (refused.status_code, refused.json()["error"]) == (400, "Query Error")
+
+
+def test_new_runs_show_up_late(store: LiveStore) -> None:
+    index = Index(lag_s=150 + (datetime.now(UTC) - NOW).total_seconds())  # the runs were made when this was imported
+    with running(create_app(store, index=index)) as server, plain_client(server.url) as client:
+        assert client.get(LIST).json()["data"][0]["id"] == "run_002"
+        index.lag_s = 0
+        assert client.get(LIST).json()["data"][0]["id"] == "run_000"
+
+
+@pytest.mark.parametrize("query", [{"page[size]": "101"}, {"page[size]": "x"}, {"page[after]": "%%"}])
+def test_what_upstream_refuses(client: httpx.Client, query: dict[str, str]) -> None:
+    assert client.get(LIST, params=query).status_code == 400
+
+
+def test_only_the_list_is_rate_limited(store: LiveStore) -> None:
+    app = create_app(store, rate_limit=RateLimit(burst=1, refill=1, interval_s=3600))
+    with running(app) as server, plain_client(server.url) as client:
+        assert client.get(LIST).headers["x-ratelimit-remaining"] == "0"
+        refused = client.get(LIST)
+        assert refused.status_code == 429
+        assert "retry-after" not in refused.headers
+        assert client.get(FEED).status_code == 200
+
+
+def test_faults_and_keys(server: RunningServer, client: httpx.Client) -> None:
+    server.faults.runs_feed().answer(503)
+    server.faults.run_list().answer(500)
+    assert [client.get(FEED).status_code for _ in range(2)] == [503, 200]
+    assert [client.get(LIST).status_code for _ in range(2)] == [500, 200]
+    with plain_client(server.url, "tr_dev_other") as other:
+        assert (other.get(FEED).status_code, other.get(LIST).status_code) == (401, 401)

@@ -1,0 +1,179 @@
+"""The group commit against a real Postgres: fence, accounts, what is stored."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from uuid import uuid4
+
+import pytest
+import sqlalchemy as sa
+
+from worker.model import Checkpoint, Hole, HoleReason, LeasedStream, Quarantined, Settlement, StreamState, Take, Wire
+from worker.store.commit import Committer, Flush, FlushRefused
+from worker.store.engine import create_engine
+from worker.store.leases import Leases, WorkerRow
+
+
+@pytest.fixture
+def engine(database_url: str) -> Iterator[sa.Engine]:
+    engine = create_engine(database_url)
+    yield engine
+    engine.dispose()
+
+
+@pytest.fixture
+def leases(engine: sa.Engine) -> Leases:
+    leases = Leases(engine, WorkerRow(uuid4(), "here", 1, "local", 1), 10.0)
+    leases.renew()
+    return leases
+
+
+def new_stream(engine: sa.Engine, key: str = "ai") -> int:
+    with engine.begin() as connection:
+        run = connection.execute(sa.text("SELECT tailrace.request_ingest('run_1')")).scalar_one()
+        return connection.execute(
+            sa.text("INSERT INTO tailrace.streams (run, stream_key) VALUES (:run, :key) RETURNING id"),
+            {"run": run, "key": key},
+        ).scalar_one()
+
+
+def flush_of(stream: LeasedStream, *takes: Take, settlement: Settlement | None = None) -> Flush:
+    checkpoint = takes[-1].checkpoint if takes else stream.checkpoint
+    return Flush(stream.id, stream.token, stream.rev, Wire.V2, checkpoint, list(takes), settlement)
+
+
+def take(first: int, *texts: bytes, generation: int = 0, odd: bool = False) -> Take:
+    last = first + len(texts) - 1
+    return Take(
+        Checkpoint(generation, last, {"seq_num": last}),
+        indices=list(range(first, last + 1)),
+        texts=list(texts),
+        emitted_ms=[1_700_000_000_000 + n for n in range(len(texts))],
+        odd=odd,
+        size_bytes=sum(map(len, texts)),
+    )
+
+
+def rows(engine: sa.Engine, statement: str) -> list[tuple[object, ...]]:
+    with engine.connect() as connection:
+        return [tuple(row) for row in connection.execute(sa.text(statement))]
+
+
+def balanced(engine: sa.Engine) -> None:
+    assert rows(engine, "SELECT * FROM tailrace.verify_accounts()") == []
+
+
+def test_chunks_and_checkpoint_are_one_statement(engine: sa.Engine, leases: Leases) -> None:
+    (stream,) = leases.acquire([new_stream(engine)])
+    texts = [b'{"b":1,"a":1.10}', b'"\\u0000"', b"null", '"\u2028é"'.encode(), b'{"a":1,"a":2}']
+    done = Committer(engine).commit([flush_of(stream, take(0, *texts, odd=True))])
+    assert done == {stream.id}
+    stored = rows(engine, "SELECT data_text FROM tailrace.chunks ORDER BY generation, chunk_index")
+    assert [text.encode() for (text,) in stored] == texts
+    assert rows(engine, "SELECT last_chunk_index, rev, chunk_count, cursor FROM tailrace.streams") == [
+        (4, stream.rev + 1, 5, {"seq_num": 4})
+    ]
+    balanced(engine)
+
+
+def test_a_flush_with_an_old_token_changes_nothing(engine: sa.Engine, leases: Leases) -> None:
+    stream_id = new_stream(engine)
+    (old,) = leases.acquire([stream_id])
+    (new,) = leases.acquire([stream_id])
+    assert new.token == old.token + 1
+    committer = Committer(engine)
+    assert committer.commit([flush_of(old, take(0, b"1"))]) == set()
+    assert rows(engine, "SELECT count(*) FROM tailrace.segments") == [(0,)]
+    assert committer.commit([flush_of(new, take(0, b"2"))]) == {stream_id}
+    assert rows(engine, "SELECT data_text FROM tailrace.chunks") == [("2",)]
+
+
+def test_the_same_flush_twice_is_stored_once(engine: sa.Engine, leases: Leases) -> None:
+    (stream,) = leases.acquire([new_stream(engine)])
+    committer = Committer(engine)
+    flush = flush_of(stream, take(0, b"1"))
+    assert committer.commit([flush]) == {stream.id}
+    assert committer.commit([flush]) == set()
+    assert committer.fates([stream.id])[stream.id] == (stream.token, stream.rev + 1)
+    balanced(engine)
+
+
+def test_a_locked_stream_is_left_out_and_the_others_commit(engine: sa.Engine, leases: Leases) -> None:
+    ids = [new_stream(engine, key) for key in ("a", "b")]
+    a, b = leases.acquire(ids)
+    committer = Committer(engine)
+    with engine.begin() as connection:
+        connection.execute(sa.text("SELECT FROM tailrace.streams WHERE id = :id FOR UPDATE"), {"id": a.id})
+        assert committer.commit([flush_of(a, take(0, b"1")), flush_of(b, take(0, b"2"))]) == {b.id}
+    assert committer.commit([flush_of(a, take(0, b"1"))]) == {a.id}
+    balanced(engine)
+
+
+def test_holes_quarantine_and_generations_are_stored_with_the_chunks(engine: sa.Engine, leases: Leases) -> None:
+    (stream,) = leases.acquire([new_stream(engine)])
+    first = take(2, b"1", b"2")
+    first.holes = [Hole(0, 0, 1, HoleReason.TRIMMED)]
+    second = take(6, b"3")
+    second.holes = [Hole(0, 4, 4, HoleReason.COMMAND), Hole(0, 5, 5, HoleReason.QUARANTINED)]
+    second.quarantined = [Quarantined(0, 5, "not_an_envelope", b"\x00\xff")]
+    third = Take(Checkpoint(1, -1, None), holes=[Hole(0, 7, None, HoleReason.RECREATED)])
+    fourth = take(0, b"4", generation=1)
+    Committer(engine).commit([flush_of(stream, first, second, third, fourth)])
+    assert rows(
+        engine, "SELECT generation, chunk_index, data_text FROM tailrace.chunks ORDER BY generation, chunk_index"
+    ) == [(0, 2, "1"), (0, 3, "2"), (0, 6, "3"), (1, 0, "4")]
+    assert rows(engine, "SELECT raw FROM tailrace.quarantine") == [(b"\x00\xff",)]
+    assert rows(engine, "SELECT hole_count, lost_count, quarantine_count FROM tailrace.streams") == [(4, 2, 1)]
+    balanced(engine)
+
+
+def test_a_settlement_ends_the_lease_in_the_same_statement(engine: sa.Engine, leases: Leases) -> None:
+    (stream,) = leases.acquire([new_stream(engine)])
+    settlement = Settlement(StreamState.PARKED, delay_s=60, attempt=3, error="nul \0 here", swept=True)
+    Committer(engine).commit([flush_of(stream, take(0, b"1"), settlement=settlement)])
+    assert rows(
+        engine,
+        "SELECT state, worker_id, attempt, last_error, swept_index, next_attempt_at > now() + interval '50 s'"
+        " FROM tailrace.streams",
+    ) == [("parked", None, 3, "nul \ufffd here", 0, True)]
+    assert leases.claim("default", 10, 30) == []
+
+
+def test_what_postgres_refuses_changes_nothing(engine: sa.Engine, leases: Leases) -> None:
+    (stream,) = leases.acquire([new_stream(engine)])
+    committer = Committer(engine)
+    with pytest.raises(FlushRefused):
+        committer.commit([flush_of(stream, take(0, b"1", b"NaN"))])
+    assert rows(engine, "SELECT last_chunk_index FROM tailrace.streams") == [(-1,)]
+    assert not committer.takes_json(b"NaN")
+    assert committer.takes_json(b'"\\ud800"')
+
+
+def test_an_expired_lease_goes_on_until_somebody_takes_it(engine: sa.Engine, leases: Leases) -> None:
+    stream_id = new_stream(engine)
+    (stream,) = leases.acquire([stream_id])
+    other = Leases(engine, WorkerRow(uuid4(), "there", 2, "local", 1), 10.0)
+    other.renew()
+    assert other.acquire([stream_id]) == []
+    with engine.begin() as connection:
+        connection.execute(
+            sa.text("UPDATE tailrace.workers SET expires_at = now() WHERE id = :id"), {"id": leases.worker_id}
+        )
+    committer = Committer(engine)
+    assert committer.commit([flush_of(stream, take(0, b"1"))]) == {stream_id}
+    (taken,) = other.acquire([stream_id])
+    assert taken.checkpoint.last_index == 0
+    assert committer.commit([flush_of(stream, take(1, b"2"))]) == set()
+    assert leases.calls([stream_id]) == [(stream_id, False, False)]
+
+
+def test_claiming_hints_once_and_prefers_v1(engine: sa.Engine, leases: Leases) -> None:
+    ids = [new_stream(engine, key) for key in ("a", "b")]
+    with engine.begin() as connection:
+        connection.execute(sa.text("UPDATE tailrace.streams SET wire = 'v1' WHERE id = :id"), {"id": ids[1]})
+        connection.execute(sa.text("UPDATE tailrace.streams SET wire = 'v2' WHERE id = :id"), {"id": ids[0]})
+    assert leases.claim("default", 1, 30) == [ids[1]]
+    assert leases.claim("default", 9, 30) == [ids[0]]
+    assert leases.claim("default", 9, 30) == []
+    leases.unhint(ids)
+    assert sorted(leases.claim("default", 9, 30)) == sorted(ids)

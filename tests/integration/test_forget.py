@@ -1,0 +1,154 @@
+"""Forgetting a run: nothing is left of it, anywhere, and it does not come back."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from uuid import uuid4
+
+import psycopg
+import pytest
+import sqlalchemy as sa
+
+from tests.integration.schema_rows import Archive
+from tests.integration.test_commit import flush_of, take
+from worker.store.commit import Committer
+from worker.store.engine import create_engine
+from worker.store.forget import Forgetting, UnknownEnvironment
+from worker.store.leases import Leases, WorkerRow
+
+SECRET = "tomatensuppe"
+
+
+@pytest.fixture
+def archive(database_url: str) -> Iterator[Archive]:
+    archive = Archive(database_url)
+    with archive.connection:
+        yield archive
+
+
+@pytest.fixture
+def engine(database_url: str) -> Iterator[sa.Engine]:
+    engine = create_engine(database_url)
+    yield engine
+    engine.dispose()
+
+
+@pytest.fixture
+def forgetting(engine: sa.Engine) -> Forgetting:
+    return Forgetting(engine)
+
+
+def told(archive: Archive, run_id: str = "run_1") -> int:
+    """A run that says a secret everywhere where a run can say something."""
+    stream = archive.whole_stream([f'"{SECRET}"'], run_id=run_id, key=f"key-{SECRET}")
+    archive.hole(stream, 1, 1, "quarantined")
+    archive.quarantine(stream, 1, SECRET.encode())
+    archive.run(
+        """UPDATE tailrace.runs SET tags = ARRAY['person-5', %s], attributes = %s, last_error = %s,
+           task_identifier = %s WHERE run_id = %s""",
+        SECRET,
+        f'{{"x":"{SECRET}"}}',
+        SECRET,
+        SECRET,
+        run_id,
+    )
+    archive.run("UPDATE tailrace.streams SET last_error = %s WHERE id = %s", SECRET, stream)
+    for state in ("active", "sealed"):
+        archive.run("UPDATE tailrace.streams SET state = %s WHERE id = %s", state, stream)
+    archive.rows("SELECT * FROM tailrace.compact_stream(%s)", stream)
+    archive.value("SELECT tailrace.index_text(%s)", stream)
+    archive.run(
+        """INSERT INTO tailrace.exported (target, stream_id, run, path, chunk_count, digest)
+           SELECT 's3://x', s.id, s.run, 's3://x/part-1.parquet', 1, s.digest FROM tailrace.streams s WHERE id = %s""",
+        stream,
+    )
+    return stream
+
+
+def places_with(archive: Archive, word: str) -> set[str]:
+    """Every table of the schema, partitions too, that has the word in any row, whatever the column."""
+    tables = archive.rows(
+        "SELECT relname FROM pg_class WHERE relnamespace = 'tailrace'::regnamespace AND relkind IN ('r', 'p')"
+    )
+    needle = word.encode().hex()
+    return {
+        name
+        for (name,) in tables
+        if archive.value(f'SELECT count(*) FROM tailrace."{name}" t WHERE t::text ~ %s', f"{word}|{needle}")
+    }
+
+
+def test_nothing_is_left_in_any_table(archive: Archive, forgetting: Forgetting) -> None:
+    stream = told(archive)
+    other = archive.whole_stream(['"else"'], run_id="run_2")
+    assert {"runs", "streams", "segments", "quarantine", "search"} <= places_with(archive, SECRET)
+    done = forgetting.forget("default", "run_1")
+    assert (done.archived, done.streams, done.exports) == (True, 1, ["s3://x/part-1.parquet"])
+    assert places_with(archive, SECRET) == set()
+    assert places_with(archive, "run_1") == set()
+    assert places_with(archive, str(stream)) == set()
+    assert archive.value("SELECT count(*) FROM tailrace.chunks WHERE stream_id = %s", other) == 1
+    assert archive.rows("SELECT * FROM tailrace.verify_accounts()") == []
+
+
+def test_it_does_not_come_back_whoever_asks(archive: Archive, forgetting: Forgetting) -> None:
+    told(archive)
+    forgetting.forget("default", "run_1")
+    with pytest.raises(psycopg.errors.CheckViolation, match="forgotten"):
+        archive.value("SELECT tailrace.request_ingest('run_1')")
+    listed = '[{"run_id": "run_1"}, {"run_id": "run_2"}]'
+    assert archive.rows("SELECT * FROM tailrace.request_listed('default', %s)", listed) == [("run_2",)]
+    assert archive.rows("SELECT run_id FROM tailrace.runs") == [("run_2",)]
+
+
+def test_the_tombstone_can_be_lifted(archive: Archive, forgetting: Forgetting) -> None:
+    told(archive)
+    forgetting.forget("default", "run_1")
+    assert forgetting.allow_again("default", "run_1")
+    assert not forgetting.allow_again("default", "run_1")
+    assert archive.value("SELECT tailrace.request_ingest('run_1')")
+
+
+def test_a_run_that_was_never_archived_is_kept_out_too(archive: Archive, forgetting: Forgetting) -> None:
+    done = forgetting.forget("default", "run_never")
+    assert (done.archived, done.streams) == (False, 0)
+    with pytest.raises(psycopg.errors.CheckViolation):
+        archive.value("SELECT tailrace.request_ingest('run_never')")
+
+
+def test_a_second_time_still_knows_the_exports(archive: Archive, forgetting: Forgetting) -> None:
+    told(archive)
+    first = forgetting.forget("default", "run_1")
+    again = forgetting.forget("default", "run_1")
+    assert (again.archived, again.exports) == (False, first.exports)
+
+
+def test_by_tag(archive: Archive, forgetting: Forgetting) -> None:
+    for run_id in ("run_1", "run_2"):
+        told(archive, run_id)
+    archive.whole_stream(['"else"'], run_id="run_3")
+    assert forgetting.runs_with_tag("default", "person-5") == ["run_1", "run_2"]
+    assert forgetting.runs_with_tag("default", "person-5' OR true --") == []
+
+
+def test_the_same_run_id_in_another_environment_stays(archive: Archive, forgetting: Forgetting) -> None:
+    archive.run("INSERT INTO tailrace.environments (name, api_url) VALUES ('prod', 'https://x')")
+    told(archive)
+    archive.stream("run_1", "ai", "prod")
+    forgetting.forget("default", "run_1")
+    assert archive.rows("SELECT environment FROM tailrace.run_overview") == [("prod",)]
+    with pytest.raises(UnknownEnvironment):
+        forgetting.forget("nowhere", "run_1")
+
+
+def test_a_writer_at_work_on_it_is_fenced_off(archive: Archive, engine: sa.Engine, forgetting: Forgetting) -> None:
+    stream_id = archive.stream()
+    leases = Leases(engine, WorkerRow(uuid4(), "here", 1, "local", 1), 10.0)
+    leases.renew()
+    (stream,) = leases.acquire([stream_id])
+    committer = Committer(engine)
+    assert committer.commit([flush_of(stream, take(0, b'"tomatensuppe"'))]) == {stream_id}
+    forgetting.forget("default", "run_1")
+    assert committer.commit([flush_of(stream, take(1, b'"tomatensuppe"'))]) == set()
+    assert committer.fates([stream_id]) == {}
+    assert places_with(archive, SECRET) == set()

@@ -1,0 +1,206 @@
+"""A worker is killed, and another goes on with all that it was reading, within 15 s, whatever else there is to do."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+import psycopg
+import pytest
+import redis
+
+from tests.chaos.fleet import Archive, Fleet, Worker, fleet, scene, wait_for
+from worker.model import Wire
+from worker.replay import LiveStore, create_app, running
+
+TAKEOVER_S = 15.0
+
+
+def written(runs: int, keys: int) -> LiveStore:
+    """Runs of both wires, a chunk in each of their streams; none of them is over."""
+    store = LiveStore()
+    for run in range(runs):
+        store.create_run(f"run_{run}", Wire.V2 if run % 2 else Wire.V1)
+        for key in range(keys):
+            store.append_chunk(f"run_{run}", f"k{key}", '"first"')
+    return store
+
+
+def taken_over(archive: Archive, by: Worker, streams: set[int], since: float, timeout_s: float) -> dict[int, float]:
+    """When each of ``streams`` was leased to ``by``."""
+    seen: dict[int, float] = {}
+    while len(seen) < len(streams) and time.monotonic() - since < timeout_s:
+        for (stream,) in archive.rows(
+            "SELECT s.id FROM tailrace.streams s JOIN tailrace.workers w ON w.id = s.worker_id WHERE w.pid = %s", by.pid
+        ):
+            if stream in streams:
+                seen.setdefault(stream, time.monotonic() - since)
+        time.sleep(0.02)
+    return seen
+
+
+def leased_by(archive: Archive, worker: Worker) -> set[int]:
+    return {
+        stream
+        for (stream,) in archive.rows(
+            "SELECT s.id FROM tailrace.streams s JOIN tailrace.workers w ON w.id = s.worker_id WHERE w.pid = %s",
+            worker.pid,
+        )
+    }
+
+
+def figures(seen: dict[int, float]) -> str:
+    times = sorted(seen.values())
+    return f"p50 {times[len(times) // 2]:.2f} s, p99 {times[int(len(times) * 0.99)]:.2f} s, max {times[-1]:.2f} s"
+
+
+@pytest.mark.timeout(180)
+def test_a_thousand_open_streams_after_sigkill(
+    tmp_path: Path, database_url: str, redis_url: str, record_property: pytest.RecordProperty
+) -> None:
+    """Default settings, gevent."""
+    store = written(100, 10)
+    with running(create_app(store)) as upstream, fleet(tmp_path, database_url, redis_url, upstream.url) as workers:
+        archive = workers.archive
+        first = workers.started(slots=1_000, direct=True)
+        for run in range(100):
+            archive.request(f"run_{run}")
+        wait_for(lambda: archive.leased() == 1_000, 90, "all are read")
+        second = workers.started(slots=1_000, direct=True)
+        streams = leased_by(archive, first)
+        first.kill()
+        killed = time.monotonic()
+        seen = taken_over(archive, second, streams, killed, 60)
+        record_property("takeover", figures(seen))
+        print(f"takeover of 1 000 streams: {figures(seen)}")
+        assert len(seen) == 1_000
+        assert max(seen.values()) <= TAKEOVER_S
+        # They are not only leased, but read.
+        assert upstream.traffic.wait_until(lambda: upstream.traffic.streams_read() >= 1_000, 10)
+        store.append_chunk("run_7", "k3", '"second"')
+        wait_for(lambda: archive.texts("run_7", "k3") == ['"first"', '"second"'], 5, "what comes after is stored")
+        assert archive.violations() == []
+
+
+@pytest.mark.timeout(180)
+def test_with_every_slot_taken_and_thousands_waiting(tmp_path: Path, database_url: str, redis_url: str) -> None:
+    """What a dead worker was reading goes before what was never read; readers that had their turn make room."""
+    store = written(210, 10)
+    with running(create_app(store)) as upstream, fleet(tmp_path, database_url, redis_url, upstream.url) as workers:
+        archive = workers.archive
+        first, second = workers.start(slots=50, direct=True), workers.start(slots=50, direct=True)
+        first.wait_ready()
+        second.wait_ready()
+        with psycopg.connect(database_url) as connection:
+            for run in range(210):
+                connection.execute("SELECT tailrace.request_ingest(%s)", [f"run_{run}"])
+        wait_for(lambda: archive.value("SELECT count(*) FROM tailrace.streams") == 2_100, 60, "all are known")
+        wait_for(lambda: len(leased_by(archive, first)) >= 45 and len(leased_by(archive, second)) >= 45, 60, "full")
+        streams = leased_by(archive, first)
+        first.kill()
+        killed = time.monotonic()
+        streams &= {
+            stream
+            for (stream,) in archive.rows(
+                "SELECT s.id FROM tailrace.streams s JOIN tailrace.workers w ON w.id = s.worker_id WHERE w.pid = %s",
+                first.pid,
+            )
+        }
+        assert len(streams) > 20
+        most_hints = 0
+        seen: dict[int, float] = {}
+        with redis.Redis.from_url(redis_url) as broker:
+            while len(seen) < len(streams) and time.monotonic() - killed < 40:
+                for (stream,) in archive.rows(
+                    "SELECT id FROM tailrace.streams s WHERE id = ANY(%s) AND worker_id IS DISTINCT FROM"
+                    " (SELECT id FROM tailrace.workers WHERE pid = %s)",
+                    list(streams),
+                    first.pid,
+                ):
+                    seen.setdefault(stream, time.monotonic() - killed)
+                most_hints = max(most_hints, sum(broker.llen(key) for key in broker.keys("tailrace.*")))  # type: ignore[misc, arg-type, union-attr]
+                time.sleep(0.05)
+        print(f"takeover of {len(streams)} streams by a full worker: {figures(seen)}; at most {most_hints} hints")
+        assert len(seen) == len(streams)
+        assert max(seen.values()) <= TAKEOVER_S
+        assert most_hints <= 50
+        assert archive.violations() == []
+
+
+def test_choosing_costs_the_same_with_a_million_sealed_streams(database_url: str) -> None:
+    """Sealed streams are not in the index of what is due; and no index stands on a column that a flush changes."""
+    archive = Archive(database_url)
+    run = archive.request("run_1")
+    archive.rows(
+        "INSERT INTO tailrace.streams (run, stream_key, state) SELECT %s, 's' || n, 'sealed'"
+        " FROM generate_series(1, 1000000) n",
+        run,
+    )
+    archive.rows(
+        "INSERT INTO tailrace.streams (run, stream_key) SELECT %s, 'o' || n FROM generate_series(1, 100) n", run
+    )
+    archive.rows("VACUUM ANALYZE tailrace.streams")
+    plan = "\n".join(
+        line
+        for (line,) in archive.rows(
+            "EXPLAIN (ANALYZE, BUFFERS) SELECT s.id FROM tailrace.streams s"
+            " WHERE s.state IN ('pending', 'active', 'parked') AND s.next_attempt_at <= now()"
+            " AND (s.worker_id IS NULL OR NOT EXISTS (SELECT FROM tailrace.workers w WHERE w.id = s.worker_id AND"
+            " w.expires_at > now())) ORDER BY s.next_attempt_at LIMIT 100 FOR NO KEY UPDATE OF s SKIP LOCKED"
+        )
+    )
+    print(plan)
+    assert "streams_attempt_idx" in plan
+    assert "Seq Scan on streams" not in plan
+    took = claim_seconds(database_url)
+    print(f"claim beside a million sealed streams: {took * 1000:.1f} ms")
+    assert took < 0.5
+    flushed = {"rev", "last_chunk_index", "cursor", "chunk_count", "byte_count", "lag", "last_chunk_at", "attempt"}
+    for (definition,) in archive.rows("SELECT indexdef FROM pg_indexes WHERE tablename = 'streams'"):
+        columns = definition[definition.index("(") :].split(" WHERE ")[0]
+        assert not any(column in columns.replace("next_attempt_at", "") for column in flushed), definition
+    archive.close()
+
+
+def claim_seconds(database_url: str) -> float:
+    from uuid import uuid4
+
+    from worker.store.engine import create_engine
+    from worker.store.leases import Leases, WorkerRow
+
+    engine = create_engine(database_url)
+    leases = Leases(engine, WorkerRow(uuid4(), "here", 1, "local", 1), 10.0)
+    leases.renew()
+    leases.claim("default", 1, 30)  # connects
+    began = time.monotonic()
+    assert len(leases.claim("default", 50, 30)) == 50
+    took = time.monotonic() - began
+    engine.dispose()
+    return took
+
+
+def test_ten_deliveries_of_a_message_are_one_reader(tmp_path: Path, database_url: str, redis_url: str) -> None:
+    store = written(1, 1)
+    with scene(tmp_path, database_url, redis_url, store) as (workers, upstream):
+        worker = workers.started()
+        workers.archive.request("run_0")
+        wait_for(lambda: workers.archive.leased() == 1, 20)
+        deliver(workers, redis_url, times=10)
+        time.sleep(1)
+        store.append_chunk("run_0", "k0", '"second"')
+        wait_for(lambda: workers.archive.texts("run_0", "k0") == ['"first"', '"second"'], 10)
+        assert upstream.traffic.reading("run_0", "k0") <= 1
+        assert workers.archive.value("SELECT token FROM tailrace.streams") == 1
+        assert workers.archive.violations() == []
+        assert worker.alive
+
+
+def deliver(workers: Fleet, redis_url: str, *, times: int) -> None:
+    """Send hints for every stream to the queue that all workers share."""
+    from celery import Celery
+
+    app = Celery(broker=redis_url, set_as_current=False)
+    for (stream,) in workers.archive.rows("SELECT id FROM tailrace.streams"):
+        for _ in range(times):
+            app.send_task("tailrace.ingest_stream", [stream], queue="tailrace")
+    app.close()

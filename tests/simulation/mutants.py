@@ -1,0 +1,105 @@
+"""Deliberate faults in the core. The simulation must find each of them; if it does not, the simulation is at fault."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+from unittest.mock import patch
+
+from tests.simulation import core
+from tests.simulation.core import Database, Row
+from worker.errors import StoreUnavailable
+from worker.ingest.sequence import V2Sequence
+from worker.model import Settlement
+from worker.store.commit import Flush
+from worker.store.writer import Sink, Writer
+
+SEEDS = range(400)
+"""How far each is looked for; most show within a few."""
+
+
+class NoFence(Database):
+    """Neither token nor ``rev`` is looked at."""
+
+    def commit(self, flush: Flush) -> bool:
+        row = self.rows[flush.stream_id]
+        token, rev = row.token, row.rev
+        row.token, row.rev = flush.token, flush.rev
+        done = super().commit(flush)
+        row.token, row.rev = token, max(rev, row.rev)
+        return done
+
+
+class CheckpointFirst(Database):
+    """Checkpoint and chunks are two transactions, and Postgres can fail between them."""
+
+    def store(self, row: Row, flush: Flush) -> None:
+        if self.world.dice.random() < self.world.p_lost_question:
+            raise StoreUnavailable
+        super().store(row, flush)
+
+
+class LocalClock(Database):
+    """Each worker renews and judges leases by its own clock."""
+
+    def renew(self, worker: int, skew: float) -> None:
+        self.expires[worker] = self.world.now + skew + core.TERM_S
+
+    def claim(self, skew: float) -> list[int]:
+        now, self.world.now = self.world.now, self.world.now + skew
+        try:
+            return [row.id for row in self.rows.values() if row.state in core.OPEN and self.free(row)]
+        finally:
+            self.world.now = now
+
+
+def settle_without_flush(self: Writer, sink: Sink, settlement: Settlement) -> None:
+    """The rest of a stream is forgotten when its reader leaves."""
+    self._waiting.pop(sink, None)
+    self._bytes -= sink.pending_bytes
+    sink.pending, sink.pending_chunks, sink.pending_bytes = [], 0, 0
+    _settle(self, sink, settlement)
+
+
+def resume_beside(self: V2Sequence) -> str | None:
+    """A connection begins one record off."""
+    _resume(self)
+    return None if self._next == 0 else str(self._next)
+
+
+def guess(self: Writer, sinks: list[Sink]) -> None:
+    """A commit whose answer was lost is taken for not done, and sent again as if it were new.
+
+    (Taken for done it does no harm: the next commit meets the fence, and the stream is read again from its checkpoint.)
+    """
+    fates = self._committer.fates([sink.stream_id for sink in sinks])
+    for sink in sinks:
+        flight, fate = sink.in_flight, fates[sink.stream_id]
+        if flight is not None and fate.token == flight.token:
+            flight.rev = fate.rev
+    _resolve(self, sinks)
+
+
+_settle, _resume, _resolve = Writer.settle, V2Sequence.resume, Writer._resolve
+
+MUTANTS: dict[str, tuple[type[Database], Callable[[], Any]]] = {
+    "fence removed": (NoFence, lambda: _nothing()),
+    "checkpoint before chunks": (CheckpointFirst, lambda: _nothing()),
+    "renewal by local clock": (LocalClock, lambda: _nothing()),
+    "flush forgotten at the end": (Database, lambda: patch.object(Writer, "settle", settle_without_flush)),
+    "resume one id off": (Database, lambda: patch.object(V2Sequence, "resume", resume_beside)),
+    "commit outcome guessed": (Database, lambda: patch.object(Writer, "_resolve", guess)),
+}
+
+
+@contextmanager
+def _nothing() -> Iterator[None]:
+    yield
+
+
+def caught(name: str) -> int | None:
+    """Give the first seed that shows the mutant; None when it gets away."""
+    database, mutation = MUTANTS[name]
+    with mutation():
+        return core.first_wrong(SEEDS, database)

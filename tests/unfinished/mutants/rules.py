@@ -1,0 +1,514 @@
+"""One mutant per rule of the decoders and of the order: what the code would do if the rule were forgotten or wrong.
+
+Each names the test that has to catch it. The rules are those of PROTOCOL §1.7, §2.2 to §2.8, §3 and §5.
+"""
+
+from __future__ import annotations
+
+import codecs
+import json
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from typing import Any
+
+import pytest
+
+from tests.unit.ingest import test_doubt, test_late, test_loop, test_v1_sequence, test_v2_sequence
+from tests.unit.source import test_body
+from tests.unit.wire import test_events, test_feed, test_v1, test_v2
+from worker.errors import SourceUnavailable, TransientError
+from worker.ingest import doubt, late, loop, sequence
+from worker.ingest.doubt import Doubt
+from worker.ingest.loop import Reader
+from worker.ingest.sequence import V1Sequence, V2Sequence
+from worker.model import Delivery, Settlement, StreamState, Take, V1Record, Verdict, Wire
+from worker.source import body
+from worker.source.body import BodyText
+from worker.wire import feed, v1, v2
+from worker.wire.events import Framer
+from worker.wire.feed import FeedRows
+from worker.wire.jsontext import Envelope
+from worker.wire.v1 import V1Decoder
+from worker.wire.v2 import V2Decoder
+
+Patch = pytest.MonkeyPatch
+A, B, C = test_v1_sequence.A, test_v1_sequence.B, test_v1_sequence.C
+data = test_v2_sequence.data
+
+
+@dataclass(frozen=True)
+class Mutant:
+    """A wrong rule, and the test that catches it with these arguments."""
+
+    name: str
+    apply: Callable[[Patch], None]
+    test: Callable[..., None]
+    arguments: tuple[Any, ...] = ()
+
+
+def put(target: Any, name: str, value: Any) -> Callable[[Patch], None]:
+    return lambda patch: patch.setattr(target, name, value)
+
+
+# --- framing and the body
+
+
+def cut_at_separators(patch: Patch) -> None:
+    feed_text = Framer.feed
+    patch.setattr(Framer, "feed", lambda self, text: feed_text(self, text.replace("\u2028", "\n")))
+
+
+def cut_at_cr(patch: Patch) -> None:
+    feed_text = Framer.feed
+    patch.setattr(Framer, "feed", lambda self, text: feed_text(self, text.replace("\r", "\n")))
+
+
+def no_limit(patch: Patch) -> None:
+    patch.setattr(Framer, "__init__", lambda self, max_chars, init=Framer.__init__: init(self, 1 << 40))
+
+
+def replace_bad_bytes(patch: Patch) -> None:
+    init = BodyText.__init__
+
+    def lossy(self: BodyText, response: Any) -> None:
+        init(self, response)
+        self._decode = codecs.getincrementaldecoder("utf-8")("replace").decode
+
+    patch.setattr(BodyText, "__init__", lossy)
+
+
+FRAMING = [
+    Mutant("lines end at U+2028", cut_at_separators, test_events.test_only_a_line_feed_ends_a_line, ("\u2028", 0)),
+    Mutant("lines end at CR", cut_at_cr, test_events.test_only_a_line_feed_ends_a_line, ("\r", 0)),
+    Mutant(
+        "events have no limit",
+        no_limit,
+        test_events.test_an_event_beyond_the_limit_is_its_head_and_the_stream_goes_on,
+        (0,),
+    ),
+    Mutant(
+        "bytes that are not UTF-8 are replaced", replace_bad_bytes, test_v1.test_bytes_that_are_not_utf8_come_through
+    ),
+    Mutant(
+        "a cut gzip body is an end",
+        put(BodyText, "finish", lambda self: None),
+        test_body.test_a_compressed_body_cut_anywhere_is_no_clean_end,
+        (40,),
+    ),
+    Mutant(
+        "a body is decompressed in one go",
+        put(body, "STEP_BYTES", 1 << 31),
+        test_body.test_a_bomb_does_not_fill_the_memory,
+    ),
+]
+
+# --- v1
+
+
+def one_id_back(self: V1Sequence) -> str | None:
+    self._overlap, self._again = bool(self._ids), 0
+    return "{}-{}".format(*self._ids[-2]) if len(self._ids) > 1 else None
+
+
+def last_id(self: V1Sequence) -> str | None:
+    self._overlap, self._again = bool(self._ids), 0
+    return "{}-{}".format(*self._ids[-1]) if self._ids else None
+
+
+def skip_by_id(self: V1Sequence, this: tuple[int, int], *_: Any) -> bool:
+    return this <= self._ids[-1]
+
+
+def skip_by_text_order(self: V1Sequence, this: tuple[int, int], *_: Any) -> bool:
+    return "{}-{}".format(*this) <= "{}-{}".format(*self._ids[-1])
+
+
+def without(drop: Callable[[Take], bool]) -> Callable[[Patch], None]:
+    """Admit nothing of what ``drop`` names, chunk by chunk."""
+
+    def apply(patch: Patch) -> None:
+        admit = V1Sequence.admit
+
+        def admit_some(self: V1Sequence, records: list[V1Record]) -> Take:
+            take = admit(self, records)
+            kept = [n for n in range(len(take.texts)) if not drop(replace_texts(take, n))]
+            take.indices, take.texts = [take.indices[n] for n in kept], [take.texts[n] for n in kept]
+            return take
+
+        patch.setattr(V1Sequence, "admit", admit_some)
+
+    return apply
+
+
+def replace_texts(take: Take, upto: int) -> Take:
+    return replace(take, texts=take.texts[: upto + 1])
+
+
+def is_false(take: Take) -> bool:
+    try:
+        return not json.loads(take.texts[-1])
+    except ValueError:
+        return False
+
+
+def is_repeated(take: Take) -> bool:
+    return take.texts[-1] in take.texts[:-1]
+
+
+def no_gap(self: V1Sequence, this: tuple[int, int], raw: bytes, take: Take, index: int) -> bool:
+    found: bool = seen_before(self, this, raw, Take(take.checkpoint), index)
+    return found
+
+
+seen_before = V1Sequence._seen_before
+
+
+def believe_half_lines(self: V1Sequence, record: V1Record) -> Take:
+    return self.admit([record])
+
+
+def keep_phantoms(patch: Patch) -> None:
+    decode = V1Decoder.decode
+
+    def decoded(self: V1Decoder, events: list[Any]) -> Iterator[Delivery]:
+        phantoms = [V1Record(0, 0, "") for event in events if not event.data]
+        for delivery in decode(self, events):
+            yield delivery._replace(records=delivery.records + phantoms)
+
+    patch.setattr(V1Decoder, "decode", decoded)
+
+
+V1 = [
+    Mutant(
+        "cursor: one id back",
+        put(V1Sequence, "resume", one_id_back),
+        test_v1_sequence.test_a_connection_begins_two_distinct_ids_back,
+        ([A, B, C], "5-0"),
+    ),
+    Mutant(
+        "cursor: the last id",
+        put(V1Sequence, "resume", last_id),
+        test_v1_sequence.test_a_connection_begins_two_distinct_ids_back,
+        ([A], None),
+    ),
+    Mutant(
+        "skip: by id alone",
+        put(V1Sequence, "_seen_before", skip_by_id),
+        test_v1_sequence.test_what_is_held_is_skipped_by_id_and_ordinal,
+    ),
+    Mutant(
+        "skip: ids as text",
+        put(V1Sequence, "_seen_before", skip_by_text_order),
+        test_v1_sequence.test_ids_are_compared_as_numbers,
+    ),
+    Mutant(
+        "ids: milliseconds alone",
+        put(v1, "parse_id", lambda text, parse=v1.parse_id: (parse(text)[0], 0)),
+        test_v1.test_events_become_records,
+        ("id: 5-0\ndata: 0\n\nid: 5-1\ndata: 1\n\n", [V1Record(5, 0, "0"), V1Record(5, 1, "1")]),
+    ),
+    Mutant("content: equal lines are one", without(is_repeated), test_v1_sequence.test_equal_lines_are_no_repeats),
+    Mutant("truthiness: what is false is nothing", without(is_false), test_v1_sequence.test_what_is_false_is_a_chunk),
+    Mutant(
+        "gap: none",
+        put(V1Sequence, "_seen_before", no_gap),
+        test_v1_sequence.test_a_newest_line_that_does_not_come_back_is_a_gap_of_unknown_size,
+    ),
+    Mutant(
+        "half line: believed the first time",
+        put(V1Sequence, "loose_end", believe_half_lines),
+        test_v1_sequence.test_a_half_line_is_admitted_when_two_sweeps_end_with_it,
+    ),
+    Mutant(
+        "provisional: the last event is stored at once",
+        put(Reader, "_take_back_held", lambda self: self._sink.confirm()),
+        test_loop.test_a_line_that_came_with_the_end_is_read_again_whole,
+    ),
+    Mutant(
+        "phantom: a ping is a chunk",
+        keep_phantoms,
+        test_v1.test_events_become_records,
+        (": ping\n\nid: 5-0\ndata: 1\n\n: ping\n\n", [V1Record(5, 0, "1")]),
+    ),
+    Mutant(
+        "doubt: whatever is there is all there was",
+        put(doubt, "KEPT_ENTRIES", 1 << 40),
+        test_doubt.test_many_entries_at_the_first_visit_are_a_doubt,
+        (2_500, True),
+    ),
+    Mutant(
+        "doubt: an old stream is whole",
+        put(doubt, "FORGOTTEN_MS", 1 << 60),
+        test_doubt.test_a_first_visit_a_day_late_is_a_doubt,
+        (test_doubt.NOW - 90_000_000, True, 0),
+    ),
+    Mutant(
+        "doubt: a reader never falls behind",
+        put(Doubt, "passed", lambda self, ms: None),
+        test_doubt.test_a_reader_that_falls_behind_is_a_doubt,
+    ),
+    Mutant(
+        "anchor: any sweep proves",
+        put(V1Sequence, "anchored", True),
+        test_loop.test_a_sweep_that_does_not_show_what_we_hold_proves_nothing,
+        (Wire.V1,),
+    ),
+]
+
+# --- v2
+
+
+def composite(self: V2Sequence) -> str | None:
+    return f"{self._next - 1},1,1" if self._next else None
+
+
+def minus_one(self: V2Sequence) -> str | None:
+    return str(self._next - 1)
+
+
+def data_only(patch: Patch) -> None:
+    admit = V2Sequence.admit
+    patch.setattr(
+        V2Sequence, "admit", lambda self, records: admit(self, [each for each in records if each.kind == "data"])
+    )
+
+
+def no_holes(patch: Patch) -> None:
+    admit = V2Sequence.admit
+
+    def admitted(self: V2Sequence, records: list[Any]) -> Take:
+        take = admit(self, records)
+        take.holes = [hole for hole in take.holes if not hole.reason.lost]
+        return take
+
+    patch.setattr(V2Sequence, "admit", admitted)
+
+
+def forget_records(patch: Patch) -> None:
+    init = V2Sequence.__init__
+    patch.setattr(V2Sequence, "__init__", lambda self, checkpoint, recent: init(self, checkpoint, []))
+
+
+def id_alone(patch: Patch) -> None:
+    patch.setattr(sequence, "mark_of", lambda text, body_id: body_id.encode())
+    patch.setattr(sequence, "marks_of", lambda texts, ids: [each.encode() for each in ids])
+
+
+def text_alone(patch: Patch) -> None:
+    patch.setattr(sequence, "mark_of", lambda text, body_id: text)
+    patch.setattr(sequence, "marks_of", lambda texts, ids: list(texts))
+
+
+def skip_events(name: str) -> Callable[[Patch], None]:
+    def apply(patch: Patch) -> None:
+        decode = V2Decoder.decode
+        patch.setattr(
+            V2Decoder, "decode", lambda self, events: decode(self, [each for each in events if each.event != name])
+        )
+
+    return apply
+
+
+def any_body(patch: Patch) -> None:
+    patch.setattr(v2, "envelope", lambda body: Envelope(body.encode() or b"null", ""))
+    patch.setattr(v2, "envelopes", lambda bodies: None)
+
+
+V2 = [
+    Mutant(
+        "cursor: the event's id",
+        put(V2Sequence, "resume", composite),
+        test_v2_sequence.test_a_connection_begins_at_the_last_record_that_is_held,
+        ([data(0), data(1)], "0"),
+    ),
+    Mutant(
+        "cursor: -1 is the beginning",
+        put(V2Sequence, "resume", minus_one),
+        test_v2_sequence.test_a_connection_begins_at_the_last_record_that_is_held,
+        ([], None),
+    ),
+    Mutant("cursor: data records only", data_only, test_v2_sequence.test_every_record_moves_the_place),
+    Mutant("gap: none", no_holes, test_v2_sequence.test_a_jump_is_a_gap, ([], 5, (0, 4))),
+    Mutant(
+        "gap: none at the end",
+        put(V2Sequence, "admit_missing", lambda self, tail: Take(sequence.Checkpoint())),
+        test_loop.test_what_is_missing_at_the_end_of_v2_is_a_gap,
+    ),
+    Mutant(
+        "tail: not looked at",
+        put(V2Sequence, "see_tail", lambda self, tail: None),
+        test_v2_sequence.test_a_tail_behind_us_is_another_stream,
+    ),
+    Mutant(
+        "made anew: our record is any record",
+        put(sequence, "_print", lambda timestamp_ms, body: [0, 0]),
+        test_v2_sequence.test_another_record_where_ours_was_is_another_stream,
+        (data(2, "9"),),
+    ),
+    Mutant(
+        "repeats: no window",
+        put(sequence, "REPEAT_WINDOW", 0),
+        test_v2_sequence.test_a_repeat_is_one_within_5000_records,
+        (4_999, True),
+    ),
+    Mutant(
+        "repeats: a window without end",
+        put(sequence, "REPEAT_WINDOW", 1 << 40),
+        test_v2_sequence.test_a_repeat_is_one_within_5000_records,
+        (5_001, False),
+    ),
+    Mutant(
+        "repeats: forgotten at a restart",
+        forget_records,
+        test_v2_sequence.test_a_long_id_is_one_before_and_after_a_restart,
+    ),
+    Mutant(
+        "repeats: by id alone",
+        id_alone,
+        test_v2_sequence.test_an_id_or_a_text_alone_is_no_repeat,
+        (data(1, "2", "a"),),
+    ),
+    Mutant(
+        "repeats: by text alone",
+        text_alone,
+        test_v2_sequence.test_an_id_or_a_text_alone_is_no_repeat,
+        (data(1, "1", "b"),),
+    ),
+    Mutant(
+        "envelope: any body is a chunk",
+        any_body,
+        test_v2.test_a_body_that_is_no_envelope_is_kept_raw,
+        ({"body": "not json"},),
+    ),
+    Mutant(
+        "control: a record like any other",
+        put(v2, "_kind", lambda headers: v2.Kind.DATA),
+        test_v2.test_commands_and_control_records_say_nothing_but_their_number,
+        ([["trigger-control", "turn-complete"]], v2.Kind.CONTROL),
+    ),
+    Mutant(
+        "end: [DONE] is not needed",
+        put(V2Decoder, "finish", lambda self: None),
+        test_v2.test_an_end_without_done_is_a_fault,
+    ),
+    Mutant(
+        "end: an error event is nothing",
+        skip_events("error"),
+        test_v2.test_an_error_event_is_a_fault_and_what_came_before_it_counts,
+        (test_v2.event("x", "error"),),
+    ),
+    Mutant(
+        "anchor: any sweep proves",
+        put(V2Sequence, "anchored", True),
+        test_loop.test_a_sweep_that_does_not_show_what_we_hold_proves_nothing,
+        (Wire.V2,),
+    ),
+]
+
+# --- the loop, the late check and the feed
+
+
+def end_is_the_end(*_: Any, **__: Any) -> Settlement:
+    return Settlement(StreamState.SEALED, verdict=Verdict.COMPLETE)
+
+
+def one_sweep_is_enough(end: Any, standing: Any, verdict: Any, *_: Any, **__: Any) -> Settlement | None:
+    return Settlement(StreamState.SEALED, verdict=verdict) if standing.over else None
+
+
+def faults_are_ends(patch: Patch) -> None:
+    follow = Reader._follow
+
+    def followed(self: Reader, wait_s: int, leave_at: float) -> bool:
+        try:
+            return follow(self, wait_s, leave_at)
+        except (TransientError, SourceUnavailable):
+            return True
+
+    patch.setattr(Reader, "_follow", followed)
+
+
+def change_silently(self: Reader, known: Wire, now: Wire) -> None:
+    self._wire, self._sequence = now, None
+
+
+def whole_rows(patch: Patch) -> None:
+    merge = FeedRows.feed
+
+    def replaced(self: FeedRows, messages: Any) -> None:
+        for message in messages:
+            if "key" in message:
+                self._rows.pop(message["key"], None)
+            merge(self, [message])
+
+    patch.setattr(FeedRows, "feed", replaced)
+
+
+class Everything:
+    def __contains__(self, name: str) -> bool:
+        return True
+
+
+LOOP = [
+    Mutant(
+        "end: a clean end is one",
+        put(loop, "after_clean_end", end_is_the_end),
+        test_loop.test_a_clean_end_of_a_live_run_is_followed_by_the_next_connection,
+        (Wire.V1,),
+    ),
+    Mutant(
+        "end: one sweep is enough",
+        put(loop, "after_clean_end", one_sweep_is_enough),
+        test_loop.test_the_first_terminal_status_is_not_the_end,
+    ),
+    Mutant(
+        "end: a fault is one",
+        faults_are_ends,
+        test_loop.test_a_fault_is_no_end_even_in_the_last_sweep,
+        (SourceUnavailable("cut"),),
+    ),
+    Mutant(
+        "verdict: gaps are forgotten",
+        put(loop, "verdict_of", lambda **_: Verdict.COMPLETE),
+        test_loop.test_a_gap_stays_in_the_verdict,
+    ),
+    Mutant(
+        "another wire: read on",
+        put(Reader, "_change_wire", change_silently),
+        test_loop.test_another_wire_is_an_alarm_and_a_new_generation,
+        (Wire.V1, Wire.V2),
+    ),
+    Mutant(
+        "late check: nothing is ever late",
+        put(late, "moves", lambda take: False),
+        test_late.test_there_is_more_when_something_is_not_held,
+        (Wire.V1, [test_late.v1(*test_late.V1_HELD, (2, 0, "4"))], True),
+    ),
+    Mutant(
+        "status: isCompleted's list",
+        put(feed, "TERMINAL", feed.TERMINAL - {"EXPIRED", "TIMED_OUT"}),
+        test_feed.test_a_status_is_mapped_as_upstream_maps_it,
+        ("EXPIRED", "EXPIRED", True),
+    ),
+    Mutant(
+        "status: the database's names",
+        put(feed, "API_STATUS", {}),
+        test_feed.test_a_status_is_mapped_as_upstream_maps_it,
+        ("COMPLETED_SUCCESSFULLY", "COMPLETED", True),
+    ),
+    Mutant(
+        "status: an unknown one is terminal",
+        put(feed, "TERMINAL", Everything()),
+        test_feed.test_a_status_nobody_has_heard_of_is_not_terminal,
+        ("ARCHIVED",),
+    ),
+    Mutant("feed: an update is a whole row", whole_rows, test_feed.test_updates_are_merged_into_the_row),
+    Mutant(
+        "keys: those of old runs are not looked for",
+        put(feed, "_keys_of_old_runs", lambda metadata: []),
+        test_feed.test_the_keys_are_those_of_the_column_and_of_old_metadata,
+        ({"metadata": '{"$$streams":["old"]}'}, ("old",)),
+    ),
+]
+
+MUTANTS = [*FRAMING, *V1, *V2, *LOOP]

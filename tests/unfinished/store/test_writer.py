@@ -1,0 +1,244 @@
+"""The Writer against a database in memory: what is put is committed once, whatever becomes of questions and answers."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+
+import pytest
+
+from tests.simulation.script import leased
+from worker.errors import LeaseLost, StoreUnavailable
+from worker.model import Checkpoint, Hole, HoleReason, LeasedStream, Settlement, StreamState, Take, Wire
+from worker.store.batch import BatchLimits
+from worker.store.commit import Fate, Flush, FlushRefused
+from worker.store.writer import Sink, Writer, WriterLimits
+
+AT_ONCE = BatchLimits(max_chunks=1)
+NEVER = BatchLimits(max_chunks=2_000, max_age_s=3_600.0)
+WAIT_S = 10.0
+
+
+@dataclass
+class Tables:
+    """What Postgres would do with flushes. ``trouble`` is what befalls the next commits, one each."""
+
+    token: int = 1
+    rev: int = 1
+    texts: list[bytes] = field(default_factory=list)
+    holes: list[Hole] = field(default_factory=list)
+    reasons: list[str] = field(default_factory=list)
+    settlements: list[Settlement] = field(default_factory=list)
+    trouble: list[str] = field(default_factory=list)
+    commits: int = 0
+    bad: bytes = b"NaN"
+
+    def commit(self, flushes: list[Flush]) -> set[int]:
+        self.commits += 1
+        trouble = self.trouble.pop(0) if self.trouble else ""
+        if trouble == "question lost":
+            raise StoreUnavailable
+        if trouble == "locked":
+            return set()
+        if trouble == "surprise":
+            raise RuntimeError("nobody has foreseen this")
+        (flush,) = flushes
+        if any(text == self.bad for take in flush.takes for text in take.texts):
+            raise FlushRefused("22P02")
+        if (flush.token, flush.rev) != (self.token, self.rev):
+            return set()
+        self.rev += 1
+        for take in flush.takes:
+            self.texts += take.texts
+            self.holes += take.holes
+            self.reasons += [item.reason for item in take.quarantined]
+        if flush.settlement:
+            self.settlements.append(flush.settlement)
+        if trouble == "answer lost":
+            raise StoreUnavailable
+        return {flush.stream_id}
+
+    def fates(self, stream_ids: list[int]) -> dict[int, Fate]:
+        return {stream_id: Fate(self.token, self.rev) for stream_id in stream_ids}
+
+    def takes_json(self, text: bytes) -> bool:
+        return text != self.bad
+
+
+@pytest.fixture
+def tables() -> Tables:
+    return Tables()
+
+
+@pytest.fixture
+def writer(tables: Tables) -> Iterator[Writer]:
+    writer = started(tables, WriterLimits(retry_base_s=0.0, retry_cap_s=0.001, hold_s=3_600.0))
+    yield writer
+    writer.stop(WAIT_S)
+
+
+def started(tables: Tables, limits: WriterLimits) -> Writer:
+    writer = Writer(tables, limits, random=lambda: 1.0)  # type: ignore[arg-type]
+    writer.start()
+    return writer
+
+
+def stream() -> LeasedStream:
+    return leased(Wire.V2)
+
+
+def chunk(index: int, text: bytes | None = None, size: int = 0) -> Take:
+    text = text or b"%d" % index
+    return Take(Checkpoint(0, index), [index], [text], [1_000], [b"m"], size_bytes=size or len(text))
+
+
+def put(sink: Sink, *indices: int) -> None:
+    for index in indices:
+        sink.put(chunk(index), Wire.V2)
+
+
+@pytest.mark.parametrize(
+    "trouble",
+    [
+        [],
+        ["question lost"],
+        ["answer lost"],
+        ["locked"],
+        ["surprise"],
+        ["question lost", "answer lost", "locked", "surprise", "question lost"] * 3,
+    ],
+)
+@pytest.mark.trap(9)
+@pytest.mark.trap(31)
+def test_what_is_put_is_committed_once(writer: Writer, tables: Tables, trouble: list[str]) -> None:
+    tables.trouble = list(trouble)
+    sink = writer.open(stream(), AT_ONCE)
+    put(sink, *range(20))
+    sink.flush()
+    assert tables.texts == [b"%d" % n for n in range(20)]
+    assert sink.checkpoint.last_index == 19
+
+
+@pytest.mark.trap(31)
+@pytest.mark.parametrize("lost", ["token", "rev"])
+def test_a_lost_lease_is_told_at_the_next_call_and_writes_nothing(writer: Writer, tables: Tables, lost: str) -> None:
+    sink = writer.open(stream(), NEVER)
+    put(sink, 0)
+    sink.flush()
+    if lost == "token":
+        tables.token += 1
+    else:
+        tables.rev += 5
+    put(sink, 1)
+    with pytest.raises(LeaseLost):
+        sink.flush()
+    with pytest.raises(LeaseLost):
+        put(sink, 2)
+    assert tables.texts == [b"0"]
+
+
+def test_the_first_chunk_of_a_stream_does_not_wait(writer: Writer, tables: Tables) -> None:
+    sink = writer.open(stream(), NEVER)
+    put(sink, 0)
+    assert until(writer, lambda: tables.texts == [b"0"])
+    put(sink, 1)
+    sink.flush()
+
+
+def test_a_held_take_is_committed_when_something_follows_and_not_before(writer: Writer, tables: Tables) -> None:
+    sink = writer.open(stream(), NEVER)
+    sink.hold(chunk(0), Wire.V2)
+    sink.flush()
+    assert tables.texts == []
+    put(sink, 1)
+    sink.flush()
+    assert tables.texts == [b"0", b"1"]
+
+
+@pytest.mark.trap(4)
+def test_a_held_take_can_be_withdrawn(writer: Writer, tables: Tables) -> None:
+    sink = writer.open(stream(), NEVER)
+    sink.hold(chunk(0), Wire.V2)
+    assert sink.withdraw()
+    assert not sink.withdraw()
+    put(sink, 0)
+    sink.flush()
+    assert tables.texts == [b"0"]
+
+
+@pytest.mark.trap(4)
+def test_a_held_take_is_believed_after_the_hold_time(tables: Tables) -> None:
+    """While its reader is blocked on a silent socket: the Writer's own thread does it."""
+    writer = started(tables, WriterLimits(hold_s=0.01))
+    sink = writer.open(stream(), AT_ONCE)
+    sink.hold(chunk(0), Wire.V2)
+    assert until(writer, lambda: tables.texts == [b"0"])
+    assert not sink.withdraw()
+    writer.stop(WAIT_S)
+
+
+def test_how_a_stream_is_left_goes_with_its_last_chunks(writer: Writer, tables: Tables) -> None:
+    sink = writer.open(stream(), NEVER)
+    put(sink, 0)
+    sink.flush()
+    put(sink, 1)
+    commits = tables.commits
+    sink.settle(Settlement(StreamState.PARKED))
+    assert (tables.texts, tables.settlements, tables.commits) == (
+        [b"0", b"1"],
+        [Settlement(StreamState.PARKED)],
+        commits + 1,
+    )
+
+
+@pytest.mark.trap(36)
+def test_a_chunk_that_postgres_refuses_is_moved_aside(writer: Writer, tables: Tables) -> None:
+    sink = writer.open(stream(), NEVER)
+    put(sink, 0)
+    sink.put(chunk(1, b"NaN"), Wire.V2)
+    put(sink, 2)
+    sink.flush()
+    assert tables.texts == [b"0", b"2"]
+    assert tables.holes == [Hole(0, 1, 1, HoleReason.QUARANTINED)]
+    assert tables.reasons == ["refused_by_postgres"]
+
+
+def test_a_flush_that_is_refused_for_no_chunk_ends_its_stream_with_the_reason(writer: Writer, tables: Tables) -> None:
+    sink = writer.open(stream(), NEVER)
+    tables.takes_json = lambda text: True  # type: ignore[method-assign]
+    sink.put(chunk(0, b"NaN"), Wire.V2)
+    with pytest.raises(LeaseLost):
+        sink.flush()
+    assert until(writer, lambda: bool(tables.settlements))
+    (settlement,) = tables.settlements
+    assert (settlement.state, settlement.error) == (StreamState.FAILED, "refused: 22P02")
+
+
+def test_a_full_writer_makes_its_readers_wait(tables: Tables) -> None:
+    """More than the buffer is never held, and everything arrives."""
+    writer = started(tables, WriterLimits(buffer_max_bytes=10, stream_max_bytes=10))
+    sink = writer.open(stream(), NEVER)
+    most = 0
+    for index in range(50):
+        sink.put(chunk(index, size=4), Wire.V2)
+        most = max(most, writer._bytes)
+    sink.flush()
+    assert most <= 10 + 4 * 2
+    assert len(tables.texts) == 50
+    writer.stop(WAIT_S)
+
+
+def test_stopping_commits_what_is_there(tables: Tables) -> None:
+    writer = started(tables, WriterLimits())
+    sink = writer.open(leased(Wire.V2, Checkpoint(0, 4)), NEVER)
+    sink.first = False
+    put(sink, 5)
+    writer.stop(WAIT_S)
+    assert tables.texts == [b"5"]
+
+
+def until(writer: Writer, happened: Callable[[], bool]) -> bool:
+    """Wait for the Writer's thread to have done something."""
+    with writer._changed:
+        return writer._changed.wait_for(happened, WAIT_S) or threading.active_count() < 0

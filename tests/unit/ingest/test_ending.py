@@ -1,0 +1,70 @@
+"""What a clean end means: nothing by itself."""
+
+from __future__ import annotations
+
+import pytest
+
+from worker.ingest.ending import UNANCHORED, UNANCHORED_SWEEPS, Clean, after_clean_end, verdict_of
+from worker.model import Settlement, Standing, StreamState, Verdict
+
+LIVE = Standing(over=False)
+PARKED, SEALED = StreamState.PARKED, StreamState.SEALED
+
+
+def over(swept_for_s: float | None = None) -> Standing:
+    return Standing(over=True, over_for_s=100.0, swept_for_s=swept_for_s)
+
+
+def clean(**fields: object) -> Clean:
+    return Clean(**{"sweep": False, "brought": False, "silent_s": 0.0, **fields})  # type: ignore[arg-type]
+
+
+@pytest.mark.trap(12)
+@pytest.mark.trap(16)
+@pytest.mark.parametrize(
+    ("end", "standing", "settlement"),
+    [
+        # The run goes on: so do we, or look again later.
+        (clean(), LIVE, None),
+        (clean(brought=True), LIVE, None),
+        (clean(silent_s=299.9), LIVE, None),
+        (clean(silent_s=300.0), LIVE, Settlement(PARKED, delay_s=10.0)),
+        # The run is over, but was not when this connection was opened.
+        (clean(), over(), None),
+        (clean(silent_s=900.0), over(1_000.0), None),
+        # A sweep.
+        (clean(sweep=True), over(), Settlement(PARKED, delay_s=60.0, swept=True)),
+        (clean(sweep=True, brought=True), over(1_000.0), Settlement(PARKED, delay_s=60.0, swept=True)),
+        (clean(sweep=True), over(20.0), Settlement(PARKED, delay_s=40.0)),
+        (clean(sweep=True), over(60.0), Settlement(SEALED, verdict=Verdict.COMPLETE)),
+        # A run that was over and is not any more: nothing is swept.
+        (clean(sweep=True), LIVE, None),
+        # A sweep that ended before it came to what we hold.
+        (clean(sweep=True, anchored=False), over(60.0), Settlement(PARKED, delay_s=60.0, attempt=1, error=UNANCHORED)),
+        (
+            clean(sweep=True, anchored=False, attempt=UNANCHORED_SWEEPS),
+            over(),
+            Settlement(PARKED, delay_s=60.0, swept=True),
+        ),
+        (
+            clean(sweep=True, anchored=False, attempt=UNANCHORED_SWEEPS),
+            over(60.0),
+            Settlement(SEALED, verdict=Verdict.COMPLETE),
+        ),
+    ],
+)
+def test_how_a_stream_is_left(end: Clean, standing: Standing, settlement: Settlement | None) -> None:
+    assert after_clean_end(end, standing, Verdict.COMPLETE, 60.0, 300.0, 10.0) == settlement
+
+
+@pytest.mark.parametrize(
+    ("lost", "unsure", "verdict"),
+    [
+        (False, False, Verdict.COMPLETE),
+        (False, True, Verdict.POSSIBLY_TRUNCATED),
+        (True, False, Verdict.COMPLETE_WITH_GAPS),
+        (True, True, Verdict.COMPLETE_WITH_GAPS),
+    ],
+)
+def test_the_verdict_claims_no_more_than_is_proven(lost: bool, unsure: bool, verdict: Verdict) -> None:
+    assert verdict_of(lost=lost, unsure=unsure) is verdict

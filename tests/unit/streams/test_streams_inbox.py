@@ -1,0 +1,125 @@
+"""Events between those who read and the one who waits: bounded, and never in anybody's way."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+
+from worker.model import Delivery, Wire
+from worker.streams import blocking, waiting
+from worker.streams.steps import Ended, Opened
+
+OPENED = Opened(Wire.V2, None)
+LONG_S = 30.0
+
+
+def delivery(number: int) -> Delivery:
+    return Delivery([], tail=number)
+
+
+def test_a_connection_waits_while_its_events_wait() -> None:
+    inbox = blocking.Inbox()
+    inbox.begin(1)
+    done: list[int] = []
+
+    def fill() -> None:
+        for number in range(6):
+            assert inbox.put(1, delivery(number))
+            done.append(number)
+
+    thread = threading.Thread(target=fill)
+    thread.start()
+    found = []
+    for _ in range(6):
+        got = inbox.get(LONG_S)
+        assert got is not None
+        found.append(got[1])
+        assert len(done) <= len(found) + blocking.WAITING_EVENTS
+    thread.join(LONG_S)
+    assert found == [delivery(number) for number in range(6)]
+
+
+def test_one_that_is_not_wanted_any_more_is_told() -> None:
+    inbox = blocking.Inbox()
+    inbox.begin(1)
+    for number in range(blocking.WAITING_EVENTS):
+        assert inbox.put(1, delivery(number))
+    told: list[bool] = []
+    thread = threading.Thread(target=lambda: told.append(inbox.put(1, delivery(9))))
+    thread.start()
+    inbox.end(1)
+    thread.join(LONG_S)
+    assert told == [False]
+    assert inbox.put(1, delivery(9)) is False
+    assert inbox.put(2, delivery(9)) is False
+
+
+def test_a_call_wakes_whoever_waits_once() -> None:
+    inbox = blocking.Inbox()
+    inbox.begin(1)
+    inbox.wake()
+    assert inbox.get(None) is None
+    assert inbox.get(0.0) is None
+    thread = threading.Timer(0.0, inbox.wake)
+    thread.start()
+    assert inbox.get(LONG_S) is None
+    thread.join(LONG_S)
+
+
+def test_a_signal_handler_may_wake_the_thread_that_it_interrupts() -> None:
+    inbox = blocking.Inbox()
+    with inbox._changed:
+        inbox.wake()
+    assert inbox.get(None) is None
+
+
+def test_what_has_ended_leaves_nothing() -> None:
+    inbox = blocking.Inbox()
+    inbox.begin(1)
+    inbox.put(1, OPENED)
+    inbox.put(1, Ended())
+    assert inbox.get(LONG_S) == (1, OPENED)
+    assert inbox.get(LONG_S) == (1, Ended())
+    assert inbox._waiting == {}
+
+
+def test_in_asyncio_too() -> None:
+    async def run() -> None:
+        inbox = waiting.Inbox(asyncio.get_running_loop())
+        done: list[int] = []
+
+        async def fill() -> None:
+            for number in range(6):
+                await inbox.put(1, delivery(number))
+                done.append(number)
+            await inbox.put(1, Ended())
+
+        task = asyncio.create_task(fill())
+        found = []
+        for _ in range(6):
+            got = await inbox.get(LONG_S)
+            assert got is not None
+            found.append(got[1])
+            assert len(done) <= len(found) + waiting.WAITING_EVENTS
+        assert found == [delivery(number) for number in range(6)]
+        assert await inbox.get(LONG_S) == (1, Ended())
+        await task
+        assert inbox._waiting == {}
+        assert await inbox.get(0.0) is None
+        threading.Timer(0.0, inbox.wake).start()
+        assert await inbox.get(LONG_S) is None
+
+    asyncio.run(run())
+
+
+def test_a_wait_that_is_cancelled_loses_nothing() -> None:
+    async def run() -> None:
+        inbox = waiting.Inbox(asyncio.get_running_loop())
+        wait = asyncio.create_task(inbox.get(LONG_S))
+        await asyncio.sleep(0)
+        wait.cancel()
+        await inbox.put(1, OPENED)
+        await asyncio.gather(wait, return_exceptions=True)
+        assert await inbox.get(LONG_S) == (1, OPENED)
+
+    asyncio.run(run())

@@ -1,0 +1,303 @@
+"""Logs hold no secrets and go to stderr; counters count."""
+
+from __future__ import annotations
+
+import io
+import json
+import logging
+import subprocess
+import sys
+import threading
+import time
+import warnings
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import structlog
+
+from worker.telemetry import HIDDEN, Metrics, configure, metrics, redact
+
+S = "Xq7hiddenXq7"  # what must never be seen
+JWT = f"eyJhbGciOiJIUzI1NiJ9.{S}.{S}"
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        (f"postgresql://user:{S}@db:5432/x", f"postgresql://user:{HIDDEN}@db:5432/x"),
+        (f"redis://:{S}@h/0 and rediss://u:{S}@i", f"redis://:{HIDDEN}@h/0 and rediss://u:{HIDDEN}@i"),
+        (f"redis://:{S}@{S}/{S}@h/0", f"redis://:{HIDDEN}@h/0"),  # not percent-encoded
+        (f"sentinel://:{S}@a:1;sentinel://:{S}@b:2", f"sentinel://:{HIDDEN}@b:2"),
+        (f"could not connect to 'postgres://u:{S}@h/d'", f"could not connect to 'postgres://u:{HIDDEN}@h/d'"),
+        (f"Authorization: Bearer {S}", f"Authorization: Bearer {HIDDEN}"),
+        (f"authorization: Basic {S}==", f"authorization: Basic {HIDDEN}"),
+        (f"{{'Authorization': 'Bearer {S}'}}", f"{{'Authorization': 'Bearer {HIDDEN}'}}"),
+        (f'{{"authorization":"{S}"}}', f'{{"authorization":"{HIDDEN}"}}'),
+        (f"[(b'authorization', b'Bearer {S}')]", f"[(b'authorization', b'Bearer {HIDDEN}')]"),
+        (f"sent Bearer {S}.", f"sent Bearer {HIDDEN}"),
+        (f"key tr_dev_{S} refused", f"key tr_dev_{HIDDEN} refused"),
+        (f"tr_stg_{S},tr_prod_{S};tr_preview_{S}", f"tr_stg_{HIDDEN},tr_prod_{HIDDEN};tr_preview_{HIDDEN}"),
+        (f"tr_prod_sk_{S}", f"tr_prod_sk_{HIDDEN}"),
+        (f"tr_pat_{S} tr_oat_{S} pk_dev_{S}", f"tr_pat_{HIDDEN} tr_oat_{HIDDEN} pk_dev_{HIDDEN}"),
+        (f"token={JWT}&x=1", f"token={HIDDEN}&x=1"),
+        (f"'{JWT[:-1]}", f"'{HIDDEN}"),
+        (f"host=db password={S} dbname=x", f"host=db password={HIDDEN} dbname=x"),
+        (f"host=db password='{S}'", f"host=db password='{HIDDEN}'"),
+        (f"?a=1&ssl_password={S}&b=2", f"?a=1&ssl_password={HIDDEN}&b=2"),
+        (f'"password": "{S}"', f'"password": "{HIDDEN}"'),
+        (f"secret_key={S}", f"secret_key={HIDDEN}"),
+    ],
+)
+def test_redact_hides_secrets(text: str, expected: str) -> None:
+    assert redact(text) == expected
+    assert redact(expected) == expected
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "lease_token=17 token 18 lost to worker@host",
+        "http://localhost:3030/realtime/v1/streams/run_abc/ai-output",
+        "GET https://api.trigger.dev/realtime/v1/runs/run_abc?offset=-1 answered 401",
+        "set TRIGGER_SECRET_KEY (tr_dev_..., tr_prod_...)",
+        'password authentication failed for user "u"',
+        "redis://localhost:6379/0",
+        "postgresql://user@host/name",
+        "the authorization header is missing",
+        "eyJ",
+    ],
+)
+def test_redact_leaves_other_texts_alone(text: str) -> None:
+    assert redact(text) == text
+
+
+@pytest.mark.parametrize(
+    "unit",
+    ["a", "://", "://a:", "eyJ", "eyJaaaaaaaa.", "tr_dev_", "authorization: ", "password=", "Bearer ", "@", " :"],
+)
+def test_redact_takes_time_in_proportion_to_the_text(unit: str) -> None:
+    start = time.process_time()
+    redact(unit * (200_000 // len(unit)))
+    assert time.process_time() - start < 2
+
+
+# --- logs
+
+
+@pytest.fixture(autouse=True)
+def _put_logging_back() -> Iterator[None]:
+    """Leave the logging of the whole process as it was."""
+    root = logging.getLogger()
+    ours = logging.getLogger("tailrace")
+    handlers, levels = root.handlers[:], (root.level, ours.level)
+    yield
+    root.handlers[:] = handlers
+    root.setLevel(levels[0])
+    ours.setLevel(levels[1])
+    logging.captureWarnings(False)
+    structlog.reset_defaults()
+    structlog.contextvars.clear_contextvars()
+
+
+def entries(stream: io.StringIO) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in stream.getvalue().splitlines()]
+
+
+def test_an_entry_in_json() -> None:
+    stream = io.StringIO()
+    log = structlog.get_logger("tailrace")  # made before the set-up, as modules do
+    configure("json", "info", stream=stream)
+    log.bind(run_id="run_1", stream_key="ai-ü").info("batch_committed", position=7, lease_token=3, attempt=0)
+    (entry,) = entries(stream)
+    assert entry.pop("timestamp").endswith("Z")
+    assert entry == {
+        "event": "batch_committed",
+        "level": "info",
+        "logger": "tailrace",
+        "run_id": "run_1",
+        "stream_key": "ai-ü",
+        "position": 7,
+        "lease_token": 3,
+        "attempt": 0,
+    }
+
+
+def test_an_entry_for_people() -> None:
+    stream = io.StringIO()
+    configure("console", "info", stream=stream)
+    structlog.get_logger("tailrace").warning("lease_lost", run_id="run_1")
+    assert "lease_lost" in stream.getvalue()
+    assert "run_id=run_1" in stream.getvalue()
+    assert "\x1b" not in stream.getvalue()  # not a terminal
+
+
+def test_auto_is_json_unless_somebody_looks() -> None:
+    class Terminal(io.StringIO):
+        def isatty(self) -> bool:
+            return True
+
+    for stream, shown in ((io.StringIO(), "{"), (Terminal(), "\x1b")):
+        configure("auto", "info", stream=stream)
+        structlog.get_logger("tailrace").info("worker_ready")
+        assert stream.getvalue().startswith(shown)
+
+
+def test_no_color_is_obeyed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("NO_COLOR", "1")
+    stream = io.StringIO()
+    stream.isatty = lambda: True  # type: ignore[method-assign]
+    configure("auto", "info", stream=stream)
+    structlog.get_logger("tailrace").info("worker_ready")
+    assert "\x1b" not in stream.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("level", "ours", "libraries"),
+    [
+        ("debug", {"debug", "info", "warning", "error"}, {"info", "warning", "error"}),
+        ("info", {"info", "warning", "error"}, {"warning", "error"}),
+        ("warning", {"warning", "error"}, {"warning", "error"}),
+        ("error", {"error"}, {"error"}),
+    ],
+)
+def test_levels(level: str, ours: set[str], libraries: set[str]) -> None:
+    stream = io.StringIO()
+    configure("json", level, stream=stream)
+    for name in ("debug", "info", "warning", "error"):
+        getattr(structlog.get_logger("tailrace"), name)("spoken")
+        getattr(logging.getLogger("library"), name)("spoken")
+    spoken = [(entry["logger"], entry["level"]) for entry in entries(stream)]
+    assert {level for name, level in spoken if name == "tailrace"} == ours
+    assert {level for name, level in spoken if name == "library"} == libraries
+
+
+class Odd:
+    def __str__(self) -> str:
+        return f"<odd tr_dev_{S}>"
+
+
+@pytest.mark.parametrize("log_format", ["json", "console"])
+def test_no_entry_holds_a_secret(log_format: str) -> None:
+    stream = io.StringIO()
+    configure(log_format, "debug", stream=stream)
+    log = structlog.get_logger("tailrace")
+    url = f"redis://:{S}@h"
+    structlog.contextvars.bind_contextvars(bound=url)
+    log.info(f"at {url}", url=url, nested={"a": [url, {"b": (url,)}]}, odd=Odd(), raw=url.encode(), error=OSError(url))
+    log.info("named", authorization=S, Password=S, headers={"Authorization": S, "public-access-token": S})
+    log.info("at %s", url)
+    library = logging.getLogger("library")
+    library.warning("at %s", url, extra={"url": url})
+    library.warning(url, stack_info=True)
+    password = S  # a local variable of a frame in the traceback
+    for speak in (log.exception, library.exception):
+        try:
+            try:
+                raise ConnectionError(f"cannot reach {url} with {password[:3]}...")
+            except ConnectionError as error:
+                raise RuntimeError(f"tr_prod_{S}") from error
+        except RuntimeError:
+            speak("broke")
+    with warnings.catch_warnings():
+        warnings.simplefilter("always")
+        warnings.warn(f"deprecated {url}", UserWarning, stacklevel=1)
+    text = stream.getvalue()
+    assert S not in text
+    assert text.count("ConnectionError") >= 2
+    assert text.count("RuntimeError") >= 2
+    assert "deprecated" in text
+
+
+def test_a_long_value_is_cut() -> None:
+    stream = io.StringIO()
+    configure("json", "info", stream=stream)
+    text = "x" * 19_990 + f" redis://:{S}@h " + "x" * 100_000
+    structlog.get_logger("tailrace").info("chunk_quarantined", text=text)
+    (entry,) = entries(stream)
+    assert S[:3] not in entry["text"]
+    assert entry["text"].endswith(f"... ({len(text)} characters)")
+    assert len(entry["text"]) < 21_000
+
+
+def test_a_second_call_replaces_the_first() -> None:
+    first, second = io.StringIO(), io.StringIO()
+    configure("json", "info", stream=first)
+    configure("json", "info", stream=second)
+    structlog.get_logger("tailrace").info("once")
+    assert first.getvalue() == ""
+    assert len(entries(second)) == 1
+
+
+def test_logs_go_to_stderr(capsys: pytest.CaptureFixture[str]) -> None:
+    configure("json", "info")
+    structlog.get_logger("tailrace").info("spoken")
+    assert capsys.readouterr().out == ""
+
+
+def test_importing_configures_nothing() -> None:
+    code = (
+        "import logging, sys; before = (sys.excepthook, logging.root.handlers[:], logging.root.level);"
+        "import worker.telemetry, structlog;"
+        "assert (sys.excepthook, logging.root.handlers[:], logging.root.level) == before;"
+        "assert not structlog.is_configured()"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+# --- counters
+
+
+def test_a_snapshot_names_every_metric_with_its_unit() -> None:
+    assert {name: found["unit"] for name, found in Metrics().snapshot().items()} == {
+        "chunks_committed": "chunks",
+        "bytes_committed": "bytes",
+        "flushes": "batches",
+        "commit_seconds": "seconds",
+        "duplicates": "records",
+        "gaps": "gaps",
+        "quarantined": "records",
+        "lease_losses": "leases",
+        "reconnects": "connections",
+    }
+
+
+def test_counting() -> None:
+    counted = Metrics()
+    counted.chunks_committed.add(500)
+    counted.chunks_committed.add(20)
+    counted.flushes.add(reason="age")
+    counted.flushes.add(2, reason="count")
+    counted.flushes.add(reason="age")
+    for seconds in (0.25, 1.0, 0.5):
+        counted.commit_seconds.observe(seconds)
+    snapshot = counted.snapshot()
+    assert snapshot["chunks_committed"] == {"unit": "chunks", "total": 520}
+    assert snapshot["flushes"] == {"unit": "batches", "total": 4, "by_reason": {"age": 2, "count": 2}}
+    assert snapshot["commit_seconds"] == {"unit": "seconds", "count": 3, "sum": 1.75, "max": 1.0}
+    assert json.loads(json.dumps(snapshot)) == snapshot
+
+
+def test_threads_lose_no_count() -> None:
+    counted = Metrics()
+
+    def count() -> None:
+        for _ in range(2_000):
+            counted.gaps.add(reason="trimmed")
+
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        threads = [threading.Thread(target=count) for _ in range(4)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    finally:
+        sys.setswitchinterval(interval)
+    assert counted.snapshot()["gaps"] == {"unit": "gaps", "total": 8_000, "by_reason": {"trimmed": 8_000}}
+
+
+def test_the_process_has_one() -> None:
+    assert isinstance(metrics, Metrics)

@@ -1,0 +1,100 @@
+"""Every error Tailrace raises on purpose.
+
+::
+
+    WorkerError
+    ├─ TransientError          another attempt may help
+    │  ├─ SourceUnavailable    upstream refused, failed or broke off
+    │  ├─ StreamStalled        connected, but silent for longer than the read timeout
+    │  └─ StoreUnavailable     Postgres did not answer
+    ├─ TerminalError           the same input will fail again
+    │  ├─ Unauthorized         the key is missing, wrong or not allowed
+    │  ├─ NotFound             upstream does not know it (yet)
+    │  ├─ RequestRefused       upstream calls our request wrong
+    │  ├─ MalformedRecord      not the documented shape
+    │  └─ BadSettings          a setting is missing or wrong
+    └─ LeaseError              someone else is at work: stop quietly
+       ├─ LeaseHeld            another worker reads the stream
+       └─ LeaseLost            another worker took the stream over
+
+The message of an error says what happened and, where there is one, what to do. None holds a secret.
+"""
+
+
+class WorkerError(Exception):
+    """Something Tailrace expected could go wrong, did."""
+
+    def __init__(self, message: str | None = None) -> None:
+        super().__init__(message or (type(self).__doc__ or "").partition("\n")[0])
+
+
+class TransientError(WorkerError):
+    """Another attempt may help."""
+
+
+class SourceUnavailable(TransientError):
+    """Upstream refused, failed or broke off.
+
+    ``retry_after_s`` is the wait that upstream asked for, when it did.
+    ``status`` is the HTTP status, None when no answer came.
+    """
+
+    def __init__(self, message: str | None = None, *, status: int | None = None, retry_after_s: float | None = None):
+        super().__init__(message)
+        self.status = status
+        self.retry_after_s = retry_after_s
+
+
+class StreamStalled(TransientError):
+    """Upstream was silent for longer than the read timeout, pings included: the connection is dead."""
+
+
+class StoreUnavailable(TransientError):
+    """Postgres did not answer."""
+
+
+class TerminalError(WorkerError):
+    """The same input will fail again."""
+
+
+class Unauthorized(TerminalError):
+    """Upstream refused the key.
+
+    ``status`` is 401 (missing, wrong, expired) or 403 (valid, not allowed).
+    """
+
+    def __init__(self, message: str | None = None, *, status: int = 401) -> None:
+        super().__init__(message)
+        self.status = status
+
+
+class NotFound(TerminalError):
+    """Upstream does not know this run or stream. Right after a trigger that can change."""
+
+
+class RequestRefused(TerminalError):
+    """Upstream calls our request wrong (400, 409, 410, 422)."""
+
+    def __init__(self, message: str | None = None, *, status: int = 400) -> None:
+        super().__init__(message)
+        self.status = status
+
+
+class MalformedRecord(TerminalError):
+    """Upstream sent something that is not the documented shape."""
+
+
+class BadSettings(TerminalError):
+    """A setting is missing or wrong. The message names the variable."""
+
+
+class LeaseError(WorkerError):
+    """Someone else is at work on the stream."""
+
+
+class LeaseHeld(LeaseError):
+    """Another worker reads this stream."""
+
+
+class LeaseLost(LeaseError):
+    """Another worker has taken the stream over: nothing more may be written with this token."""

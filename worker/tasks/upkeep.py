@@ -1,0 +1,83 @@
+"""Tasks for schedules: backfill, discover, compact, prune. Each asks for a step; doubled, lost or late it is harmless.
+
+Workers do all of this by themselves, too (`worker.backfill.housekeeping`), but for the backfills that somebody has to
+ask for.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+from worker.backfill.when import moment
+from worker.errors import TransientError
+from worker.tasks.app import app
+
+if TYPE_CHECKING:
+    from worker.tasks.process import Process
+
+
+@app.task(name="tailrace.backfill", bind=True, max_retries=None)
+def backfill(
+    self: Any,
+    since: str,
+    until: str | None = None,
+    *,
+    tasks: Sequence[str] | None = None,
+    tags: Sequence[str] | None = None,
+    statuses: Sequence[str] | None = None,
+) -> None:
+    """Archive the runs created between ``since`` and ``until`` that are not archived yet.
+
+    Args:
+        since: ``7d``, ``12h``, ``30m``: so long ago; or a time in ISO 8601.
+        until: the same; None is now.
+        tasks, tags, statuses: only runs of any of these. Statuses are the API's names (COMPLETED, FAILED, ...).
+
+    Returns when the backfill is a row: workers take it forward, page by page.
+    """
+    filters = {"tasks": tasks, "tags": tags, "statuses": statuses}
+    try:
+        _process().runtime.many_runs.begin_backfill(
+            moment(since),
+            moment(until) if until else datetime.now(UTC),
+            {name: sorted(words) for name, words in filters.items() if words},
+        )
+    except TransientError as error:
+        raise self.retry(exc=error, countdown=2) from error
+
+
+@app.task(name="tailrace.discover")
+def discover() -> None:
+    """Look for new runs now, if it is time and TAILRACE_DISCOVER says which."""
+    from worker.backfill.housekeeping import discovery_of
+
+    discovery = discovery_of(_process().runtime)
+    if discovery is not None:
+        discovery.step()
+
+
+@app.task(name="tailrace.compact")
+def compact() -> None:
+    """Compact some of the streams that wait for it."""
+    _housekeeping().keep()
+
+
+@app.task(name="tailrace.prune")
+def prune() -> None:
+    """Drop the days that TAILRACE_RETENTION_DAYS no longer keeps."""
+    _housekeeping().prune()
+
+
+def _housekeeping() -> Any:
+    from worker.backfill.housekeeping import Housekeeping
+
+    runtime = _process().runtime
+    return Housekeeping(lambda: [runtime])
+
+
+def _process() -> Process:
+    from worker.tasks.process import current
+
+    return current()

@@ -1,0 +1,220 @@
+"""Logs and counters. Importing this configures nothing: the worker and the command line call `configure`.
+
+The same log keys everywhere: ``run_id``, ``stream_key``, ``position``, ``lease_token``, ``attempt``. Events have names
+in the past tense (``batch_committed``), one for each change of state; nothing for each chunk above debug.
+
+The counters are this process's own; each is named once, in `Metrics`, with its unit.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import re
+import sys
+import threading
+from collections.abc import Mapping
+from typing import Any, Final, TextIO
+
+import structlog
+from structlog.typing import EventDict, Processor
+
+__all__ = ["Counter", "Metrics", "Summary", "configure", "metrics", "redact"]
+
+
+# --- secrets
+
+HIDDEN: Final = "***"
+MAX_VALUE_CHARACTERS: Final = 20_000
+"""A longer value is cut: nothing that long belongs in a log, and redacting takes time."""
+
+_SECRETS: Final = (
+    # user:password@ in a URL; greedy, since a password that was not percent-encoded may hold an @
+    (re.compile(r"""(://[^\s/:@"'<>]{0,256}:)[^\s"'<>]{1,512}@"""), rf"\1{HIDDEN}@"),
+    # Authorization: Bearer ..., in a header, a dict or JSON
+    (
+        re.compile(
+            r"""(\bauthorization["']?\s{0,8}[:=,]\s{0,8}(?:b(?=["']))?["']?(?:(?:bearer|basic)\s+)?)[^\s"',;)}\]]+""",
+            re.I,
+        ),
+        rf"\1{HIDDEN}",
+    ),
+    (re.compile(r"(\bbearer\s+)[A-Za-z0-9_.~+/=-]{8,}", re.I), rf"\1{HIDDEN}"),
+    # Trigger.dev's keys (PROTOCOL §7); the part that says which kind stays
+    (
+        re.compile(r"\b(tr_(?:dev|stg|prod|preview|pat|oat)_(?:sk_)?|pk_(?:dev|stg|prod|preview)_)\w{4,}"),
+        rf"\1{HIDDEN}",
+    ),
+    # JSON Web Tokens: {"... in base64, with or without what follows the first point
+    (re.compile(r"\beyJ[A-Za-z0-9_-]{8,}(?:\.[A-Za-z0-9_-]*){0,4}"), HIDDEN),
+    # password=... of a libpq connection string or a query
+    (
+        re.compile(
+            r"""(\b(?:ssl_|redis_)?(?:password|passwd|pgpassword|secret_key|access_token)["']?\s{0,8}[:=]\s{0,8}["']?)"""
+            r"""[^\s"'&,;)}\]]+""",
+            re.I,
+        ),
+        rf"\1{HIDDEN}",
+    ),
+)
+_SECRET_KEYS: Final = frozenset(
+    {"authorization", "password", "passwd", "secret", "secret_key", "access_token", "api_key", "public-access-token"}
+)
+
+
+def redact(text: str) -> str:
+    """Hide everything in a text that is, or looks like, a secret: for messages of errors that others made."""
+    for pattern, shown in _SECRETS:
+        text = pattern.sub(shown, text)
+    return text
+
+
+def redact_values(_logger: Any, _method: str, event: EventDict) -> EventDict:
+    """Redact every value of a log entry, the text of exceptions included. A structlog processor."""
+    return {key: HIDDEN if key.lower() in _SECRET_KEYS else _redacted(value) for key, value in event.items()}
+
+
+def _redacted(value: Any) -> Any:
+    if value is None or isinstance(value, bool | int | float):
+        return value
+    if isinstance(value, str):
+        if len(value) > MAX_VALUE_CHARACTERS:
+            # Redacted before it is cut: half of a secret might not look like one.
+            return f"{redact(value[: 2 * MAX_VALUE_CHARACTERS])[:MAX_VALUE_CHARACTERS]}... ({len(value)} characters)"
+        return redact(value)
+    if isinstance(value, Mapping):
+        return {
+            redact(str(key)): HIDDEN if str(key).lower() in _SECRET_KEYS else _redacted(each)
+            for key, each in value.items()
+        }
+    if isinstance(value, list | tuple | set | frozenset):
+        return [_redacted(each) for each in value]
+    return _redacted(str(value))
+
+
+# --- logs
+
+
+def configure(log_format: str = "auto", log_level: str = "info", *, stream: TextIO | None = None) -> None:
+    """Send our logs and those of libraries to stderr, through one formatter that redacts. A second call replaces it.
+
+    Args:
+        log_format: ``console``, ``json`` (one object a line) or ``auto``: console on a terminal, else json.
+        log_level: ``debug``, ``info``, ``warning`` or ``error``, of our own logs. Libraries say less: warnings, and
+            info only when ours is debug.
+        stream: instead of stderr.
+    """
+    out = sys.stderr if stream is None else stream
+    terminal = out.isatty()
+    level = logging.getLevelNamesMapping()[log_level.upper()]
+    libraries = logging.INFO if level <= logging.DEBUG else max(level, logging.WARNING)
+
+    shared: list[Processor] = [
+        structlog.contextvars.merge_contextvars,
+        structlog.stdlib.add_log_level,
+        structlog.stdlib.add_logger_name,
+        structlog.processors.TimeStamper(fmt="iso", utc=True),
+    ]
+    # Exceptions become text first, without local variables, so that redacting reaches them.
+    last: list[Processor] = [
+        structlog.stdlib.ProcessorFormatter.remove_processors_meta,
+        structlog.processors.StackInfoRenderer(),
+        structlog.processors.format_exc_info,
+        redact_values,
+    ]
+    if log_format == "console" or (log_format == "auto" and terminal):
+        colors = terminal and not os.environ.get("NO_COLOR")
+        last.append(structlog.dev.ConsoleRenderer(colors=colors, exception_formatter=structlog.dev.plain_traceback))
+    else:
+        last.append(structlog.processors.JSONRenderer(ensure_ascii=False))
+
+    handler = logging.StreamHandler(out)
+    handler.setFormatter(structlog.stdlib.ProcessorFormatter(foreign_pre_chain=shared, processors=last))
+    root = logging.getLogger()
+    for old in root.handlers[:]:
+        root.removeHandler(old)
+    root.addHandler(handler)
+    root.setLevel(libraries)
+    logging.getLogger("tailrace").setLevel(level)
+    logging.captureWarnings(True)
+
+    structlog.configure(
+        processors=[
+            structlog.stdlib.filter_by_level,
+            structlog.stdlib.PositionalArgumentsFormatter(),
+            *shared,
+            structlog.stdlib.ProcessorFormatter.wrap_for_formatter,
+        ],
+        logger_factory=structlog.stdlib.LoggerFactory(),
+        wrapper_class=structlog.stdlib.BoundLogger,
+        cache_logger_on_first_use=False,  # loggers made before this call follow it too
+    )
+
+
+# --- counters
+
+
+class Counter:
+    """A number that only grows, as a whole or by reason. Thread-safe."""
+
+    def __init__(self, unit: str, meaning: str) -> None:
+        self.unit = unit
+        self.meaning = meaning
+        self._lock = threading.Lock()
+        self._total = 0
+        self._by_reason: dict[str, int] = {}
+
+    def add(self, count: int = 1, reason: str = "") -> None:
+        with self._lock:
+            self._total += count
+            if reason:
+                self._by_reason[reason] = self._by_reason.get(reason, 0) + count
+
+    def snapshot(self) -> dict[str, Any]:
+        with self._lock:
+            return {"total": self._total, **({"by_reason": dict(self._by_reason)} if self._by_reason else {})}
+
+
+class Summary:
+    """How often something was measured, the sum and the largest. Thread-safe."""
+
+    def __init__(self, unit: str, meaning: str) -> None:
+        self.unit = unit
+        self.meaning = meaning
+        self._lock = threading.Lock()
+        self._count = 0
+        self._sum = 0.0
+        self._largest = 0.0
+
+    def observe(self, value: float) -> None:
+        with self._lock:
+            self._count += 1
+            self._sum += value
+            self._largest = max(self._largest, value)
+
+    def snapshot(self) -> dict[str, Any]:
+        with self._lock:
+            return {"count": self._count, "sum": self._sum, "max": self._largest}
+
+
+class Metrics:
+    """What one process has done since it started."""
+
+    def __init__(self) -> None:
+        self.chunks_committed = Counter("chunks", "Chunks that became durable.")
+        self.bytes_committed = Counter("bytes", "Their JSON text, uncompressed.")
+        self.flushes = Counter("batches", "Batches handed to the database, by the reason: count, bytes, age, end, ...")
+        self.commit_seconds = Summary("seconds", "From sending a group commit to its answer.")
+        self.duplicates = Counter("records", "Records at or before the checkpoint, read again and dropped.")
+        self.gaps = Counter("gaps", "Losses upstream that were recorded, by reason.")
+        self.quarantined = Counter("records", "Records that can't be chunks, kept raw, by reason.")
+        self.lease_losses = Counter("leases", "Streams that another worker took over while we read them.")
+        self.reconnects = Counter("connections", "Connections opened again, by the reason that the one before ended.")
+
+    def snapshot(self) -> dict[str, dict[str, Any]]:
+        """Give all of them by name, each with its unit: plain values, ready for JSON."""
+        return {name: {"unit": metric.unit, **metric.snapshot()} for name, metric in vars(self).items()}
+
+
+metrics: Final = Metrics()
+"""This process's own."""
