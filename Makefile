@@ -11,7 +11,7 @@ SHELL = /bin/sh
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
 MAKEFLAGS += --no-print-directory
-.PHONY: help demo test chaos lint clean venv which-python bench bench-quick
+.PHONY: help demo test bounces chaos lint clean venv which-python bench bench-quick
 
 PYTHON ?=
 ARGS ?=
@@ -33,6 +33,7 @@ PIP_INSTALL = PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_USER=0 $(BIN)/python -m pip in
 help:
 	@echo 'make demo    run the demonstration: everything embedded, real servers, a killed worker'
 	@echo 'make test    run all tests                 make lint    style, types, direction of imports'
+	@echo 'make bounces kill and restart workers 24 times under load, and one random schedule of faults'
 	@echo 'make chaos   kill, cut and restart everything for CHAOS_SECONDS (300); SEED=S plays one schedule again'
 	@echo 'make venv    install for development       make clean   remove .venv and caches, keep .tailrace'
 
@@ -42,12 +43,20 @@ demo: $(READY_TO_RUN)
 test: $(READY_TO_TEST)
 	@$(BIN)/python -m pytest -n 3 $(ARGS)
 
+# Not among the others: they take two minutes in which nothing else should run.
+bounces: $(READY_TO_TEST)
+	@$(BIN)/python -m pytest tests/chaos/test_bounces.py -s $(ARGS)
+
 # Faults on real processes for CHAOS_SECONDS; SEED=S plays one schedule again. The last line is one JSON object.
-CHAOS_SECONDS ?= 300
+# As it is: 300 s, and the core in virtual time until 100 000 schedules are played. Told how long: as many as fit,
+# unless SIMULATED=N says how many.
+CHAOS_SECONDS ?=
+SIMULATED ?=
 SEED ?=
 
 chaos: $(READY_TO_TEST)
-	@$(BIN)/python -m tests.chaos --seconds $(CHAOS_SECONDS) $(if $(SEED),--seed $(SEED))
+	@$(BIN)/python -m tests.chaos $(if $(CHAOS_SECONDS),--seconds $(CHAOS_SECONDS)) \
+		$(if $(SIMULATED),--simulated $(SIMULATED)) $(if $(SEED),--seed $(SEED))
 
 lint: $(READY_TO_TEST)
 	$(BIN)/ruff check .

@@ -120,7 +120,8 @@ class Worker:
     def __init__(self, name: str, pool: str, slots: int, environ: dict[str, str], log: Path, proxies: list[Proxy]):
         self.name = name
         self.log = log
-        self.database, self.redis = proxies
+        self.database, self.redis, *upstream = proxies
+        self.upstream: Proxy | None = upstream[0] if upstream else None
         with log.open("ab") as output:
             self.process = subprocess.Popen(
                 [sys.executable, "-P", "-m", "worker", "worker", "--pool", pool, "--slots", str(slots)],
@@ -131,6 +132,10 @@ class Worker:
                 stderr=output,
                 start_new_session=True,
             )
+
+    @property
+    def proxies(self) -> list[Proxy]:
+        return [proxy for proxy in (self.database, self.redis, self.upstream) if proxy is not None]
 
     @property
     def pid(self) -> int:
@@ -191,8 +196,8 @@ class Worker:
             self.resume()
             self.process.kill()
             self.process.wait(20)
-        self.database.close()
-        self.redis.close()
+        for proxy in self.proxies:
+            proxy.close()
 
 
 class Fleet:
@@ -207,16 +212,31 @@ class Fleet:
         self.settings = settings
         self.workers: list[Worker] = []
 
-    def start(self, pool: str = "gevent", slots: int = 100, *, direct: bool = False, **settings: str) -> Worker:
-        """Start a worker; does not wait until it is ready. ``direct``: without the proxies, which cost time."""
+    def start(
+        self,
+        pool: str = "gevent",
+        slots: int = 100,
+        *,
+        direct: bool = False,
+        upstream_too: bool = False,
+        **settings: str,
+    ) -> Worker:
+        """Start a worker; does not wait until it is ready.
+
+        ``direct``: without the proxies, which cost time. ``upstream_too``: one more, towards upstream. The worker's
+        connections to Postgres carry its name.
+        """
         name = f"w{len(self.workers)}"
         proxies = [Proxy(_address(self.database_url)), Proxy(_address(self.redis_url))]
+        if upstream_too:
+            proxies.append(Proxy(_address(self.api_url)))
+        database_url = f"{self.database_url}?application_name={name}"
         kept = {name: os.environ[name] for name in ("PATH", "HOME", "LANG", "LD_LIBRARY_PATH") if name in os.environ}
         environ = kept | {
-            "DATABASE_URL": self.database_url if direct else _through(self.database_url, proxies[0]),
+            "DATABASE_URL": database_url if direct else _through(database_url, proxies[0]),
             "REDIS_URL": self.redis_url if direct else _through(self.redis_url, proxies[1]),
             "TRIGGER_SECRET_KEY": DEFAULT_KEY,
-            "TRIGGER_API_URL": self.api_url,
+            "TRIGGER_API_URL": _through(self.api_url, proxies[2]) if upstream_too else self.api_url,
             "TAILRACE_LOG_FORMAT": "json",
             "PYTHONDONTWRITEBYTECODE": "1",
             **self.settings,
@@ -270,4 +290,6 @@ def _address(url: str) -> tuple[str, int]:
 
 
 def _through(url: str, proxy: Proxy) -> str:
-    return url.replace(f":{_address(url)[1]}/", f":{proxy.port}/")
+    parts = urlsplit(url)
+    user, at, _ = parts.netloc.rpartition("@")
+    return parts._replace(netloc=f"{user}{at}127.0.0.1:{proxy.port}").geturl()

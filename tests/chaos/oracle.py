@@ -4,33 +4,79 @@ from __future__ import annotations
 
 import random
 import threading
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from enum import StrEnum
 
 from tests.chaos.fleet import Archive
-from worker.model import Wire
+from worker.model import HoleReason, Wire
 from worker.replay import LiveStore
 from worker.replay.records import trim_draft
 
 STYLES = ('{"r":"%s","l":%d,"n":%d}', '["%s",%d,%d,1.10,"\\u0000"]', '{"n":"%s/%d/%d","n":"\\ud83d","t":"é😀"}')
+PAUSES_S = (*(0.002, 0.01, 0.03, 0.2) * 8, 1.0)
+BURSTS = (1, 1, 2, 5, 40, 120)
+TRIM_BEYOND = 150
+"""Entries of a v1 stream before it is trimmed: upstream drops whole hundreds."""
+
+
+@dataclass(frozen=True, slots=True)
+class Skip:
+    """An index that is no chunk. ``of``: the index that a repeat repeats; when that is lost, the repeat is a chunk."""
+
+    reason: HoleReason
+    of: int | None = None
+
+
+@dataclass
+class Life:
+    """What one stream got from its creation until it was deleted. ``gone``: upstream may lack what is before."""
+
+    holds: list[str | Skip] = field(default_factory=list)
+    gone: int = 0
 
 
 @dataclass
 class Truth:
-    """What was written to one stream. ``lives``: for each life, what each index holds; None is no chunk."""
+    """What was written under one key. A v1 stream has one life."""
 
     run_id: str
     key: str
     wire: Wire
-    lives: list[dict[int, str | None]] = field(default_factory=lambda: [{}])
-    may_miss: list[set[int]] = field(default_factory=lambda: [set()])  # trimmed upstream, perhaps before it was read
+    lives: list[Life] = field(default_factory=lambda: [Life()])
+
+    @property
+    def life(self) -> Life:
+        return self.lives[-1]
+
+
+class Kind(StrEnum):
+    """How the archive can differ from the truth."""
+
+    LOST = "lost"
+    DUPLICATED = "duplicated"
+    OUT_OF_ORDER = "out_of_order"
+    WRONG = "wrong"  # not what was written
+    UNEXPLAINED = "unexplained"  # missing by right, but no hole says so
+
+
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """``count`` chunks or indices of one stream that are not as they should be."""
+
+    kind: Kind
+    count: int
+    what: str
 
 
 class Oracle:
     """A thread that writes to runs of both wires: bursts, pauses, trims, repeats, re-created streams."""
 
     def __init__(self, store: LiveStore, dice: random.Random, runs: int, keys: int, *, calm: bool = False) -> None:
+        """``calm``: nothing is trimmed, repeated or re-created, so nothing may be missing."""
         self.store = store
+        self.acts: Counter[str] = Counter()
         self._dice = dice
         self._calm = calm
         self.truths: list[Truth] = []
@@ -56,128 +102,181 @@ class Oracle:
 
     @property
     def chunks(self) -> int:
-        return sum(text is not None for truth in self.truths for life in truth.lives for text in life.values())
+        return sum(isinstance(each, str) for truth in self.truths for life in truth.lives for each in life.holds)
+
+    def write(self, truth: Truth, count: int) -> None:
+        """Write so many chunks at once."""
+        life = truth.life
+        style = self._dice.choice(STYLES)
+        first = len(life.holds)
+        texts = [style % (truth.key, len(truth.lives) - 1, number) for number in range(first, first + count)]
+        life.holds += texts
+        self.store.append_chunks(truth.run_id, truth.key, texts)
+
+    # --- how far it is
+
+    def places(self) -> dict[tuple[str, str], tuple[int, int]]:
+        """Say how many lives each v2 stream has had, and how far it is written in the last of them."""
+        return {
+            (truth.run_id, truth.key): (len(truth.lives), len(truth.life.holds))
+            for truth in self.truths
+            if truth.wire is Wire.V2
+        }
+
+    def behind(self, archive: Archive, places: dict[tuple[str, str], tuple[int, int]]) -> list[str]:
+        """Name the streams whose checkpoints are before ``places``; those that were re-created since do not count."""
+        now = self.places()
+        checkpoints = {
+            (run_id, key): last
+            for run_id, key, last in archive.rows(
+                "SELECT r.run_id, s.stream_key, s.last_chunk_index FROM tailrace.streams s"
+                " JOIN tailrace.runs r ON r.id = s.run"
+            )
+        }
+        return [
+            "/".join(name)
+            for name, (lives, size) in places.items()
+            if now[name][0] == lives and checkpoints.get(name, -1) < size - 1
+        ]
+
+    # --- within
 
     def _write(self) -> None:
         dice = self._dice
-        while not self._stopped.wait(dice.choice((0.002, 0.01, 0.03, 0.2))):
+        while not self._stopped.wait(dice.choice(PAUSES_S)):
             truth = dice.choice(self.truths)
-            self._append(truth, dice.choice((1, 1, 2, 5, 40)))
+            self.write(truth, dice.choice(BURSTS))
             if not self._calm:
-                self._disturb(truth, dice.random())
+                disturb = self._disturb_v1 if truth.wire is Wire.V1 else self._disturb_v2
+                disturb(truth, dice.random())
 
-    def _append(self, truth: Truth, count: int) -> None:
-        life = truth.lives[-1]
-        style = self._dice.choice(STYLES)
-        texts = []
-        for _ in range(count):
-            number = len(life)
-            texts.append(style % (truth.key, len(truth.lives) - 1, number))
-            life[number] = texts[-1]
-        self.store.append_chunks(truth.run_id, truth.key, texts)
+    def _disturb_v1(self, truth: Truth, what: float) -> None:
+        store, life = self.store, truth.life
+        if what < 0.04 and len(life.holds) > TRIM_BEYOND:
+            store.trim_entries(truth.run_id, truth.key, 100)
+            life.gone = len(life.holds) - len(store.entries(truth.run_id, truth.key))
+            self.acts["trim"] += 1
 
-    def _disturb(self, truth: Truth, what: float) -> None:
-        store, life = self.store, truth.lives[-1]
-        if truth.wire is Wire.V1:
-            if what < 0.01 and len(life) > 300:
-                before = len(store.entries(truth.run_id, truth.key))
-                store.trim_entries(truth.run_id, truth.key, 100)
-                kept = len(store.entries(truth.run_id, truth.key))
-                if kept < before:
-                    truth.may_miss[-1] |= set(range(len(life) - kept))
-            return
-        if what < 0.02:
-            last = len(life) - 1
-            if life[last] is not None:
+    def _disturb_v2(self, truth: Truth, what: float) -> None:
+        store, life = self.store, truth.life
+        if what < 0.03:
+            last = len(life.holds) - 1
+            if isinstance(life.holds[last], str):
                 store.repeat_record(truth.run_id, truth.key, last)
-                life[len(life)] = None
-        elif what < 0.03:
-            first_kept = self._dice.randint(0, len(life))
+                life.holds.append(Skip(HoleReason.REPEAT, last))
+                self.acts["repeat"] += 1
+        elif what < 0.05:
+            first_kept = self._dice.randint(life.gone, len(life.holds))
             store.append_records(truth.run_id, truth.key, [trim_draft(first_kept)])
             store.trim_records(truth.run_id, truth.key, first_kept)
-            life[len(life)] = None
-            truth.may_miss[-1] |= set(range(first_kept))
-        elif what < 0.034:
+            life.holds.append(Skip(HoleReason.COMMAND))
+            life.gone = first_kept
+            self.acts["trim"] += 1
+        elif what < 0.06:
             store.recreate_stream(truth.run_id, truth.key)
-            truth.may_miss[-1] |= set(life)
-            truth.lives.append({})
-            truth.may_miss.append(set())
+            life.gone = len(life.holds)
+            truth.lives.append(Life())
+            self.acts["recreate"] += 1
 
     # --- the comparison
 
-    def differences(self, archive: Archive) -> Iterator[str]:
+    def differences(self, archive: Archive) -> Iterator[Difference]:
         """Everything in the archive that is not the truth."""
         for truth in self.truths:
-            name = f"{truth.run_id}/{truth.key}"
-            rows = archive.rows(
-                "SELECT generation, chunk_index, data_text FROM tailrace.chunks WHERE run_id = %s AND stream_key = %s"
-                " ORDER BY generation, chunk_index",
-                truth.run_id,
-                truth.key,
-            )
-            check = self._v1_differences if truth.wire is Wire.V1 else self._v2_differences
-            for difference in check(truth, archive, rows):
-                yield f"{name}: {difference}"
+            compare = _v1_differences if truth.wire is Wire.V1 else _v2_differences
+            for each in compare(truth, Stored(archive, truth)):
+                yield Difference(each.kind, each.count, f"{truth.run_id}/{truth.key}: {each.what}")
 
-    def _v1_differences(self, truth: Truth, archive: Archive, rows: list[tuple[int, int, str]]) -> Iterator[str]:
-        written = {text: number for number, text in truth.lives[0].items()}
-        numbers = []
-        for _, index, text in rows:
-            if text not in written:
-                yield f"chunk {index} was never written: {text!r}"
-                return
-            numbers.append(written[text])
-        if sorted(set(numbers)) != numbers:
-            yield "a chunk is doubled or out of order"
-        missing = set(written.values()) - set(numbers)
-        if not missing <= truth.may_miss[0]:
-            yield f"{len(missing - truth.may_miss[0])} chunks are missing, the first is {min(missing - truth.may_miss[0])}"
-        # What was gone before the first read leaves no sign upstream; what is missing in the middle is a hole.
-        if any(number > numbers[0] for number in missing if numbers) and not self._holes(truth, archive, "trimmed"):
-            yield "chunks are missing without a hole"
 
-    def _v2_differences(self, truth: Truth, archive: Archive, rows: list[tuple[int, int, str]]) -> Iterator[str]:
-        by_generation: dict[int, dict[int, str]] = {}
-        for generation, index, text in rows:
-            by_generation.setdefault(generation, {})[index] = text
-        # A life of which nothing was read leaves no generation; the last generation is the last life.
-        last = archive.value(
+class Stored:
+    """What the archive has of one stream."""
+
+    def __init__(self, archive: Archive, truth: Truth) -> None:
+        self.chunks: list[tuple[int, int, str]] = archive.rows(  # type: ignore[assignment]
+            "SELECT generation, chunk_index, data_text FROM tailrace.chunks WHERE run_id = %s AND stream_key = %s"
+            " ORDER BY generation, chunk_index",
+            truth.run_id,
+            truth.key,
+        )
+        self.generation: int = archive.value(
             "SELECT s.generation FROM tailrace.streams s JOIN tailrace.runs r ON r.id = s.run"
             " WHERE r.run_id = %s AND s.stream_key = %s",
             truth.run_id,
             truth.key,
         )
-        lives = {last: len(truth.lives) - 1}
-        for generation, chunks in by_generation.items():
-            if generation == last:
-                continue
-            fitting = [
-                number
-                for number, life in enumerate(truth.lives)
-                if all(life.get(index) == text for index, text in chunks.items())
-            ]
-            if not fitting:
-                yield f"generation {generation} is no life of the stream"
-                return
-            lives[generation] = fitting[0]
-        for generation, number in lives.items():
-            life, chunks = truth.lives[number], by_generation.get(generation, {})
-            for index, text in chunks.items():
-                if life.get(index) != text and (
-                    life.get(index, "") is not None or index - 1 not in truth.may_miss[number]
-                ):
-                    yield f"generation {generation}, chunk {index}: {text!r} instead of {life.get(index)!r}"
-            missing = {index for index, text in life.items() if text is not None} - set(chunks)
-            if not missing <= truth.may_miss[number]:
-                yield f"generation {generation}: {sorted(missing - truth.may_miss[number])[:5]} are missing"
-
-    def _holes(self, truth: Truth, archive: Archive, reason: str) -> int:
-        return int(
-            archive.value(
-                "SELECT count(*) FROM tailrace.holes h JOIN tailrace.streams s ON s.id = h.stream_id"
-                " JOIN tailrace.runs r ON r.id = s.run WHERE r.run_id = %s AND s.stream_key = %s AND h.reason = %s",
-                truth.run_id,
-                truth.key,
-                reason,
-            )
+        self.holes: list[tuple[int, int, int | None, str]] = archive.rows(  # type: ignore[assignment]
+            "SELECT h.generation, h.first_index, h.last_index, h.reason FROM tailrace.holes h"
+            " JOIN tailrace.streams s ON s.id = h.stream_id JOIN tailrace.runs r ON r.id = s.run"
+            " WHERE r.run_id = %s AND s.stream_key = %s",
+            truth.run_id,
+            truth.key,
         )
+
+
+def _v1_differences(truth: Truth, stored: Stored) -> Iterator[Difference]:
+    life = truth.life
+    written = {text: number for number, text in enumerate(life.holds)}
+    numbers = []
+    for _, index, text in stored.chunks:
+        if text not in written:
+            yield Difference(Kind.WRONG, 1, f"chunk {index} was never written: {text!r}")
+            return
+        numbers.append(written[text])
+    if doubled := len(numbers) - len(set(numbers)):
+        yield Difference(Kind.DUPLICATED, doubled, f"{doubled} chunks are stored twice")
+    if numbers != sorted(numbers):
+        yield Difference(Kind.OUT_OF_ORDER, 1, "chunks are out of order")
+    if lost := sorted(set(range(life.gone, len(life.holds))) - set(numbers)):
+        yield Difference(Kind.LOST, len(lost), f"{len(lost)} chunks are missing, the first is {lost[0]}")
+    # What was gone before the first read leaves no sign upstream; what is missing between two chunks is a hole.
+    holes = {first for _, first, last, reason in stored.holes if last is None and reason == HoleReason.TRIMMED}
+    for at in range(1, len(numbers)):
+        index = stored.chunks[at][1]
+        if numbers[at] > numbers[at - 1] + 1 and index not in holes:
+            yield Difference(Kind.UNEXPLAINED, 1, f"chunks are missing before {index}, and no hole says so")
+
+
+def _v2_differences(truth: Truth, stored: Stored) -> Iterator[Difference]:
+    by_generation: dict[int, dict[int, str]] = {stored.generation: {}}
+    for generation, index, text in stored.chunks:
+        chunks = by_generation.setdefault(generation, {})
+        if index in chunks:
+            yield Difference(Kind.DUPLICATED, 1, f"generation {generation}, chunk {index} is stored twice")
+        chunks[index] = text
+    for generation, chunks in by_generation.items():
+        # A life of which nothing was read leaves no generation; the last generation is the last life.
+        fitting = [life for life in truth.lives if all(_may_be(life, at, text) for at, text in chunks.items())]
+        life = truth.life if generation == stored.generation else next(iter(fitting), None)
+        if life is None or life not in fitting:
+            yield Difference(Kind.WRONG, len(chunks), f"generation {generation} is no life of the stream")
+            continue
+        holes = [hole[1:] for hole in stored.holes if hole[0] == generation]
+        missing = {at: each for at, each in enumerate(life.holds) if at not in chunks}
+        lost = [at for at, each in missing.items() if isinstance(each, str) and at >= life.gone]
+        if lost:
+            yield Difference(Kind.LOST, len(lost), f"generation {generation}: {lost[:5]} are missing")
+        unexplained = [at for at, each in missing.items() if not _reasons(at, each, life) & _said(at, holes)]
+        if unexplained:
+            what = f"generation {generation}: no hole with the right reason for {unexplained[:5]}"
+            yield Difference(Kind.UNEXPLAINED, len(unexplained), what)
+
+
+def _may_be(life: Life, index: int, text: str) -> bool:
+    """Whether ``text`` can stand at ``index`` of the archive. A repeat is a chunk if what it repeats was not seen."""
+    if index >= len(life.holds):
+        return False
+    held = life.holds[index]
+    if isinstance(held, Skip) and held.of is not None and held.of < life.gone:
+        held = life.holds[held.of]
+    return held == text
+
+
+def _reasons(index: int, held: str | Skip, life: Life) -> set[str]:
+    """Give the reasons for which an index can be without a chunk."""
+    gone = {HoleReason.TRIMMED.value, HoleReason.RECREATED.value} if index < life.gone else set()
+    return gone | ({held.reason.value} if isinstance(held, Skip) else set())
+
+
+def _said(index: int, holes: list[tuple[int, int | None, str]]) -> set[str]:
+    """Give the reasons that the archive has for an index. A hole without an end goes on for ever."""
+    return {reason for first, last, reason in holes if first <= index and (last is None or index <= last)}

@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator
 from enum import StrEnum
 
 PIECE = 65_536
+DRIP_BYTES, DRIP_S = 7, 0.002
 FLUSH_MARK = b"INSERT INTO tailrace.segments"
 """Stands in the group commit and in no other statement of a worker."""
 
@@ -39,6 +40,9 @@ class Proxy:
         self.refusing = False
         self.delay_s = 0.0  # for each piece, both ways
         self.bytes_per_s = 0.0  # towards the server; 0: no limit
+        self.dripping = False  # both ways, a few bytes at a time
+        self.cuts = 0  # connections broken off at a byte
+        self._cut_after: int | None = None
         self._flowing = threading.Event()
         self._flowing.set()
         self._armed: _Armed | None = None
@@ -55,6 +59,11 @@ class Proxy:
         for pair in pairs:
             pair.reset()
 
+    def cut_after(self, size_bytes: int) -> None:
+        """Break off the connection over which the byte after so many passes, counted from now, both ways. One time."""
+        with self._lock:
+            self._cut_after = size_bytes
+
     def refuse(self) -> None:
         """Break off every connection, and each new one at once."""
         self.refusing = True
@@ -68,6 +77,8 @@ class Proxy:
         """Pass everything on from now on."""
         self.refusing = False
         self.delay_s = self.bytes_per_s = 0.0
+        self.dripping = False
+        self._cut_after = None
         self._armed = None
         self._flowing.set()
 
@@ -121,6 +132,19 @@ class Proxy:
     def _forget(self, pair: _Pair) -> None:
         with self._lock:
             self._pairs.discard(pair)
+
+    def _until_cut(self, size_bytes: int) -> int | None:
+        """Count bytes that are about to pass; give how many may, when the connection is to break off among them."""
+        with self._lock:
+            left = self._cut_after
+            if left is None:
+                return None
+            if size_bytes <= left:
+                self._cut_after = left - size_bytes
+                return None
+            self._cut_after = None
+            self.cuts += 1
+            return left
 
     def _take_armed(self, *points: Point) -> _Armed | None:
         with self._lock:
@@ -192,7 +216,12 @@ class _Pair:
                     self._answering = None  # ANSWERED, and SENT as well: the answer is not passed on
                     self._strike(armed)
                     return
-                sink.sendall(piece)
+                allowed = proxy._until_cut(len(piece))
+                if allowed is not None:
+                    sink.sendall(piece[:allowed])
+                    self.reset()
+                    return
+                self._pass(sink, piece)
                 if to_server and (armed := self._answering) is not None and armed.point is Point.SENT:
                     self._answering = None
                     self._strike(armed)
@@ -201,6 +230,15 @@ class _Pair:
             pass
         finally:
             self._finish()
+
+    def _pass(self, sink: socket.socket, piece: bytes) -> None:
+        at = 0
+        while at < len(piece):
+            size = DRIP_BYTES if self._proxy.dripping else len(piece)
+            sink.sendall(piece[at : at + size])
+            at += size
+            if self._proxy.dripping:
+                time.sleep(DRIP_S)
 
     def _strike(self, armed: _Armed) -> None:
         armed.action()

@@ -11,6 +11,7 @@ import heapq
 import itertools
 import json
 import random
+from bisect import bisect_right
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -238,7 +239,7 @@ class SimUpstream:
         self.written_at = sorted(world.dice.uniform(0, 14) for _ in texts)
 
     def visible(self) -> int:
-        return sum(at <= self.world.now for at in self.written_at)
+        return bisect_right(self.written_at, self.world.now)
 
     def tail_for(self, worker: SimWorker) -> SimTail:
         return SimTail(self, worker)

@@ -11,7 +11,7 @@ from tests.simulation import core
 from tests.simulation.core import Database, Row
 from worker.errors import StoreUnavailable
 from worker.ingest.sequence import V2Sequence
-from worker.model import Settlement
+from worker.model import Checkpoint, Settlement
 from worker.store.commit import Flush
 from worker.store.writer import Sink, Writer
 
@@ -62,10 +62,22 @@ def settle_without_flush(self: Writer, sink: Sink, settlement: Settlement) -> No
     _settle(self, sink, settlement)
 
 
-def resume_beside(self: V2Sequence) -> str | None:
-    """A connection begins one record off."""
+def resume_ahead(self: V2Sequence) -> str | None:
+    """A connection begins one record too far."""
     _resume(self)
     return None if self._next == 0 else str(self._next)
+
+
+def resume_back(self: V2Sequence, checkpoint: Checkpoint, recent: list[tuple[int, bytes]]) -> None:
+    """A reader goes on one record before the checkpoint, and takes what it gets for new.
+
+    (To ask for one record more does no harm: what is held already is known again.)
+    """
+    last = checkpoint.last_index
+    if last >= 0:
+        checkpoint = Checkpoint(checkpoint.generation, last - 1, {"seq_num": last - 1})
+        recent = [each for each in recent if each[0] < last]
+    _begin(self, checkpoint, recent)
 
 
 def guess(self: Writer, sinks: list[Sink]) -> None:
@@ -81,14 +93,16 @@ def guess(self: Writer, sinks: list[Sink]) -> None:
     _resolve(self, sinks)
 
 
-_settle, _resume, _resolve = Writer.settle, V2Sequence.resume, Writer._resolve
+_settle, _resolve = Writer.settle, Writer._resolve
+_begin, _resume = V2Sequence.__init__, V2Sequence.resume
 
 MUTANTS: dict[str, tuple[type[Database], Callable[[], Any]]] = {
     "fence removed": (NoFence, lambda: _nothing()),
     "checkpoint before chunks": (CheckpointFirst, lambda: _nothing()),
     "renewal by local clock": (LocalClock, lambda: _nothing()),
     "flush forgotten at the end": (Database, lambda: patch.object(Writer, "settle", settle_without_flush)),
-    "resume one id off": (Database, lambda: patch.object(V2Sequence, "resume", resume_beside)),
+    "resume one id back": (Database, lambda: patch.object(V2Sequence, "__init__", resume_back)),
+    "resume one id ahead": (Database, lambda: patch.object(V2Sequence, "resume", resume_ahead)),
     "commit outcome guessed": (Database, lambda: patch.object(Writer, "_resolve", guess)),
 }
 
