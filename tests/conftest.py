@@ -140,7 +140,8 @@ def servers_to_break(tmp_path: Path) -> Iterator[Servers]:
 @contextmanager
 def _database(server: Postgres, template: str) -> Iterator[str]:
     name = f"test_{next(_numbers)}"
-    _administer(server, "CREATE DATABASE {} TEMPLATE {}", name, template)
+    # By copying files, not page by page through the log: a third of the time, and this happens before most tests.
+    _administer(server, "CREATE DATABASE {} TEMPLATE {} STRATEGY file_copy", name, template)
     try:
         yield server.url(name)
     finally:

@@ -169,6 +169,8 @@ def note(run: RunStatus | None, streams: Sequence[StreamStatus], workers: int, w
         return "waiting for a worker to take the request"
     if run.last_error and run.state == "watched":
         return f"upstream can't be asked, trying again: {run.last_error}"
+    if run.state in SETTLED_RUN:  # how it ended is told by whoever waits
+        return ""
     if not streams:
         return f"no streams yet (run is {run.status})" + ("; sealed after the quiet period" if run.over else "")
     if run.state == "watched" and all(each.state in SETTLED_STREAM for each in streams):

@@ -104,6 +104,7 @@ ASKED = replace(RUN, state="requested", status=None)
         (replace(RUN, last_error="503"), [STREAM], 1, "upstream can't be asked, trying again: 503"),
         (RUN, [], 1, "no streams yet (run is EXECUTING)"),
         (RUN, [STREAM], 1, ""),
+        (replace(ASKED, state="failed", last_error=f"{NOT_KNOWN_YET}: 404"), [], 1, ""),
         (RUN, [SEALED], 1, "all streams are settled; the run is sealed after 60 s without a new one"),
     ],
 )
