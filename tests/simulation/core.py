@@ -32,10 +32,13 @@ from worker.model import (
     V2Record,
     Wire,
 )
+from worker.replay.entries import BEGINNING, Entry, LineJoiner, V1Id
 from worker.source.tail import Connection
 from worker.store.batch import BatchLimits
 from worker.store.commit import Committer, Fate, Flush
 from worker.store.writer import Sink, Writer, WriterLimits
+from worker.wire.events import Framer
+from worker.wire.v1 import V1Decoder, parse_id
 
 OPEN = ("pending", "active", "parked")
 TERM_S = 8.0
@@ -57,6 +60,7 @@ class Row:
     token: int = 0
     rev: int = 0
     checkpoint: Checkpoint = field(default_factory=Checkpoint)
+    wire: Wire | None = None
     state: StreamState = StreamState.PENDING
     holder: int | None = None
     due_at: float = 0.0
@@ -106,7 +110,7 @@ class Database:
             ref=StreamRef("run_1", str(row.id)),
             token=row.token,
             rev=row.rev,
-            wire=Wire.V2 if row.checkpoint.last_index >= 0 else None,
+            wire=row.wire,
             checkpoint=Checkpoint(row.checkpoint.generation, row.checkpoint.last_index, cursor),
             attempt=0,
             chunk_count=len(row.chunks),
@@ -129,7 +133,7 @@ class Database:
         if self.fence and (row.token != flush.token or row.rev != flush.rev):
             return False
         row.rev += 1
-        row.checkpoint = flush.checkpoint
+        row.checkpoint, row.wire = flush.checkpoint, flush.wire or row.wire
         self.store(row, flush)
         settled = flush.settlement
         if settled is not None:
@@ -142,7 +146,7 @@ class Database:
     def store(self, row: Row, flush: Flush) -> None:
         for take in flush.takes:
             row.chunks += [(at, text, flush.token) for at, text in zip(take.indices, take.texts, strict=True)]
-            row.marks += list(zip(take.indices, take.marks, strict=True))
+            row.marks += list(zip(take.indices, take.marks, strict=False))  # v1 has none
             row.holes += take.holes
 
 
@@ -216,7 +220,8 @@ class SimWriter(Writer):
     def round(self) -> None:
         """One turn of `Writer._run`'s loop."""
         if not self._in_doubt:
-            self._pick()
+            with self._changed:
+                self._pick()
         if not self._flying:
             return
         try:
@@ -230,65 +235,132 @@ class SimWriter(Writer):
 
 
 class SimUpstream:
-    """One v2 stream upstream: records become visible as time passes; connections break anywhere."""
+    """A stream upstream: what is written becomes visible as time passes; connections break anywhere."""
 
-    def __init__(self, world: World, stream: int, texts: list[bytes]) -> None:
+    def __init__(self, world: World, texts: list[bytes], pieces: int) -> None:
         self.world = world
-        self.stream = stream
         self.texts = texts
-        self.written_at = sorted(world.dice.uniform(0, 14) for _ in texts)
+        self.written_at = sorted(world.dice.uniform(0, 14) for _ in range(pieces))
 
     def visible(self) -> int:
+        """How many of its pieces are written by now."""
         return bisect_right(self.written_at, self.world.now)
 
     def tail_for(self, worker: SimWorker) -> SimTail:
-        return SimTail(self, worker)
+        raise NotImplementedError
+
+
+class SimV2(SimUpstream):
+    """A piece is a record."""
+
+    def __init__(self, world: World, texts: list[bytes]) -> None:
+        super().__init__(world, texts, len(texts))
+
+    def tail_for(self, worker: SimWorker) -> SimTail:
+        return SimV2Tail(self, worker)
+
+
+class SimV1(SimUpstream):
+    """A piece is an entry: a line, or half of one."""
+
+    def __init__(self, world: World, texts: list[bytes]) -> None:
+        pieces: list[bytes] = []
+        for text in texts:
+            middle = world.dice.choice((0, 0, len(text) // 2))
+            pieces += [text[:middle], text[middle:] + b"\n"] if middle else [text + b"\n"]
+        super().__init__(world, texts, len(pieces))
+        # Two entries a millisecond: ids are compared as pairs.
+        self.entries = [Entry(V1Id(1_000 + number // 2, number % 2), piece) for number, piece in enumerate(pieces)]
+
+    def tail_for(self, worker: SimWorker) -> SimTail:
+        return SimV1Tail(self, worker)
 
 
 class SimTail:
     """Fits `ingest.loop.Upstream`."""
 
+    wire: Wire
+
     def __init__(self, upstream: SimUpstream, worker: SimWorker) -> None:
         self.upstream = upstream
         self.worker = worker
+        self.world = worker.world
 
     @contextmanager
     def connect(self, last_event_id: str | None, wait_s: int) -> Iterator[Connection]:
         self.worker.maybe_die()
         self.worker.wait(0.02)
-        if self.worker.world.dice.random() < self.worker.world.p_refused:
+        if self.world.dice.random() < self.world.p_refused:
             raise SourceUnavailable("refused", status=503)
-        yield Connection(
-            Wire.V2, None, self._deliveries(0 if last_event_id is None else int(last_event_id) + 1, wait_s)
-        )
+        yield Connection(self.wire, None, self.deliveries(last_event_id, wait_s))
 
     def interrupt(self) -> None:
         pass
 
-    def _deliveries(self, at: int, wait_s: int) -> Iterator[Delivery]:
-        world, dice = self.worker.world, self.worker.world.dice
+    def maybe_cut(self) -> None:
+        self.worker.maybe_die()
+        if self.world.dice.random() < self.world.p_cut:
+            raise SourceUnavailable("cut")
+
+    def deliveries(self, last_event_id: str | None, wait_s: int) -> Iterator[Delivery]:
+        raise NotImplementedError
+
+
+class SimV2Tail(SimTail):
+    wire = Wire.V2
+
+    def deliveries(self, last_event_id: str | None, wait_s: int) -> Iterator[Delivery]:
+        world, texts = self.world, self.upstream.texts
+        at = 0 if last_event_id is None else int(last_event_id) + 1
         idle_until = world.now + wait_s
         while True:
             self.worker.maybe_die()
             tail = self.upstream.visible()
             if at < tail:
-                end = min(tail, at + dice.randint(1, 4))
+                end = min(tail, at + world.dice.randint(1, 4))
                 records = [
-                    V2Record(
-                        n, 1_000 + n, Kind.DATA, self.upstream.texts[n], f"id{n:05}", self.upstream.texts[n].decode()
-                    )
-                    for n in range(at, end)
+                    V2Record(n, 1_000 + n, Kind.DATA, texts[n], f"id{n:05}", texts[n].decode()) for n in range(at, end)
                 ]
                 at, idle_until = end, world.now + wait_s
                 yield Delivery(records, tail=tail if end == tail else None, alive_after=True)
-                if dice.random() < world.p_cut:
-                    raise SourceUnavailable("cut")
+                self.maybe_cut()
                 continue
             if world.now >= idle_until:
                 yield Delivery([], tail=tail, closing=True)
                 return
             yield Delivery([], tail=tail, alive_after=True)
             self.worker.wait(0.2)
+
+
+class SimV1Tail(SimTail):
+    """Its last event is certain only when something follows: the body may end with half a line as if it were whole."""
+
+    wire = Wire.V1
+    upstream: SimV1
+
+    def deliveries(self, last_event_id: str | None, wait_s: int) -> Iterator[Delivery]:
+        world, decoder, framer, joiner = self.world, V1Decoder(), Framer(1 << 20), LineJoiner()
+        after = V1Id(*parse_id(last_event_id)) if last_event_id else BEGINNING
+        idle_until = world.now + wait_s
+        while True:
+            self.worker.maybe_die()
+            entries = [each for each in self.upstream.entries[: self.upstream.visible()] if each.id > after]
+            if entries:
+                entries = entries[: world.dice.randint(1, 4)]
+                after, idle_until = entries[-1].id, world.now + wait_s
+                if events := framer.feed(joiner.add(entries).decode()):
+                    yield from decoder.decode(events)
+                self.maybe_cut()
+                continue
+            if world.now >= idle_until:
+                break
+            if world.dice.random() < 0.1:
+                yield Delivery([], alive_after=True)
+            self.worker.wait(0.2)
+        if last := framer.feed(joiner.close().decode()):
+            yield from decoder.decode(last)
+            self.worker.wait(world.dice.choice((0.01, 0.3)))  # the end comes in another packet
+            self.maybe_cut()
 
 
 class SimSignal(Signal):
@@ -449,7 +521,7 @@ class World:
         self.upstreams: dict[int, SimUpstream] = {}
         for stream in range(self.STREAMS):
             texts = [b'{"s":%d,"n":%d}' % (stream, n) for n in range(dice.randint(0, 20))]
-            self.upstreams[stream] = SimUpstream(self, stream, texts)
+            self.upstreams[stream] = dice.choice((SimV1, SimV2))(self, texts)
             self.database.rows[stream] = Row(stream)
         self.workers = [SimWorker(self, number) for number in range(dice.randint(1, 3))]
         self.spawn(None, self._befall)
@@ -532,7 +604,7 @@ class World:
             if row.checkpoint.last_index != max(indices, default=-1) or len(indices) != row.checkpoint.last_index + 1:
                 yield f"stream {row.id}: the checkpoint says {row.checkpoint.last_index}, stored are {len(indices)}"
             if row.holes:
-                yield f"stream {row.id}: a loss is noted where nothing was lost"
+                yield f"stream {row.id}: a hole where nothing was lost"
             if self.sealed() and len(indices) != len(texts):
                 yield f"stream {row.id}: sealed with {len(indices)} of {len(texts)}"
             tokens = [token for _, _, token in row.chunks]

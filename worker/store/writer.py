@@ -36,6 +36,9 @@ log = structlog.get_logger("tailrace")
 STREAMS_PER_FLUSH = 1_000
 BYTES_PER_FLUSH = 16 * 1_048_576
 LOCKED_PAUSE_S = 0.02
+HOLD_GRACE_S = 0.25
+"""How long the process must have run since the hold time was over. One that was stopped for longer (SIGSTOP, a
+machine that is moved) may have the end of the body in its socket, and its reader has not had the chance to see it."""
 TOGETHER = 0.8
 """A stream this far towards its age goes along with one that is due: fewer statements, hardly smaller segments."""
 
@@ -69,6 +72,7 @@ class Sink:
         self.in_flight: Flush | None = None
         self.held: Take | None = None
         self.held_since = 0.0
+        self.overdue_since: float | None = None
         self.first = stream.chunk_count == 0
         self.urgent = False
         self.settlement: Settlement | None = None
@@ -173,7 +177,7 @@ class Writer:
             self._wait_for_room(sink, take.held_bytes)
             sink.wire = wire
             self._confirm(sink)
-            sink.held, sink.held_since = take, self._clock()
+            sink.held, sink.held_since, sink.overdue_since = take, self._clock(), None
             self._bytes += take.held_bytes
             self._holding[sink] = None
             if len(self._holding) == 1:
@@ -301,7 +305,8 @@ class Writer:
         """How long nothing will be due unless somebody calls."""
         deadlines = [sink.pending_since + sink.limits.max_age_s for sink in self._waiting]
         for sink in self._holding:
-            deadlines.append(sink.held_since + self._limits.hold_s)
+            overdue = sink.overdue_since
+            deadlines.append(sink.held_since + self._limits.hold_s if overdue is None else overdue + HOLD_GRACE_S)
             break
         return max(0.001, min(deadlines) - self._clock()) if deadlines else None
 
@@ -320,7 +325,10 @@ class Writer:
         for sink in list(self._holding):
             if now - sink.held_since < self._limits.hold_s:
                 break
-            self._confirm(sink)
+            if sink.overdue_since is None:
+                sink.overdue_since = now
+            elif now - sink.overdue_since >= HOLD_GRACE_S:
+                self._confirm(sink)
         size = 0
         chosen: list[tuple[Sink, FlushReason]] = []
         for sink in self._waiting:
