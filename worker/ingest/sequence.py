@@ -7,6 +7,7 @@ must begin.
 from __future__ import annotations
 
 import zlib
+from collections.abc import Sequence as Seq
 from typing import Any, Protocol
 
 from worker.errors import MalformedRecord
@@ -17,6 +18,7 @@ from worker.model import (
     Hole,
     HoleReason,
     Kind,
+    PlainRecords,
     Quarantined,
     Take,
     V1Record,
@@ -59,7 +61,7 @@ class Sequence(Protocol):
     def passed(self, ms: int) -> None:
         """Learn how long the connection has been open."""
 
-    def admit(self, records: list[Any]) -> Take:
+    def admit(self, records: Seq[Any]) -> Take:
         """Take the next records of this connection. Stops at the first that belongs to a re-created stream."""
 
     def see_tail(self, tail: int) -> None:
@@ -159,7 +161,7 @@ class V1Sequence:
     def passed(self, ms: int) -> None:
         self._doubt.passed(ms)
 
-    def admit(self, records: list[V1Record]) -> Take:
+    def admit(self, records: Seq[V1Record]) -> Take:
         take = Take(Checkpoint())
         ids, count, index = self._ids, self._count, self._index
         newest = ids[-1] if ids else None
@@ -342,37 +344,31 @@ class V2Sequence:
     def passed(self, ms: int) -> None:
         """Not needed: v2 numbers its records."""
 
-    def admit(self, records: list[V2Record]) -> Take:
-        return self._admit_at_once(records) or self._admit_each(records)
+    def admit(self, records: Seq[V2Record]) -> Take:
+        take = self._admit_at_once(records) if isinstance(records, PlainRecords) else None
+        return take or self._admit_each(records)
 
-    def _admit_at_once(self, records: list[V2Record]) -> Take | None:
-        """Admit records that are all new plain chunks in unbroken order, as nearly all are; None when they are not.
+    def _admit_at_once(self, records: PlainRecords) -> Take | None:
+        """Admit records that are all new and in unbroken order, as nearly all are; None when they are not.
 
         Column by column, which takes a third of the time of `_admit_each` and means the same.
         """
-        if self.recreated or not records:
+        numbers, texts, count, first = records.seq_nums, records.texts, len(records), self._next
+        if self.recreated or numbers != list(range(first, first + count)):
             return None
-        numbers, times, kinds, texts, ids, bodies = zip(*records, strict=True)
-        count, first = len(records), self._next
-        if numbers != tuple(range(first, first + count)) or kinds.count(Kind.DATA) != count or "" in ids:
+        marks = marks_of(texts, records.body_ids)
+        new = dict(zip(marks, numbers, strict=True))
+        if len(new) != count or not self._window.keys().isdisjoint(new) or not self._older.keys().isdisjoint(new):
             return None
-        marks = marks_of(texts, ids)
-        distinct = set(marks)
-        if (
-            len(distinct) != count
-            or not self._window.keys().isdisjoint(distinct)
-            or not self._older.keys().isdisjoint(distinct)
-            or not all_plain(texts)
-        ):
-            return None
-        self._window.update(zip(marks, numbers, strict=True))
-        self._next, self._print, self._overlap = first + count, _print(times[-1], bodies[-1]), False
+        self._window.update(new)
+        self._next, self._overlap = first + count, False
+        self._print = _print(records.timestamps_ms[-1], records.bodies[-1])
         self._turn_window()
         return Take(
             Checkpoint(self._generation, self._next - 1, self._cursor()),
-            indices=list(numbers),
-            texts=list(texts),
-            emitted_ms=_storable(list(times)),
+            indices=numbers,
+            texts=texts,
+            emitted_ms=_storable(records.timestamps_ms),
             marks=marks,
             size_bytes=sum(map(len, texts)),
         )
@@ -382,7 +378,7 @@ class V2Sequence:
         if len(self._window) >= REPEAT_WINDOW:
             self._window, self._older = {}, self._window
 
-    def _admit_each(self, records: list[V2Record]) -> Take:
+    def _admit_each(self, records: Seq[V2Record]) -> Take:
         take = Take(Checkpoint())
         generation, expected, window, older = self._generation, self._next, self._window, self._older
         texts, indices, emitted, marks = take.texts, take.indices, take.emitted_ms, take.marks

@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from itertools import chain
 from typing import NamedTuple
 
 import psycopg
@@ -200,7 +201,7 @@ def _parameters(flushes: list[Flush]) -> dict[str, object]:
         "cursor": arrays.jsons([_cursor(flush.checkpoint) for flush in flushes]),
         "wire": arrays.texts([flush.wire for flush in flushes]),
         "chunks": arrays.int8s([flush.chunks for flush in flushes]),
-        "bytes": arrays.int8s([sum(len(text) for take in flush.takes for text in take.texts) for flush in flushes]),
+        "bytes": arrays.int8s([sum(sum(map(len, take.texts)) for take in flush.takes) for flush in flushes]),
         "holes": arrays.int8s([sum(len(take.holes) for take in flush.takes) for flush in flushes]),
         "lost": arrays.int8s([sum(h.reason.lost for take in flush.takes for h in take.holes) for flush in flushes]),
         "quarantined": arrays.int8s([sum(len(take.quarantined) for take in flush.takes) for flush in flushes]),
@@ -221,7 +222,7 @@ def _parameters(flushes: list[Flush]) -> dict[str, object]:
         "g_offsets_from": arrays.int4s(offsets_from),
         "g_odd": arrays.bools([segment.odd for _, segment in cut]),
         "g_marks": arrays.byteas([pack_marks(segment.marks) for _, segment in cut]),
-        "ms": arrays.int8s([ms for _, segment in cut for ms in segment.emitted_ms]),
+        "ms": arrays.int8s(list(chain.from_iterable(segment.emitted_ms for _, segment in cut))),
         "offsets": arrays.int4s(offsets),
         "h_id": arrays.int8s([stream_id for stream_id, _ in holes]),
         "h_generation": arrays.int4s([hole.generation for _, hole in holes]),

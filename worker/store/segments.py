@@ -54,6 +54,10 @@ def _cuts(texts: list[bytes], max_chunks: int) -> Iterator[tuple[int, int]]:
     if 0 < len(texts) <= max_chunks and sum(map(len, texts)) + len(texts) <= SEGMENT_MAX_BYTES:
         yield 0, len(texts)
         return
+    if texts and max_chunks * (max(map(len, texts)) + 1) <= SEGMENT_MAX_BYTES:  # only the count can matter
+        for start in range(0, len(texts), max_chunks):
+            yield start, min(start + max_chunks, len(texts))
+        return
     start = size = 0
     for at, text in enumerate(texts):
         if at > start and (at - start >= max_chunks or size + len(text) > SEGMENT_MAX_BYTES):

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
+from collections.abc import Sequence as Seq
 from typing import Any, NamedTuple
 
 from worker.errors import NotFound, RequestRefused, TransientError, Unauthorized, WorkerError
@@ -420,7 +421,7 @@ class Follow:
 
     # --- chunks
 
-    def _admit(self, records: list[Any], now: float) -> None:
+    def _admit(self, records: Seq[Any], now: float) -> None:
         assert self._sequence is not None
         take = self._sequence.admit(records)
         self._take(take, now, records if self._wire is Wire.V1 else None)
@@ -466,7 +467,7 @@ class Follow:
             self._quiet_since = held.quiet_since
             self._loose = held.record
 
-    def _take(self, take: Take, now: float, lines: list[V1Record] | None = None) -> None:
+    def _take(self, take: Take, now: float, lines: Seq[V1Record] | None = None) -> None:
         """Give out what the sequence made of some records; ``lines`` are those of v1."""
         generation, has = take.checkpoint.generation, self._start.has
         if take.indices or take.quarantined:
@@ -494,7 +495,7 @@ class Follow:
             self._brought = True
             self._progress(now)
 
-    def _places(self, take: Take, lines: list[V1Record]) -> dict[int, tuple[int, int, int]]:
+    def _places(self, take: Take, lines: Seq[V1Record]) -> dict[int, tuple[int, int, int]]:
         """v1: say where each of the lines stood that are new: the last ones, since what is known is skipped first."""
         last, first = take.checkpoint.last_index, self._checkpoint.last_index + 1
         ms, seq, count = self._line

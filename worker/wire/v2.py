@@ -9,19 +9,19 @@ from __future__ import annotations
 import json
 import struct
 import zlib
-from collections.abc import Iterable, Iterator
-from functools import partial
+from collections.abc import Callable, Iterator, Sequence
+from functools import cache, partial
 from itertools import repeat
-from operator import add, attrgetter
+from operator import attrgetter
 from typing import Annotated, Any
 
 import msgspec
 from httpx_sse import ServerSentEvent
 
 from worker.errors import MalformedRecord, SourceUnavailable
-from worker.model import Delivery, Kind, V2Record
+from worker.model import Delivery, Kind, PlainRecords, V2Record
 from worker.wire.events import OversizedEvent
-from worker.wire.jsontext import envelope, envelopes
+from worker.wire.jsontext import envelope, envelopes, plain_envelopes
 
 MARKED_ID_BYTES = 200  # upstream's ids have 7 characters; the length of a mark is stored in one byte
 MAX_NUMBER = (1 << 62) - 1  # the archive's numbers are 64 bits wide, with a sign
@@ -48,6 +48,7 @@ class _Ping(msgspec.Struct):
     tail: _Tail | None = None
 
 
+_headers = attrgetter("headers")
 _packed = struct.Struct("!I").pack
 _read_batch = msgspec.json.Decoder(_ReadBatch)
 _ping = msgspec.json.Decoder(_Ping)
@@ -107,7 +108,7 @@ def decode_read_batch(data: str) -> Delivery:
         batch = _read_batch.decode(data)
     except (msgspec.DecodeError, UnicodeError):
         return _decode_with_care(data)
-    records = _data_records(batch.records)
+    records: Sequence[V2Record] | None = _data_records(batch.records)
     if records is None:
         records = [_record(each.seq_num, each.timestamp, each.headers, each.body) for each in batch.records]
     return Delivery(records, tail=batch.tail.seq_num if batch.tail else None, alive_after=True)
@@ -116,16 +117,19 @@ def decode_read_batch(data: str) -> Delivery:
 _v2_record = partial(tuple.__new__, V2Record)  # a third of the time of V2Record(...), which is Python
 
 
-def _data_records(records: list[_Record]) -> list[V2Record] | None:
+def _data_records(records: list[_Record]) -> Sequence[V2Record] | None:
     """Make the records of a batch that are all ordinary data, as in nearly every batch; None when they are not."""
-    if any(map(attrgetter("headers"), records)):
+    if any(map(_headers, records)):
         return None
     bodies = [each.body for each in records]
-    taken_apart = envelopes(bodies)
+    plain = plain_envelopes(bodies)
+    taken_apart = plain or envelopes(bodies)
     if taken_apart is None:
         return None
     texts, ids = taken_apart
     numbers, times = [each.seq_num for each in records], [each.timestamp for each in records]
+    if plain is not None:
+        return PlainRecords(numbers, times, texts, ids, bodies)
     return list(map(_v2_record, zip(numbers, times, repeat(Kind.DATA), texts, ids, bodies, strict=False)))
 
 
@@ -180,9 +184,18 @@ def mark_of(text: bytes, body_id: str) -> bytes:
     return _packed(zlib.crc32(text)) + body_id.encode()[:MARKED_ID_BYTES]
 
 
-def marks_of(texts: Iterable[bytes], ids: Iterable[str]) -> list[bytes]:
+def marks_of(texts: Sequence[bytes], ids: Sequence[str]) -> list[bytes]:
     """Give the mark of each of many chunks."""
-    return list(map(add, map(_packed, map(zlib.crc32, texts)), [each.encode()[:MARKED_ID_BYTES] for each in ids]))
+    encoded = list(map(str.encode, ids))
+    sizes = set(map(len, encoded))
+    if len(sizes) == 1 and (size := sizes.pop()) <= MARKED_ID_BYTES:  # as upstream's own writer makes them
+        return list(map(_packed_with(size), map(zlib.crc32, texts), encoded))
+    return [_packed(zlib.crc32(text)) + each[:MARKED_ID_BYTES] for text, each in zip(texts, encoded, strict=True)]
+
+
+@cache
+def _packed_with(id_bytes: int) -> Callable[[int, bytes], bytes]:
+    return struct.Struct(f"!I{id_bytes}s").pack
 
 
 def mark_of_body(body: bytes) -> bytes | None:
