@@ -77,12 +77,15 @@ def play(seed: int, servers: Servers, root: Path, tally: Tally, faults_s: float)
     name = f"chaos_{seed}"
     with psycopg.connect(servers.postgres.url("postgres"), autocommit=True) as connection:
         connection.execute(f"CREATE DATABASE {name} TEMPLATE {TEMPLATE}")
+    schedule = Schedule(seed, servers, servers.postgres.url(name), root / name, tally)
     try:
-        return Schedule(seed, servers, servers.postgres.url(name), root / name, tally).run(faults_s)
+        return schedule.run(faults_s)
     except Exception:  # noqa: BLE001  a schedule that breaks is a failure like any other
         problem = traceback.format_exc()
         tally.violations.append(f"seed {seed}: {problem}")
         return [problem]
+    finally:
+        say(f"  {'; '.join(schedule.story)}")
 
 
 def say(text: str) -> None:

@@ -69,10 +69,8 @@ def in_commit(schedule: Schedule) -> str | None:
     }
     # The connections of a killed process are closed by its kernel; those of a suspended one hang.
     happened = worker.database.at(point, actions[how], cut=how != "stop")
-    if not happened.wait(COMMIT_S):
-        worker.database.disarm()
-        if not happened.wait(0.1):  # it may just have begun
-            return None
+    if not happened.wait(COMMIT_S) and (worker.database.disarm() or not happened.wait(COMMIT_S)):
+        return None
     if how == "kill":
         schedule.replace()
     elif how == "stop":

@@ -204,7 +204,7 @@ class Stored:
             truth.run_id,
             truth.key,
         )
-        self.holes: list[tuple[int, int, int | None, str]] = archive.rows(  # type: ignore[assignment]
+        self.holes: list[tuple[int, int, int | None, str]] = archive.rows(
             "SELECT h.generation, h.first_index, h.last_index, h.reason FROM tailrace.holes h"
             " JOIN tailrace.streams s ON s.id = h.stream_id JOIN tailrace.runs r ON r.id = s.run"
             " WHERE r.run_id = %s AND s.stream_key = %s",

@@ -48,6 +48,7 @@ class Schedule:
         self.database_url = database_url
         self.place = place
         self.tally = tally
+        self.story: list[str] = []  # what befell, in order
         self._watchers: list[threading.Thread] = []
         self._later: list[threading.Timer] = []
         self._late: list[str] = []
@@ -82,6 +83,7 @@ class Schedule:
         return found
 
     def _befall(self, until: float, *, apart: bool) -> None:
+        since = time.monotonic()
         while time.monotonic() < until:
             fault = self.dice.choice(FAULTS)
             began = time.monotonic()
@@ -89,6 +91,7 @@ class Schedule:
             if name is None:  # there was nobody whom it could befall
                 continue
             self.tally.faults[name] += 1
+            self.story.append(f"{began - since:.1f} {name}")
             if apart:
                 self._recover(name, began)
             else:
@@ -102,7 +105,9 @@ class Schedule:
                 self._late.append(f"no progress {RECOVER_S:g} s after {fault}")
                 return
             time.sleep(0.02)
-        self.tally.recoveries[fault].append(time.monotonic() - began)
+        recovery_s = time.monotonic() - began
+        self.tally.recoveries[fault].append(recovery_s)
+        self.story[-1] += f" (overcome after {recovery_s:.1f} s)"
 
     def _calm(self) -> None:
         """No more faults; somebody is there to work."""
@@ -125,6 +130,7 @@ class Schedule:
         try:
             wait_for(lambda: quiet(lambda: archive.all_sealed(len(self.oracle.runs))), SEAL_S, "sealed", 0.2)
             self.tally.sealed_after.append(time.monotonic() - since)
+            self.story.append(f"sealed {self.tally.sealed_after[-1]:.1f} s after the last fault")
         except AssertionError:
             open_streams = archive.rows(
                 "SELECT r.run_id, s.stream_key, s.state, s.worker_id, s.last_chunk_index, s.last_error, s.next_attempt_at"

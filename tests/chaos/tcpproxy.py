@@ -91,8 +91,11 @@ class Proxy:
         self._armed = armed
         return armed.happened
 
-    def disarm(self) -> None:
-        self._armed = None
+    def disarm(self) -> bool:
+        """Forget what `at` was told; False when a commit is at that point already."""
+        with self._lock:
+            armed, self._armed = self._armed, None
+        return armed is not None
 
     def close(self) -> None:
         self._closed = True

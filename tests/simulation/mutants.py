@@ -8,7 +8,7 @@ from typing import Any
 from unittest.mock import patch
 
 from tests.simulation import core
-from tests.simulation.core import Database, Row
+from tests.simulation.database import OPEN, TERM_S, Database, Row
 from worker.errors import StoreUnavailable
 from worker.ingest.sequence import V2Sequence
 from worker.model import Checkpoint, Settlement
@@ -44,12 +44,12 @@ class LocalClock(Database):
     """Each worker renews and judges leases by its own clock."""
 
     def renew(self, worker: int, skew: float) -> None:
-        self.expires[worker] = self.world.now + skew + core.TERM_S
+        self.expires[worker] = self.world.now + skew + TERM_S
 
     def claim(self, skew: float) -> list[int]:
         now, self.world.now = self.world.now, self.world.now + skew
         try:
-            return [row.id for row in self.rows.values() if row.state in core.OPEN and self.free(row)]
+            return [row.id for row in self.rows.values() if row.state in OPEN and self.free(row)]
         finally:
             self.world.now = now
 

@@ -1,0 +1,147 @@
+"""A model of the archive's database: the statements of `store.commit` and `store.leases`, each at once, all or nothing."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from worker.errors import StoreUnavailable
+from worker.model import Checkpoint, Hole, LeasedStream, Standing, StreamRef, StreamState, Wire
+from worker.store.commit import Committer, Fate, Flush
+
+if TYPE_CHECKING:
+    from tests.simulation.core import World
+    from tests.simulation.process import SimWorker
+
+OPEN = ("pending", "active", "parked")
+TERM_S = 8.0
+
+
+@dataclass
+class Row:
+    """One stream's row in the model database, and what belongs to it."""
+
+    id: int
+    token: int = 0
+    rev: int = 0
+    checkpoint: Checkpoint = field(default_factory=Checkpoint)
+    wire: Wire | None = None
+    state: StreamState = StreamState.PENDING
+    holder: int | None = None
+    due_at: float = 0.0
+    swept_at: float | None = None
+    swept_index: int | None = None
+    chunks: list[tuple[int, bytes, int]] = field(default_factory=list)  # index, text, token it was written under
+    holes: list[Hole] = field(default_factory=list)
+    marks: list[tuple[int, bytes]] = field(default_factory=list)
+    owners: list[tuple[int, int]] = field(default_factory=list)  # (token, worker), as leases were given
+
+
+class Database:
+    """The statements of `store.commit` and `store.leases`, each at once and all or nothing. Its clock is the world's."""
+
+    def __init__(self, world: World) -> None:
+        self.world = world
+        self.rows: dict[int, Row] = {}
+        self.expires: dict[int, float] = {}
+        self.over_at: float | None = None
+        self.fence = True
+
+    def renew(self, worker: int, skew: float) -> None:
+        """``skew`` is how wrong the worker's own clock is; it does not matter."""
+        self.expires[worker] = self.world.now + TERM_S
+
+    def free(self, row: Row) -> bool:
+        return row.holder is None or self.expires.get(row.holder, -1.0) <= self.world.now
+
+    def claim(self, skew: float) -> list[int]:
+        return [
+            row.id
+            for row in self.rows.values()
+            if row.state in ("pending", "active", "parked") and row.due_at <= self.world.now and self.free(row)
+        ]
+
+    def acquire(self, worker: int, stream: int) -> LeasedStream | None:
+        row = self.rows[stream]
+        if row.state not in ("pending", "active", "parked") or not (self.free(row) or row.holder == worker):
+            return None
+        row.holder, row.state = worker, StreamState.ACTIVE
+        row.token += 1
+        row.rev += 1
+        row.owners.append((row.token, worker))
+        cursor = json.loads(json.dumps(row.checkpoint.cursor))
+        return LeasedStream(
+            id=row.id,
+            ref=StreamRef("run_1", str(row.id)),
+            token=row.token,
+            rev=row.rev,
+            wire=row.wire,
+            checkpoint=Checkpoint(row.checkpoint.generation, row.checkpoint.last_index, cursor),
+            attempt=0,
+            chunk_count=len(row.chunks),
+            lost_count=0,
+            silent_s=0.0,
+            standing=self.standing(row.id),
+            options={},
+        )
+
+    def standing(self, stream: int) -> Standing:
+        row, now = self.rows[stream], self.world.now
+        over = self.over_at is not None
+        swept = row.swept_at is not None and row.swept_index == row.checkpoint.last_index
+        return Standing(
+            over, now - self.over_at if self.over_at is not None else 0.0, now - (row.swept_at or 0) if swept else None
+        )
+
+    def commit(self, flush: Flush) -> bool:
+        row = self.rows[flush.stream_id]
+        if self.fence and (row.token != flush.token or row.rev != flush.rev):
+            return False
+        row.rev += 1
+        row.checkpoint, row.wire = flush.checkpoint, flush.wire or row.wire
+        self.store(row, flush)
+        settled = flush.settlement
+        if settled is not None:
+            row.state, row.holder = settled.state, None
+            row.due_at = self.world.now + settled.delay_s
+            if settled.swept:
+                row.swept_at, row.swept_index = self.world.now, flush.checkpoint.last_index
+        return True
+
+    def store(self, row: Row, flush: Flush) -> None:
+        for take in flush.takes:
+            row.chunks += [(at, text, flush.token) for at, text in zip(take.indices, take.texts, strict=True)]
+            row.marks += list(zip(take.indices, take.marks, strict=False))  # v1 has none
+            row.holes += take.holes
+
+
+class ModelCommitter(Committer):
+    """What the Writer talks to: the database, over a connection that loses questions and answers."""
+
+    def __init__(self, worker: SimWorker) -> None:
+        self._worker = worker
+
+    def commit(self, flushes: list[Flush]) -> set[int]:
+        world, worker = self._worker.world, self._worker
+        dice = world.dice
+        worker.maybe_die()
+        if not world.postgres_up or dice.random() < world.p_lost_question:
+            raise StoreUnavailable
+        chosen = [flush for flush in flushes if dice.random() > world.p_locked]
+        done = {flush.stream_id for flush in chosen if world.database.commit(flush)}
+        worker.maybe_die()
+        if dice.random() < world.p_lost_answer:
+            raise StoreUnavailable
+        return done
+
+    def fates(self, stream_ids: object) -> dict[int, Fate]:
+        world = self._worker.world
+        self._worker.maybe_die()
+        if not world.postgres_up or world.dice.random() < world.p_lost_question:
+            raise StoreUnavailable
+        rows = world.database.rows
+        return {stream: Fate(rows[stream].token, rows[stream].rev) for stream in stream_ids}  # type: ignore[attr-defined]
+
+    def takes_json(self, text: bytes) -> bool:
+        return True
