@@ -450,6 +450,18 @@ class TestLive:
         reader = api.streams.read(place.run_id, "ai", client=patient)
         assert api.all(reader) == [1, "whole, as it is without a line end"]
 
+    def test_a_silent_stream_takes_no_new_connection_for_each_look_at_its_run(self, api: Flavour, live: Place) -> None:
+        reader = api.streams.read(live.run_id, "ai", timeout_in_seconds=None, **live.options)
+        background = api.in_background(reader)
+        traffic = live.world.server.traffic
+        assert traffic.wait_until(lambda: live.looks() >= 6, LONG_S)
+        live.finish()
+        assert background.result() == []
+        looks = traffic.requests(f"/realtime/v1/runs/{live.run_id}")
+        assert len({look.peer for look in looks}) <= 2, (
+            "one for the stream, one for the run, and they may change places"
+        )
+
     def test_large_chunks_come_whole(self, api: Flavour, world: World) -> None:
         place = world.place(Wire.V2)
         place.write("ai", ['"' + "x" * 100_000 + '"'] * 300)
@@ -968,6 +980,7 @@ class TestSeveral:
         found: list[Any] = []
         with pytest.raises(SomeStreamsFailed):
             found.extend(api.each(api.streams.read_many(live.run_id, ["bad", "good"], **live.options)))
+        assert found == [("good", 1), ("good", 2)]
 
     def test_an_abort_ends_all(self, api: Flavour, live: Place) -> None:
         controller = AbortController()

@@ -124,8 +124,13 @@ def _router(upstream: Upstream) -> ASGIApp:
 async def _answer(upstream: Upstream, request: Request) -> Response:
     raw_path: bytes = request.scope.get("raw_path") or request.scope["path"].encode()
     path = raw_path.decode("latin-1")
+    scope = request.scope
     upstream.traffic.note(
-        request.method, path, request.scope["query_string"].decode("latin-1"), request.scope["headers"]
+        request.method,
+        path,
+        scope["query_string"].decode("latin-1"),
+        scope["headers"],
+        (scope["client"][0], scope["client"][1]) if scope.get("client") else None,
     )
     if request.method != "GET":
         return Response("Method Not Allowed", 405, {"allow": "GET"})

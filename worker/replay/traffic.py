@@ -20,6 +20,7 @@ class Seen:
     """One request. ``path`` is as it was sent, still percent-encoded; header names are in lower case.
 
     The value of Authorization is not kept, only that there was one. ``at_s`` is `time.monotonic`.
+    ``peer`` is the client's address: requests with the same one came over one connection.
     """
 
     method: str
@@ -27,6 +28,7 @@ class Seen:
     query: str
     headers: dict[str, str]
     at_s: float
+    peer: tuple[str, int] | None
 
     @property
     def last_event_id(self) -> str | None:
@@ -77,13 +79,20 @@ class Traffic:
         with self._changed:
             return self._changed.wait_for(happened, timeout_s)
 
-    def note(self, method: str, path: str, query: str, headers: list[tuple[bytes, bytes]]) -> None:
+    def note(
+        self,
+        method: str,
+        path: str,
+        query: str,
+        headers: list[tuple[bytes, bytes]],
+        peer: tuple[str, int] | None = None,
+    ) -> None:
         """A request came."""
         shown = {name.decode("latin-1"): value.decode("latin-1") for name, value in headers}
         if "authorization" in shown:
             shown["authorization"] = "[not kept]"
         with self._changed:
-            self._requests.append(Seen(method, path, query, shown, time.monotonic()))
+            self._requests.append(Seen(method, path, query, shown, time.monotonic(), peer))
             self._total += 1
             self._changed.notify_all()
 

@@ -29,8 +29,9 @@ DEFAULT_KEY = "default"
 DEFAULT_TIMEOUT_S = 60.0
 """What Trigger.dev's own client asks for. There it ends the read without a word; here it is an error."""
 DEFAULT_RETRIES = 3
-LIMITS = httpx.Limits(max_connections=None, max_keepalive_connections=1, keepalive_expiry=60.0)
-"""Upstream keeps an idle connection for 65 s: looking at a run again need not open another."""
+LIMITS = httpx.Limits(max_connections=None, max_keepalive_connections=None, keepalive_expiry=60.0)
+"""Upstream keeps an idle connection for 65 s: looking at a run again need not open another. No limit of idle ones:
+httpcore counts those in use against it too, so with one an asyncio session would open a connection for each look."""
 
 
 class Typed(Generic[T]):
