@@ -60,8 +60,6 @@ V1_FORGETS_S = 23 * 3_600.0
 """A v1 stream has no late check after this: upstream forgets it a day after its last writer."""
 STRAYS_S = 3.0
 """How often it is looked for leases of this process that no reader has."""
-WATCH_CLAIM_S = 30.0
-"""How long nobody else looks at a run that is being looked at; then whoever claimed it has died."""
 
 
 def upstream_for(settings: Settings) -> Upstream:
@@ -124,6 +122,7 @@ class Runtime:
         self._acquiring = Together(self._acquire)
         self._slice_s = settings.slice_seconds
         self._ended = threading.Event()
+        self._claimed: set[int] = set()  # runs that are being looked at
         self._strays: dict[int, int] = {}
         self._strays_at = 0.0
         self._keeper = threading.Thread(target=self._keep, name="tailrace-leases", daemon=True)
@@ -161,6 +160,8 @@ class Runtime:
             self._keeper.join(1.0)
         try:
             self.leases.retire()
+            if self._claimed:  # whoever looks at them waits for upstream, and will not come to an end
+                self.many_runs.give_back(list(self._claimed))
         except WorkerError as error:
             log.warning("leases_not_returned", error=str(error))
         self.close()
@@ -196,11 +197,17 @@ class Runtime:
 
         Give how many were looked at alone, and how many streams are new.
         """
-        due = self.runs.claim_watch(limit if run is not None else TOGETHER_RUNS, WATCH_CLAIM_S, run)
-        alone, found = self.together.look(due)
-        if len(alone) > limit:
-            self.many_runs.give_back([watched.id for watched in alone[limit:]])
-        return min(len(alone), limit), found + sum(self._watch_one(watched) for watched in alone[:limit])
+        # Whoever claimed runs and died keeps them from others as long as its streams.
+        due = self.runs.claim_watch(limit if run is not None else TOGETHER_RUNS, self.settings.lease_seconds, run)
+        claimed = {watched.id for watched in due}
+        self._claimed |= claimed
+        try:
+            alone, found = self.together.look(due)
+            if len(alone) > limit:
+                self.many_runs.give_back([watched.id for watched in alone[limit:]])
+            return min(len(alone), limit), found + sum(self._watch_one(watched) for watched in alone[:limit])
+        finally:
+            self._claimed -= claimed
 
     def _watch_one(self, run: WatchedRun) -> int:
         settings = self.settings

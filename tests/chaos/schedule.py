@@ -28,6 +28,8 @@ SEAL_S = 90.0
 RECOVER_S = 60.0
 """Progress: so long after a single fault began, everything written before is stored, and what a dead worker read is
 somebody else's. The fault itself, and the start of a worker on a busy machine, are in it."""
+STRUCK_S = 1.0
+"""So long a single fault is left to meet what is written; without that, nobody would notice most of them."""
 APART = 0.35
 """The share of schedules in which each fault waits until the one before is overcome, so that recovery can be timed."""
 SETTINGS = QUICK | {"TAILRACE_READ_TIMEOUT_SECONDS": "2", "TAILRACE_CONNECT_TIMEOUT_SECONDS": "2"}
@@ -98,7 +100,8 @@ class Schedule:
                 time.sleep(self.dice.uniform(0.05, 0.8))
 
     def _recover(self, fault: str, began: float) -> None:
-        """Wait until all that is written by now is stored, and what a dead worker was reading is read."""
+        """Wait until what was written in the fault's first second is stored, and what a dead worker read is read."""
+        time.sleep(max(0.0, began + STRUCK_S - time.monotonic()))
         archive, places = self.fleet.archive, self.oracle.places()
         while quiet(lambda: self.oracle.behind(archive, places)) != [] or any(w.is_alive() for w in self._watchers):
             if time.monotonic() - began > RECOVER_S:
