@@ -11,8 +11,10 @@ from tests.chaos.oracle import Difference, Kind
 
 @dataclass
 class Tally:
-    """Counts and times; threads may add to it. ``recoveries``: by fault, from its first moment until all is caught up
-    that was written in its first second, which is in it."""
+    """Counts and times; threads may add to it.
+
+    ``recoveries``: by fault, from its first moment until all is stored that was written in its first second.
+    """
 
     schedules: int = 0
     faults: Counter[str] = field(default_factory=Counter)
