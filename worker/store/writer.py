@@ -36,9 +36,9 @@ log = structlog.get_logger("tailrace")
 STREAMS_PER_FLUSH = 1_000
 BYTES_PER_FLUSH = 16 * 1_048_576
 LOCKED_PAUSE_S = 0.02
-HOLD_GRACE_S = 0.25
-"""How long the process must have run since the hold time was over. One that was stopped for longer (SIGSTOP, a
-machine that is moved) may have the end of the body in its socket, and its reader has not had the chance to see it."""
+HOLD_GRACE = 0.125
+"""The last part of the hold time, which the process must have been seen to run through. One that was stopped (SIGSTOP,
+a machine that is moved) may have the end of the body in its socket, and its reader has not had the chance to see it."""
 TOGETHER = 0.8
 """A stream this far towards its age goes along with one that is due: fewer statements, hardly smaller segments."""
 
@@ -72,7 +72,7 @@ class Sink:
         self.in_flight: Flush | None = None
         self.held: Take | None = None
         self.held_since = 0.0
-        self.overdue_since: float | None = None
+        self.grace_since: float | None = None
         self.first = stream.chunk_count == 0
         self.urgent = False
         self.settlement: Settlement | None = None
@@ -177,7 +177,7 @@ class Writer:
             self._wait_for_room(sink, take.held_bytes)
             sink.wire = wire
             self._confirm(sink)
-            sink.held, sink.held_since, sink.overdue_since = take, self._clock(), None
+            sink.held, sink.held_since, sink.grace_since = take, self._clock(), None
             self._bytes += take.held_bytes
             self._holding[sink] = None
             if len(self._holding) == 1:
@@ -305,10 +305,15 @@ class Writer:
         """How long nothing will be due unless somebody calls."""
         deadlines = [sink.pending_since + sink.limits.max_age_s for sink in self._waiting]
         for sink in self._holding:
-            overdue = sink.overdue_since
-            deadlines.append(sink.held_since + self._limits.hold_s if overdue is None else overdue + HOLD_GRACE_S)
+            deadlines.append(self._looked_at(sink))
             break
         return max(0.001, min(deadlines) - self._clock()) if deadlines else None
+
+    def _looked_at(self, sink: Sink) -> float:
+        """When the held line of ``sink`` is looked at next: as its grace begins, and when it is over."""
+        if sink.grace_since is None:
+            return sink.held_since + (1 - HOLD_GRACE) * self._limits.hold_s
+        return sink.grace_since + HOLD_GRACE * self._limits.hold_s
 
     def _reason(self, sink: Sink, now: float) -> FlushReason | None:
         if sink.urgent or sink.settlement is not None or self._stopping:
@@ -323,11 +328,11 @@ class Writer:
         """Launch what is due; those that have waited longest first."""
         now = self._clock()
         for sink in list(self._holding):
-            if now - sink.held_since < self._limits.hold_s:
+            if now < self._looked_at(sink):
                 break
-            if sink.overdue_since is None:
-                sink.overdue_since = now
-            elif now - sink.overdue_since >= HOLD_GRACE_S:
+            if sink.grace_since is None:
+                sink.grace_since = now
+            else:
                 self._confirm(sink)
         size = 0
         chosen: list[tuple[Sink, FlushReason]] = []

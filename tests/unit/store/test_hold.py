@@ -9,7 +9,7 @@ import pytest
 from worker.model import Checkpoint, LeasedStream, Standing, StreamRef, Take, Wire
 from worker.store.batch import BatchLimits
 from worker.store.commit import Committer, Fate, Flush
-from worker.store.writer import HOLD_GRACE_S, Sink, Writer, WriterLimits
+from worker.store.writer import HOLD_GRACE, Sink, Writer, WriterLimits
 
 HOLD_S = 2.0
 
@@ -77,8 +77,8 @@ def test_a_line_is_not_believed_just_because_the_process_was_stopped(writer: Wri
 def test_a_line_is_believed_when_nothing_followed_for_long_enough(writer: Writer, clock: Clock) -> None:
     held, other = sink_of(writer, 1), sink_of(writer, 2)
     held.hold(line(0), Wire.V1)
-    clock.now += HOLD_S
+    clock.now += (1 - HOLD_GRACE) * HOLD_S
     a_turn_of(writer, other, 0)
-    clock.now += HOLD_GRACE_S
+    clock.now += HOLD_GRACE * HOLD_S
     a_turn_of(writer, other, 1)
     assert not held.withdraw()
