@@ -21,7 +21,7 @@ from worker.model import HoleReason, StreamRef, Wire
 from worker.replay.records import Draft, control_draft, data_draft, fence_draft
 from worker.streams import ChunkTypeError, Client, NotConfigured, StreamError, read
 from worker.streams.archive import ArchiveReader
-from worker.streams.steps import Chunk, Fetch, Gap
+from worker.streams.steps import PAGE_BYTES, Chunk, Fetch, Gap
 
 
 @pytest.fixture(scope="module")
@@ -208,6 +208,29 @@ def test_a_large_hole_costs_one_page(rows: Archive, reader: ArchiveReader) -> No
     rows.segment(stream, ["2"], first=10**12 + 1)
     rows.settle(stream, 10**12 + 1)
     assert [chunk.text for chunk in pages(reader, 10)[0]] == [b"1", b"2"]
+
+
+def test_a_page_holds_no_more_than_its_bytes_and_one_chunk(rows: Archive, reader: ArchiveReader) -> None:
+    """However large chunks are, and what could not be one: a reader's memory is bounded."""
+    texts = [json.dumps(f"{number}" + "x" * 300_000) for number in range(12)]
+    stream = rows.stream()
+    rows.segment(stream, texts[:5])
+    rows.hole(stream, 5, 5, "quarantined")
+    rows.quarantine(stream, 5, b"odd" * 300_000)
+    rows.segment(stream, texts[5:], first=6)
+    rows.settle(stream, 12)
+    found: list[Chunk] = []
+    first, sizes = 0, []
+    while True:
+        page = reader.read(StreamRef("run_1", "ai"), Fetch(0, first, 1_000, recent=False))
+        if page.end is not None:
+            break
+        sizes.append(sum(len(chunk.text) for chunk in page.chunks))
+        found += page.chunks
+        first = page.next_index
+    assert [chunk.chunk_index for chunk in found] == list(range(13))
+    assert [chunk.text.decode() for chunk in found if not chunk.invalid] == texts
+    assert max(sizes) < PAGE_BYTES + 900_000
 
 
 def test_chunks_come_byte_for_byte(rows: Archive, reader: ArchiveReader) -> None:

@@ -16,7 +16,7 @@ from worker.model import UNSET_INDEX, Checkpoint, HoleReason, StreamRef, StreamS
 from worker.store.engine import autocommit, create_engine, translated
 from worker.store.streams import StreamQueries
 from worker.streams.errors import NotConfigured, StreamError
-from worker.streams.steps import ArchiveEnd, Chunk, Fetch, Gap, Page
+from worker.streams.steps import PAGE_BYTES, ArchiveEnd, Chunk, Fetch, Gap, Page
 
 CONNECTIONS = 4
 MORE_CONNECTIONS = 4
@@ -82,7 +82,9 @@ class ArchiveReader:
             upto = last
         else:
             upto = min(first + fetch.size - 1, last)
-            chunks = self._chunks(connection, row, ref, here, first, upto)
+            chunks, size = self._chunks(connection, row, ref, here, first, upto)
+            if size >= PAGE_BYTES:  # it was cut there
+                upto = chunks[-1].chunk_index
         # The hole that ends a generation stands after its last index.
         gaps = self._gaps(connection, here, fetch.first_index, upto if upto < last else last + 1)
         if upto < last:
@@ -146,34 +148,43 @@ class ArchiveReader:
 
     def _chunks(
         self, connection: sa.Connection, row: _Row, ref: StreamRef, here: dict[str, int], first: int, last: int
-    ) -> list[Chunk]:
-        """Chunks between two indices, and what could not be one."""
-        generation = here["generation"]
-        there = {**here, "first": first, "last": last}
-        stored = connection.execute(
+    ) -> tuple[list[Chunk], int]:
+        """Chunks between two indices, what could not be one too, and their bytes; cut where a page is full."""
+        rows = connection.execute(
             sa.text(
                 """
-                SELECT chunk_index, data_text FROM tailrace.chunks_range(:run_id, :stream_key, :first, :last)
-                WHERE environment = :environment AND generation = :generation ORDER BY chunk_index
+                SELECT chunk_index, data_text, reason, raw, size_bytes
+                FROM (
+                    SELECT *, sum(size_bytes) OVER (ORDER BY chunk_index) - size_bytes AS before_bytes
+                    FROM (
+                        SELECT chunk_index, data_text, '' AS reason, CAST(NULL AS bytea) AS raw,
+                            octet_length(data_text) AS size_bytes
+                        FROM tailrace.chunks_range(:run_id, :stream_key, :first, :last)
+                        WHERE environment = :environment AND generation = :generation
+                        UNION ALL
+                        SELECT chunk_index, NULL, reason, raw, octet_length(raw) FROM tailrace.quarantine
+                        WHERE stream_id = :stream_id AND generation = :generation
+                          AND chunk_index BETWEEN :first AND :last AND reason NOT IN ('repeat', 'unterminated')
+                    ) stored
+                ) summed
+                WHERE before_bytes < :page_bytes ORDER BY chunk_index
                 """
             ),
-            {**there, "run_id": ref.run_id, "stream_key": ref.stream_key, "environment": row.environment},
+            {
+                **here,
+                "first": first,
+                "last": last,
+                "run_id": ref.run_id,
+                "stream_key": ref.stream_key,
+                "environment": row.environment,
+                "page_bytes": PAGE_BYTES,
+            },
         ).all()
-        chunks = [Chunk(generation, index, text.encode()) for index, text in stored]
-        refused = connection.execute(
-            sa.text(
-                """
-                SELECT chunk_index, reason, raw FROM tailrace.quarantine
-                WHERE stream_id = :stream_id AND generation = :generation AND chunk_index BETWEEN :first AND :last
-                  AND reason NOT IN ('repeat', 'unterminated')
-                """
-            ),
-            there,
-        ).all()
-        if refused:
-            chunks += [Chunk(generation, at, bytes(raw), why) for at, why, raw in refused]
-            chunks.sort(key=lambda chunk: chunk.chunk_index)
-        return chunks
+        chunks = [
+            Chunk(here["generation"], index, text.encode() if raw is None else bytes(raw), reason)
+            for index, text, reason, raw, _ in rows
+        ]
+        return chunks, sum(row[-1] for row in rows)
 
     def _gaps(self, connection: sa.Connection, here: dict[str, int], first: int, last: int) -> list[Gap]:
         """Losses that begin between two indices."""

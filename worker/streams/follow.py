@@ -26,6 +26,7 @@ from worker.streams.errors import (
 )
 from worker.streams.pace import Pace
 from worker.streams.steps import (
+    PAGE_BYTES,
     ArchiveEnd,
     Chunk,
     Close,
@@ -50,7 +51,6 @@ retry repeats what one append held: 1 000 records at most."""
 NO_LINE = (-1, -1, 0)
 FIRST_PAGE = 200
 PAGE_MAX_CHUNKS = 2_000
-PAGE_BYTES = 1_048_576
 NO_CHUNKS = frozenset({"repeat", "unterminated"})
 """What is in quarantine besides being accounted for elsewhere: a chunk's second copy, a chunk's doubt."""
 

@@ -11,6 +11,9 @@ from worker.model import Checkpoint, Delivery, HoleReason, RunView, Wire
 
 Source = Literal["upstream", "archive", "auto"]
 
+PAGE_BYTES = 1_048_576
+"""A page of the archive is full with so many bytes of chunks: the last of them may be larger than that."""
+
 
 class Chunk(NamedTuple):
     """One chunk as it came. ``invalid`` says why it can't be one, '' when it is one.
@@ -96,7 +99,7 @@ class Open(NamedTuple):
 
 
 class Fetch(NamedTuple):
-    """Read on in the archive, from an index of a generation on, about so many chunks."""
+    """Read on in the archive, from an index of a generation on: so many indices at most, and no more than a page."""
 
     generation: int
     first_index: int
