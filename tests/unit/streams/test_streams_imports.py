@@ -49,6 +49,17 @@ else:
 print("fine")
 """
 
+IMPORT = """
+import sys
+import httpx, httpx_sse, msgspec
+
+known = set(sys.modules)
+import worker.streams, worker.streams.aio, worker.runs, worker.runs.aio
+
+names = {name.partition(".")[0] for name in set(sys.modules) - known}
+print(sorted(names - set(sys.stdlib_module_names)))
+"""
+
 
 def run(code: str) -> str:
     done = subprocess.run(
@@ -60,6 +71,10 @@ def run(code: str) -> str:
 
 def test_reading_from_upstream_needs_httpx_httpx_sse_and_msgspec_only() -> None:
     assert run(ONLY + READ) == "fine"
+
+
+def test_importing_pulls_in_nothing_else() -> None:
+    assert run(IMPORT) == "['worker']"
 
 
 @pytest.mark.parametrize("module", ["worker.streams", "worker.streams.aio", "worker.runs", "worker.runs.aio"])
