@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import json
 import threading
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -18,6 +19,7 @@ from uuid import uuid4
 import psycopg
 import sqlalchemy as sa
 from psycopg import sql
+from werkzeug.serving import make_server
 
 import worker.runs
 import worker.runs.aio
@@ -358,7 +360,26 @@ def database(server: Postgres, template: str) -> Iterator[str]:
             connection.execute(sql.SQL("DROP DATABASE {} WITH (FORCE)").format(sql.Identifier(name)))
 
 
-# --- what the fixtures of a module are made of
+def numbers(count: int, first: int = 0) -> list[str]:
+    """Give chunks that say which they are: ``{"n": 0}`` and so on."""
+    return [json.dumps({"n": number}) for number in range(first, first + count)]
+
+
+@contextmanager
+def running_wsgi(app: Any) -> Iterator[str]:
+    """Serve a WSGI application, a thread a request; give its URL."""
+    server = make_server("127.0.0.1", 0, app, threaded=True)
+    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread.start()
+    try:
+        yield f"http://127.0.0.1:{server.server_port}"
+    finally:
+        server.shutdown()
+        thread.join(LONG_S)
+        server.server_close()
+
+
+# --- what the fixtures are made of
 
 
 @contextmanager

@@ -105,7 +105,8 @@ class RunSubscription:
             streams: definitions, for the types of their chunks. The others' can be anything.
             on_invalid: called with the ChunkTypeError of each chunk that does not fit, which is then left out.
 
-        Iterating raises what reading raises; when some streams failed, SomeStreamsFailed at the end.
+        Iterating raises what reading raises. A stream that fails, or has a chunk that does not fit, does not end the
+        others: SomeStreamsFailed says so at the end.
         """
         return RunWithStreams(session_of(self._run_id, self._options, streams, on_invalid))
 

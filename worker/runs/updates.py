@@ -102,6 +102,7 @@ def session_of(
         run_id,
         streams or (),
         Options(timeout_in_seconds=None, on_invalid=on_invalid, **options),
+        several=True,
         subscribed=True,
         discover=streams is not None,
     )

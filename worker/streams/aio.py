@@ -166,7 +166,7 @@ class ManyReader(_Closing, AsyncIterator[tuple[str, Any]]):
 
     def __init__(self, run_id: str, streams: Sequence[Typed[Any]], options: Options) -> None:
         self.run_id = run_id
-        self._waiter = Waiter(Session(run_id, streams, options))
+        self._waiter = Waiter(Session(run_id, streams, options, several=True))
 
     def __aiter__(self) -> Self:
         return self

@@ -61,7 +61,8 @@ class StreamAborted(StreamError):
 class ChunkTypeError(StreamError, ValueError):
     """A chunk is not of the stream's type.
 
-    ``key`` and ``index`` say which, ``raw`` is its text as it was sent. The stream can be read on after it.
+    ``key`` and ``index`` say which, ``raw`` is its text as it was sent. A stream that is read alone can be read on
+    after it; of several, that one is not read on, and `SomeStreamsFailed` has this among its errors.
     """
 
     def __init__(self, message: str | None = None, *, key: str, index: int, raw: str, generation: int = 0) -> None:

@@ -219,10 +219,17 @@ class Follow:
         if self.finished or self._over:
             return
         if isinstance(error, Unauthorized | RequestRefused):
-            self._fail(StreamRefused(str(error), status=error.status), error)
+            self.fail(StreamRefused(str(error), status=error.status), error)
             return
         self._look_first_until = now
         self._look_at = None if self._archived else now + self._pace.look_every_s
+
+    def fail(self, error: StreamError, cause: BaseException | None = None) -> None:
+        """End, with this error."""
+        if cause is not None:
+            error.__cause__ = cause
+        self.error = error
+        self._finish()
 
     # --- the archive
 
@@ -231,7 +238,7 @@ class Follow:
         self._progress(now)
         if not page.known:
             if self._source == "archive":
-                self._fail(NotArchived(f"The archive does not know run {self._ref.run_id}"))
+                self.fail(NotArchived(f"The archive does not know run {self._ref.run_id}"))
             else:
                 self._go_live(now)
             return
@@ -398,13 +405,13 @@ class Follow:
         self._busy = False
         self._withdraw()
         if isinstance(error, Unauthorized | RequestRefused):
-            self._fail(StreamRefused(str(error), status=error.status), error)
+            self.fail(StreamRefused(str(error), status=error.status), error)
         elif isinstance(error, StreamError):
-            self._fail(error)
+            self.fail(error)
         elif isinstance(error, TransientError | NotFound):
             self._again(error, now)
         else:
-            self._fail(StreamError(str(error)), error)
+            self.fail(StreamError(str(error)), error)
 
     def _again(self, error: TransientError | NotFound, now: float) -> None:
         self._attempt += 1
@@ -412,7 +419,7 @@ class Follow:
         if most is not None and self._attempt > most:
             status = 404 if isinstance(error, NotFound) else getattr(error, "status", None)
             tries = "once" if self._attempt == 1 else f"{self._attempt} times"
-            self._fail(RetriesExhausted(f"Tried {tries}: {error}", attempts=self._attempt, status=status), error)
+            self.fail(RetriesExhausted(f"Tried {tries}: {error}", attempts=self._attempt, status=status), error)
             return
         delay_s = backoff(self._attempt - 1, self._pace.retry_base_s, self._pace.retry_cap_s, self._random)
         delay_s = max(delay_s, getattr(error, "retry_after_s", None) or 0.0)
@@ -557,19 +564,13 @@ class Follow:
 
     def _time_out(self) -> None:
         seconds = self._limits.timeout_s or 0.0
-        self._fail(
+        self.fail(
             StreamTimeout(
                 f"Nothing came on stream {self._ref.stream_key!r} of run {self._ref.run_id} for {seconds:g} s, "
                 "and the run is not over",
                 timeout_in_seconds=seconds,
             )
         )
-
-    def _fail(self, error: StreamError, cause: BaseException | None = None) -> None:
-        if cause is not None:
-            error.__cause__ = cause
-        self.error = error
-        self._finish()
 
     def _finish(self) -> None:
         self.finished = True

@@ -106,7 +106,7 @@ class ManyReader(_Closing, Iterator[tuple[str, Any]]):
 
     def __init__(self, run_id: str, streams: Sequence[Typed[Any]], options: Options) -> None:
         self.run_id = run_id
-        self._waiter = Waiter(Session(run_id, streams, options))
+        self._waiter = Waiter(Session(run_id, streams, options, several=True))
 
     def __iter__(self) -> Self:
         return self
@@ -322,7 +322,9 @@ def gather(run_id: str, /, *streams: Any, **options: Unpack[ReadOptions]) -> tup
     """Read several streams of a run at the same time, each to its end; give a list for each, in the same order.
 
     Raises:
-        SomeStreamsFailed: when the others have ended; it has what all of them brought.
+        SomeStreamsFailed: when the others have ended; it has what all of them brought. A chunk that does not fit fails
+            its stream too, unless ``on_invalid`` takes it.
+        StreamAborted: at once.
     """
     chosen = [typed(stream) for stream in streams]
     found: dict[str, list[Any]] = {stream.key: [] for stream in chosen}
@@ -339,7 +341,8 @@ def gather(run_id: str, /, *streams: Any, **options: Unpack[ReadOptions]) -> tup
 def read_many(run_id: str, streams: Iterable[str | Typed[Any]], **options: Unpack[ReadOptions]) -> ManyReader:
     """Read several streams of a run at the same time: (key, chunk), as they come.
 
-    A stream that fails does not end the others: when they have ended, the iterator raises SomeStreamsFailed.
+    A stream that fails (or has a chunk that does not fit, without ``on_invalid``) does not end the others: when they
+    have ended, the iterator raises SomeStreamsFailed.
     """
     return ManyReader(run_id, [typed(stream) for stream in streams], Options(**options))
 

@@ -88,6 +88,12 @@ class Reading:
         """Give the next of what has come, None when that is all for now."""
         return self._given.popleft() if self._given else None
 
+    def fail(self, key: str, error: StreamError) -> None:
+        """End one of the streams with this error; what has come of it is forgotten. The others go on."""
+        self.follows[key].fail(error)
+        self._given = deque(given for given in self._given if isinstance(given, GivenRun) or given.key != key)
+        self._finish_up()
+
     # --- doing
 
     def requests(self, now: float) -> Iterator[tuple[int, str, Request]]:

@@ -112,7 +112,10 @@ class Value(NamedTuple):
 
 
 class Session:
-    """The state of one call. Not thread-safe: whoever waits owns it."""
+    """The state of one call. Not thread-safe: whoever waits owns it.
+
+    ``several``: one stream that fails, or has a chunk that does not fit, does not end the others.
+    """
 
     def __init__(
         self,
@@ -120,6 +123,7 @@ class Session:
         streams: Sequence[Typed[Any]],
         options: Options,
         *,
+        several: bool = False,
         subscribed: bool = False,
         discover: bool = False,
         clock: Callable[[], float] = time.monotonic,
@@ -132,6 +136,7 @@ class Session:
         self.run_id = run_id
         self.options = options
         self.signal = options.signal or AbortSignal()
+        self._several = several
         self._clock = clock
         self._chance = chance
         self._types = {stream.key: stream for stream in streams}
@@ -186,7 +191,7 @@ class Session:
 
         Raises:
             StreamAborted: at once, whatever has come.
-            ChunkTypeError: the chunk does not fit; the read can go on after it.
+            ChunkTypeError: the chunk of the only stream does not fit; the read can go on after it.
         """
         while True:
             self.signal.throw_if_aborted()
@@ -213,7 +218,7 @@ class Session:
             return None
         if RUN in errors:
             return errors[RUN]
-        if len(self.reading.follows) == 1 and not self.reading.watch.subscribed:
+        if not self._several:
             return next(iter(errors.values()))
         failed = "; ".join(f"{key}: {error}" for key, error in errors.items())
         return SomeStreamsFailed(
@@ -252,7 +257,7 @@ class Session:
                 self.options.on_retry(retry)
 
     def _decoded(self, key: str, chunk: Chunk) -> Value | None:
-        """Decode a chunk; None when it does not fit and the caller takes care of such."""
+        """Decode a chunk; None when it does not fit, and the caller takes care of such or other streams go on."""
         why = chunk.invalid
         if not why:
             stream = self._types.get(key, _ANY)
@@ -268,10 +273,13 @@ class Session:
             raw=chunk.text.decode("utf-8", "replace"),
             generation=chunk.generation,
         )
-        if self.options.on_invalid is None:
+        if self.options.on_invalid is not None:
+            self.options.on_invalid(error)
+        elif self._several:
+            self.reading.fail(key, error)
+        else:
             self._rest_since = self._clock()
             raise error
-        self.options.on_invalid(error)
         return None
 
 

@@ -6,7 +6,6 @@ import contextlib
 import io
 import json
 import re
-import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,16 +13,14 @@ from typing import Any
 
 import httpx
 import pytest
-from werkzeug.serving import make_server
 
-from tests.streamcases import LONG_S, Place, World, running_world
+from tests.streamcases import Place, World, running_wsgi
 from worker import streams
-from worker.embedded.postgres import Postgres
 from worker.model import Wire
 from worker.replay.app import DEFAULT_KEY
 from worker.replay.server import running
 
-PAGE = Path(__file__).parents[2] / "docs" / "streams-api.md"
+PAGE = Path(__file__).parents[3] / "docs" / "streams-api.md"
 
 TEXTS = ["Once", " upon", " a time"]
 MESSAGES: list[dict[str, str]] = [
@@ -64,12 +61,6 @@ EXAMPLES = examples()
 
 def apps() -> dict[str, str]:
     return dict(re.findall(r"<!-- app: (\w+) -->\n```python\n(.*?)```\n", PAGE.read_text(), re.DOTALL))
-
-
-@pytest.fixture(scope="module")
-def world(postgres_server: Postgres, template_database: str) -> Iterator[World]:
-    with running_world(postgres_server, template_database) as world:
-        yield world
 
 
 @pytest.fixture
@@ -156,12 +147,5 @@ def serving(name: str, app: Any) -> Iterator[str]:
         with running(app) as server:
             yield server.url
         return
-    server = make_server("127.0.0.1", 0, app, threaded=True)
-    thread = threading.Thread(target=server.serve_forever, daemon=True)
-    thread.start()
-    try:
-        yield f"http://127.0.0.1:{server.server_port}"
-    finally:
-        server.shutdown()
-        thread.join(LONG_S)
-        server.server_close()
+    with running_wsgi(app) as url:
+        yield url

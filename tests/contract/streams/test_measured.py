@@ -24,7 +24,7 @@ from worker.replay.live import LiveStore
 from worker.replay.server import RunningServer, running
 from worker.streams import AbortController, Client, StreamAborted, aio, read
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 ABORTS = 30
 SILENT_READERS = 200
 

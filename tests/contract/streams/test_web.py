@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import socket
-import threading
 from collections.abc import Iterator
 from typing import Any
 from urllib.parse import urlsplit
@@ -14,21 +13,12 @@ from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import StreamingResponse
 from starlette.routing import Route
-from werkzeug.serving import make_server
 
-from tests.streamcases import LONG_S, World, running_world
+from tests.streamcases import LONG_S, World, running_wsgi
 from worker import streams
-from worker.embedded.postgres import Postgres
 from worker.model import Wire
 from worker.replay.server import running
 from worker.streams import aio
-
-
-@pytest.fixture(scope="module")
-def world(postgres_server: Postgres, template_database: str) -> Iterator[World]:
-    with running_world(postgres_server, template_database) as world:
-        yield world
-
 
 HEARTBEAT_S = 0.05
 
@@ -66,15 +56,8 @@ def wsgi(world: World) -> Iterator[str]:
         start_response("200 OK", list(body.headers.items()))
         return body
 
-    server = make_server("127.0.0.1", 0, stream, threaded=True)
-    thread = threading.Thread(target=server.serve_forever, daemon=True)
-    thread.start()
-    try:
-        yield f"http://127.0.0.1:{server.server_port}"
-    finally:
-        server.shutdown()
-        thread.join(LONG_S)
-        server.server_close()
+    with running_wsgi(stream) as url:
+        yield url
 
 
 @pytest.fixture(params=["asgi", "wsgi"])
