@@ -59,7 +59,7 @@ class Archive:
 
     def rows(self, query: str, *values: object) -> list[tuple[Any, ...]]:
         if self._connection is None or self._connection.closed:
-            self._connection = psycopg.connect(self.url, autocommit=True, application_name="test")
+            self._connection = psycopg.connect(self.url, autocommit=True, fallback_application_name="test")
         try:
             cursor = self._connection.execute(query, values or None)  # type: ignore[arg-type]
             return cursor.fetchall() if cursor.description else []

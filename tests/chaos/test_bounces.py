@@ -5,15 +5,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import random
 import signal
 import time
+import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from tests.chaos import audit
 from tests.chaos.fleet import QUICK, Archive, Fleet, Worker, scene, wait_for
 from tests.chaos.oracle import Kind, Oracle
 from tests.chaos.schedule import Schedule
@@ -135,3 +138,31 @@ def test_the_oracle_finds_what_is_wrong(archive: Archive, wire: Wire) -> None:
     assert kinds([texts[0], texts[0], *texts[1:]]) & {Kind.DUPLICATED, Kind.WRONG}
     assert kinds([texts[1], texts[0], *texts[2:]]) & {Kind.OUT_OF_ORDER, Kind.WRONG}
     assert Kind.WRONG in kinds(["1", *texts[1:]])
+
+
+def test_the_audit_finds_who_writes_without_the_lease(archive: Archive, database_url: str) -> None:
+    audit.install(database_url)
+    run = archive.request("run_1")
+    holder = uuid.uuid4()
+    with contextlib.closing(Archive(f"{database_url}?application_name=w0")) as owner:
+        owner.rows(
+            "INSERT INTO tailrace.workers (id, host, pid, pool, slots, expires_at) VALUES (%s, 'h', 1, 'p', 1, now())",
+            holder,
+        )
+        stream = owner.value(
+            "INSERT INTO tailrace.streams (run, stream_key, worker_id) VALUES (%s, 'k', %s) RETURNING id", run, holder
+        )
+        commit = (
+            "WITH f AS (UPDATE tailrace.streams SET last_chunk_index = last_chunk_index + 1, rev = rev + %s"
+            " WHERE id = %s RETURNING last_chunk_index AS at) INSERT INTO tailrace.segments (stream_id, generation,"
+            " first_index, last_index, chunk_count, data, emitted_ms) SELECT %s, 0, at, at, 1, '[1]', '{1}' FROM f"
+        )
+        owner.rows(commit, 1, stream, stream)
+        assert list(audit.unfenced(archive)) == []
+        with contextlib.closing(Archive(f"{database_url}?application_name=w1")) as other:
+            other.rows(commit, 1, stream, stream)
+        assert [each.partition(": ")[2] for each in audit.unfenced(archive)] == [
+            "w1 moved the checkpoint, and w0 held the lease"
+        ]
+        owner.rows("UPDATE tailrace.streams SET token = token - 1, rev = rev + 2 WHERE id = %s", stream)
+        assert len(list(audit.unfenced(archive))) == 3
