@@ -28,9 +28,11 @@ SEAL_S = 90.0
 RECOVER_S = 60.0
 """Progress: so long after a single fault began, everything written before is stored, and what a dead worker read is
 somebody else's. The fault itself, and the start of a worker on a busy machine, are in it."""
+BUSY = 0.7
+"""How often a fault befalls the worker that reads most."""
 STRUCK_S = 1.0
 """So long a single fault is left to meet what is written; without that, nobody would notice most of them."""
-APART = 0.35
+APART = 0.5
 """The share of schedules in which each fault waits until the one before is overcome, so that recovery can be timed."""
 SETTINGS = QUICK | {"TAILRACE_READ_TIMEOUT_SECONDS": "2", "TAILRACE_CONNECT_TIMEOUT_SECONDS": "2"}
 SKEWED = Path(__file__).parent / "skewed"
@@ -161,9 +163,19 @@ class Schedule:
         return self.fleet.start(pool, 40, upstream_too=True, **extra)
 
     def one(self) -> Worker | None:
-        """Give a worker that lives."""
+        """Give a worker that lives: mostly the one that reads most, whom a fault hurts."""
         alive = [worker for worker in self.fleet.workers if worker.alive]
-        return self.dice.choice(alive) if alive else None
+        if not alive:
+            return None
+        chosen, busy = self.dice.choice(alive), self.dice.random() < BUSY
+        if busy:
+            asked = (
+                "SELECT p.name FROM tailrace.streams s JOIN chaos.processes p ON p.id = s.worker_id"
+                " GROUP BY p.name ORDER BY count(*) DESC"
+            )
+            names = [name for (name,) in quiet(lambda: self.fleet.archive.rows(asked)) or []]
+            chosen = min(alive, key=lambda worker: names.index(worker.name) if worker.name in names else len(names))
+        return chosen
 
     def replace(self) -> None:
         """There are two workers at most times."""
