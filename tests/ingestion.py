@@ -50,7 +50,7 @@ class Ingestion:
         self.settings = Settings(**{**SETTINGS, "api_url": upstream_url, **settings})
         self.connection = psycopg.connect(database_url, autocommit=True)
         self.runtime = Runtime(self.settings, database_url, slots=64)
-        self.runtime.runs.enrol(upstream_url)
+        self.runtime.environments.enrol()
         self.runtime.start()
 
     def close(self) -> None:

@@ -3,8 +3,8 @@
 They need neither a slot of the pool, nor beat, nor the broker to decide: with all slots taken by long tasks, upkeep
 *tasks* never ran (measured). One thread chooses as many streams as its own process has free slots for (new ones, parked
 ones, those of workers that died) and has them dispatched; when streams wait and no slot is free, readers that have had
-their turn leave. Some others look at runs that are due: they wait for upstream, and a feed that hangs must not delay a
-rescue. One tells whoever wants to know of runs that are settled.
+their turn leave. Some others, of each environment, look at runs that are due: they wait for upstream, and a feed that
+hangs must not delay a rescue, nor another environment. One tells whoever wants to know of runs that are settled.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from typing import Protocol
 
 import structlog
 
+from worker.environments import Environment
 from worker.errors import WorkerError
 from worker.retry import backoff
 from worker.runtime import Runtime
@@ -75,15 +76,13 @@ class ControlLoop:
         self._upkeep_at = 0.0
         self._turns = 0  # readers that were just asked to leave for others
         self._loops = [self._thread("control", self._choose)]
-        self._loops += [self._thread(f"watch-{number}", self._watch) for number in range(WATCHERS)]
-        if run is None:
-            self._loops += [self._thread(f"late-{number}", self._check_late) for number in range(LATE_CHECKERS)]
         if announcer is not None:
             self._loops.append(self._thread("outbox", self._announce))
 
     def start(self) -> None:
         for loop in self._loops:
             loop.start()
+        self._runtime.environments.follow(self._attend)
 
     def wake(self) -> None:
         """Take a turn now: there is something new."""
@@ -118,6 +117,17 @@ class ControlLoop:
 
     # --- the loops
 
+    def _attend(self, environment: Environment) -> None:
+        """Look after one environment until it is retired, in threads of its own: one that hangs delays no other."""
+        for number in range(WATCHERS):
+            self._thread(f"watch-{number}", lambda: self._watch(environment)).start()
+        if self._run is None:
+            for number in range(LATE_CHECKERS):
+                self._thread(f"late-{number}", lambda: self._check_late(environment)).start()
+
+    def _serves(self, environment: Environment) -> bool:
+        return not (self._ended.is_set() or environment.retired.is_set())
+
     def _choose(self) -> None:
         """One turn: upkeep, then fill. The next comes after a while, at a call, or when somebody's lease runs out."""
         failing = _Failing("control_turn_failed", "control_recovered")
@@ -142,23 +152,23 @@ class ControlLoop:
             self._runtime.upkeep()
             self._upkeep_at = time.monotonic() + UPKEEP_S
 
-    def _watch(self) -> None:
-        failing = _Failing("watching_failed", "watching_recovered")
-        while not self._ended.is_set():
+    def _watch(self, environment: Environment) -> None:
+        failing = _Failing("watching_failed", "watching_recovered", environment=environment.name)
+        while self._serves(environment):
             looked = 0
             with failing:
-                looked, found = self._runtime.watch(RUNS_PER_LOOK, self._run)
+                looked, found = environment.watch(RUNS_PER_LOOK, self._run)
                 if found:
                     self.wake()
             if looked < RUNS_PER_LOOK:
                 self._ended.wait(self._every_s * (0.75 + random.random() / 2))
 
-    def _check_late(self) -> None:
-        failing = _Failing("late_check_failed", "late_check_recovered")
-        while not self._ended.is_set():
+    def _check_late(self, environment: Environment) -> None:
+        failing = _Failing("late_check_failed", "late_check_recovered", environment=environment.name)
+        while self._serves(environment):
             looked = 0
             with failing:
-                looked = self._runtime.check_late(RUNS_PER_LOOK)
+                looked = environment.check_late(RUNS_PER_LOOK)
             if looked < RUNS_PER_LOOK:
                 self._ended.wait(LATE_EVERY_S * (0.75 + random.random() / 2))
 
@@ -199,9 +209,10 @@ class ControlLoop:
 class _Failing:
     """Swallows what one part of a turn raises: a line in the log when it begins to fail, and one when that is over."""
 
-    def __init__(self, failed: str, recovered: str) -> None:
+    def __init__(self, failed: str, recovered: str, **whose: str) -> None:
         self._failed = failed
         self._recovered = recovered
+        self._log = log.bind(**whose)
         self._name = ""
 
     def __enter__(self) -> None:
@@ -210,7 +221,7 @@ class _Failing:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: object) -> bool:
         if error is None:
             if self._name:
-                log.info(self._recovered)
+                self._log.info(self._recovered)
             self._name = ""
             return False
         if not isinstance(error, Exception):
@@ -218,6 +229,6 @@ class _Failing:
         name = type(error).__name__
         if name != self._name:
             expected = isinstance(error, WorkerError)
-            log.warning(self._failed, error=str(error) or name, exc_info=not expected)
+            self._log.warning(self._failed, error=str(error) or name, exc_info=not expected)
         self._name = name
         return True

@@ -12,6 +12,7 @@
     │  ├─ NotFound             upstream does not know it (yet)
     │  ├─ RequestRefused       upstream calls our request wrong
     │  ├─ MalformedRecord      not the documented shape
+    │  ├─ UnknownEnvironment   the archive has no environment of this name
     │  └─ BadSettings          a setting is missing or wrong
     └─ LeaseError              someone else is at work: stop quietly
        ├─ LeaseHeld            another worker reads the stream
@@ -82,6 +83,10 @@ class RequestRefused(TerminalError):
 
 class MalformedRecord(TerminalError):
     """Upstream sent something that is not the documented shape."""
+
+
+class UnknownEnvironment(TerminalError):
+    """The archive has no environment of this name: no worker ever served it."""
 
 
 class BadSettings(TerminalError):

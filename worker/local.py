@@ -11,7 +11,8 @@ from collections.abc import Sequence
 import structlog
 
 from worker.control import ControlLoop
-from worker.errors import NotFound, WorkerError
+from worker.environments import Environment
+from worker.errors import BadSettings, NotFound, WorkerError
 from worker.runtime import Runtime
 from worker.settings import Settings
 
@@ -23,10 +24,11 @@ MOST_THREADS = 64
 class LocalIngestion:
     """The ingestion of one run by this process, from `begin` to `stop`."""
 
-    def __init__(self, settings: Settings, database_url: str) -> None:
+    def __init__(self, settings: Settings, database_url: str, environment: str | None = None) -> None:
         self._settings = settings
         self._slots = min(settings.slots, MOST_THREADS)
         self._runtime = Runtime(settings, database_url, pool="local", slots=self._slots)
+        self._environment = environment or self._runtime.environments.meant()
         self._control: ControlLoop | None = None
         self._lock = threading.Lock()
         self._reading: set[int] = set()
@@ -37,10 +39,10 @@ class LocalIngestion:
         Raises:
             Unauthorized: the key is refused.
             SourceUnavailable, StreamStalled: upstream can't be reached.
-            BadSettings: there is no key.
+            BadSettings: there is no key for the environment.
         """
         try:
-            self._runtime.upstream.run(run_id)
+            self._served().upstream.run(run_id)
         except NotFound:
             return
 
@@ -51,8 +53,8 @@ class LocalIngestion:
             StoreUnavailable: the database can't be reached.
         """
         runtime = self._runtime
-        runtime.runs.enrol(self._settings.api_url)
-        run = runtime.request(run_id, streams, {})
+        self._served().enrol()
+        run = runtime.request(run_id, streams, {}, environment=self._environment)
         runtime.start()
         self._control = ControlLoop(
             runtime, self._free_slots, self._dispatch, every_s=self._settings.control_seconds, run=run
@@ -69,6 +71,12 @@ class LocalIngestion:
         self._runtime.drain()  # first: the loop may be waiting for upstream
         control.stop()
         self._runtime.stop(self._settings.drain_seconds)
+
+    def _served(self) -> Environment:
+        found = self._runtime.environments.get(self._environment)
+        if found is None:
+            raise BadSettings(f"No key for environment {self._environment!r}.")
+        return found
 
     def _free_slots(self) -> int:
         with self._lock:

@@ -293,7 +293,7 @@ class LeasedStream:
     """A stream that this worker may write, as it was when the lease was taken.
 
     ``silent_s``: how long nothing has been stored of it. ``not_before_ms``: before this moment, in ms since 1970,
-    nothing of it can have been written; None: nobody knows.
+    nothing of it can have been written; None: nobody knows. ``environment``: the name of the run's.
     """
 
     id: int
@@ -309,6 +309,7 @@ class LeasedStream:
     standing: Standing
     options: dict[str, Any]
     not_before_ms: int | None = None
+    environment: str = "default"
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterable
+from collections import Counter
+from collections.abc import Callable, Collection, Iterable
 from typing import Generic, TypeVar
 
 from worker.ingest.loop import Signal
@@ -22,7 +23,7 @@ class Readings:
         self._lock = threading.Condition()
         self._signals: dict[int, Signal] = {}
         self._since: dict[int, float] = {}  # those that read longest first
-        self._leased: set[int] = set()
+        self._leased: dict[int, str] = {}  # to the environment
         self._seen_over: set[int] = set()
         self.leaving = False
 
@@ -39,17 +40,17 @@ class Readings:
         with self._lock:
             self._signals.pop(stream_id, None)
             self._since.pop(stream_id, None)
-            self._leased.discard(stream_id)
+            self._leased.pop(stream_id, None)
             self._seen_over.discard(stream_id)
             self._lock.notify_all()
 
     def __len__(self) -> int:
         return len(self._signals)
 
-    def leased(self, stream_id: int) -> None:
+    def leased(self, stream_id: int, environment: str) -> None:
         """Note that the reader has its lease: from now on, losing it is a reason to stop."""
         with self._lock:
-            self._leased.add(stream_id)
+            self._leased[stream_id] = environment
 
     def begun_ids(self) -> list[int]:
         """Give all streams whose reader has begun, with its lease or about to get it."""
@@ -59,6 +60,17 @@ class Readings:
     def leased_ids(self) -> list[int]:
         with self._lock:
             return list(self._leased)
+
+    def by_environment(self) -> dict[str, int]:
+        """Count the streams with a lease."""
+        with self._lock:
+            return dict(Counter(self._leased.values()))
+
+    def leave_environments(self, names: Collection[str]) -> None:
+        """Make the readers of these environments stop: their key is good no more."""
+        with self._lock:
+            streams = [stream_id for stream_id, name in self._leased.items() if name in names]
+        self.leave(streams)
 
     def look_again(self, stream_ids: Iterable[int]) -> None:
         """Tell readers, once each, that their run is over: they need not wait for upstream to close."""

@@ -8,39 +8,36 @@ import socket
 import threading
 import time
 import uuid
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 import structlog
 
-from worker.discover import TOGETHER_RUNS, WatchTogether
+from worker.environments import Environment, Environments
 from worker.errors import (
+    BadSettings,
     LeaseLost,
-    NotFound,
-    RequestRefused,
     StoreUnavailable,
     TransientError,
     Unauthorized,
     WorkerError,
 )
-from worker.ingest.late import has_more
-from worker.ingest.loop import Reader, ReadPolicy
+from worker.ingest.loop import Reader, ReadPolicy, Signal
 from worker.ingest.sequence import REPEAT_WINDOW
-from worker.model import NOT_KNOWN_YET, LeasedStream, Settlement, StreamState, Verdict, Wire
+from worker.model import LeasedStream, Settlement, StreamState, Verdict
 from worker.readings import Readings, Together
 from worker.retry import backoff
-from worker.source.client import Endpoint, Upstream
 from worker.source.tail import Tail
 from worker.store.batch import BatchLimits
 from worker.store.commit import Committer
 from worker.store.discovery import ManyRuns
 from worker.store.engine import autocommit, create_engine
-from worker.store.late import LateChecks, LateRun, LateStream
 from worker.store.leases import Leases, WorkerRow
 from worker.store.outbox import Outbox
-from worker.store.runs import Runs, WatchedRun
+from worker.store.runs import Runs
 from worker.store.streams import StreamQueries
-from worker.store.writer import Writer, WriterLimits
+from worker.store.writer import Sink, Writer, WriterLimits
 from worker.telemetry import metrics
 
 if TYPE_CHECKING:
@@ -52,31 +49,9 @@ METRICS_S = 60.0
 """How often a process says what it has done since it started."""
 TURN_S = 10.0
 """How long a reader may keep its place while others wait for one: v1 fills its 1 000 entries in that time at 100/s."""
-LATE_CLAIM_S = 3_600.0
-"""When a late check that failed is made again."""
-LATE_GIVE_UP_S = 86_400.0
-"""A late check that has failed for so long is not made."""
-V1_FORGETS_S = 23 * 3_600.0
-"""A v1 stream has no late check after this: upstream forgets it a day after its last writer."""
+NOT_SERVED = "the environment is not served here any more: TAILRACE_KEYS_FILE does not name it"
 STRAYS_S = 3.0
 """How often it is looked for leases of this process that no reader has."""
-
-
-def upstream_for(settings: Settings) -> Upstream:
-    """Give the upstream that the settings name. Opens nothing.
-
-    Raises:
-        BadSettings: there is no key.
-    """
-    return Upstream(
-        Endpoint(
-            api_url=settings.api_url,
-            key=settings.key,
-            preview_branch=settings.preview_branch,
-            connect_timeout_s=settings.connect_timeout_seconds,
-            read_timeout_s=settings.read_timeout_seconds,
-        )
-    )
 
 
 class Runtime:
@@ -95,10 +70,10 @@ class Runtime:
         # Connections of their own for what keeps the process going: after an outage a thousand readers ask at once, and
         # behind them the leases would run out.
         self._vital_engine = create_engine(database_url, pool_size=8, max_overflow=0)
-        self.upstream = upstream_for(settings)
-        self.runs = Runs(self._vital_engine, settings.environment)
-        self.outbox = Outbox(self._vital_engine, settings.environment)
-        self.late = LateChecks(self._vital_engine, settings.environment)
+        self.environments = Environments(
+            settings, lambda access: Environment(access, settings, self.engine, self._vital_engine)
+        )
+        self.outbox = Outbox(self._vital_engine, self.environments.names)
         row = WorkerRow(uuid.uuid4(), socket.gethostname(), os.getpid(), pool, slots)
         self.leases = Leases(self._vital_engine, row, settings.lease_seconds, settings.max_connections)
         self.readings = Readings()
@@ -111,21 +86,13 @@ class Runtime:
             ),
             random=random.random,
         )
-        self.many_runs = ManyRuns(self.engine, settings.environment)
-        self.together = WatchTogether(
-            self.many_runs,
-            self.upstream,
-            watch_s=settings.watch_seconds,
-            quiet_s=settings.seal_quiet_seconds,
-            late_check_s=settings.late_check_seconds,
-        )
         self._acquiring = Together(self._acquire)
         self._slice_s = settings.slice_seconds
         self._ended = threading.Event()
-        self._claimed: set[int] = set()  # runs that are being looked at
         self._strays: dict[int, int] = {}
         self._strays_at = 0.0
         self._keeper = threading.Thread(target=self._keep, name="tailrace-leases", daemon=True)
+        self._key_keeper = threading.Thread(target=self._follow_keys, name="tailrace-keys", daemon=True)
 
     # --- life
 
@@ -138,12 +105,17 @@ class Runtime:
         except StoreUnavailable as error:  # the lease thread goes on trying
             log.warning("lease_renewal_failed", error=str(error))
         self.writer.start()
-        self._keeper.start()
+        self._start_keepers()
 
     def start_choosing(self) -> None:
         """Keep this process's row alive for its hints; for a process that chooses what others read (prefork)."""
         self.leases.renew()
+        self._start_keepers()
+
+    def _start_keepers(self) -> None:
         self._keeper.start()
+        if self.environments.may_change:
+            self._key_keeper.start()
 
     def drain(self) -> None:
         """Tell every reader to leave; does not wait. What they have is committed, and others go on at once."""
@@ -160,14 +132,13 @@ class Runtime:
             self._keeper.join(1.0)
         try:
             self.leases.retire()
-            if self._claimed:  # whoever looks at them waits for upstream, and will not come to an end
-                self.many_runs.give_back(list(self._claimed))
+            self.environments.give_back()
         except WorkerError as error:
             log.warning("leases_not_returned", error=str(error))
         self.close()
 
     def close(self) -> None:
-        self.upstream.close()
+        self.environments.close()
         self.engine.dispose()
         self._vital_engine.dispose()
 
@@ -180,101 +151,44 @@ class Runtime:
         options: dict[str, Any],
         priority: int = 0,
         then: str | None = None,
+        environment: str | None = None,
     ) -> int:
-        """Make a run's row: from here on it is ingested, whatever happens to messages. Give the row's id."""
-        return self.runs.request(run_id, streams, options, priority, then)
+        """Make a run's row: from here on it is ingested, whatever happens to messages. Give the row's id.
 
-    def cancel(self, run_id: str) -> int | None:
+        Raises:
+            UnknownEnvironment: the archive has no such environment.
+            BadSettings: none is named, and it can't be told which is meant.
+        """
+        return self._runs(environment).request(run_id, streams, options, priority, then)
+
+    def cancel(self, run_id: str, environment: str | None = None) -> int | None:
         """Stop a run: the readers of other processes leave at their next look at their leases, ours now."""
-        stopped = self.runs.cancel(run_id)
+        runs = self._runs(environment)
+        stopped = runs.cancel(run_id)
         if stopped:
-            log.info("run_cancelled", run_id=run_id, streams=stopped)
+            log.info("run_cancelled", environment=runs.environment, run_id=run_id, streams=stopped)
             self._call_readers()
         return stopped
 
-    def watch(self, limit: int, run: int | None = None) -> tuple[int, int]:
-        """Look at runs that are due: status and stream keys. Many are looked at with one call, up to ``limit`` alone.
+    def begin_backfill(
+        self, since: datetime, until: datetime, filters: Mapping[str, Any], environment: str | None = None
+    ) -> None:
+        """Make a backfill's row, for one environment or for each that is served.
 
-        Give how many were looked at alone, and how many streams are new.
+        Raises:
+            UnknownEnvironment: the archive has no such environment.
         """
-        # Whoever claimed runs and died keeps them from others as long as its streams.
-        due = self.runs.claim_watch(limit if run is not None else TOGETHER_RUNS, self.settings.lease_seconds, run)
-        claimed = {watched.id for watched in due}
-        self._claimed |= claimed
-        try:
-            alone, found = self.together.look(due)
-            if len(alone) > limit:
-                self.many_runs.give_back([watched.id for watched in alone[limit:]])
-            return min(len(alone), limit), found + sum(self._watch_one(watched) for watched in alone[:limit])
-        finally:
-            self._claimed -= claimed
+        for name in [environment] if environment else self.environments.names():
+            ManyRuns(self.engine, name).begin_backfill(since, until, filters)
 
-    def _watch_one(self, run: WatchedRun) -> int:
-        settings = self.settings
-        try:
-            view = self.upstream.run(run.run_id)
-        except NotFound as error:
-            if not run.known and run.asked_for_s >= settings.unknown_run_seconds:
-                reason = f"upstream did not know the run for {settings.unknown_run_seconds:g} s: {error}"
-                self.runs.fail(run, reason)
-                log.warning("run_failed", run_id=run.run_id, reason=reason)
-            else:
-                self.runs.postpone(run, f"{NOT_KNOWN_YET}: {error}", settings.watch_seconds)
-            return 0
-        except Unauthorized as error:
-            self.halt(error)
-            self.runs.postpone(run, str(error), settings.watch_seconds)
-            return 0
-        except StoreUnavailable:
-            raise
-        except RequestRefused as error:
-            self.runs.fail(run, str(error))
-            log.warning("run_failed", run_id=run.run_id, reason=str(error))
-            return 0
-        except WorkerError as error:
-            delay_s = backoff(run.attempt, settings.watch_seconds, settings.retry_cap_s, random.random)
-            self.runs.postpone(run, str(error), max(delay_s, settings.watch_seconds))
-            return 0
-        found = self.runs.observe(run, view, settings.watch_seconds)
-        if found:
-            log.info("streams_found", run_id=run.run_id, streams=found)
-        if self.runs.seal(run, settings.seal_quiet_seconds, settings.late_check_seconds):
-            log.info("run_sealed", run_id=run.run_id)
-        return found
+    def _runs(self, environment: str | None) -> Runs:
+        """Give the statements about runs of an environment, which others may serve."""
+        return Runs(self._vital_engine, environment or self.environments.meant())
 
-    def check_late(self, limit: int) -> int:
-        """Look once more at sealed runs that are due, and reopen those that have more; give how many were looked at."""
-        due = self.late.claim(limit, LATE_CLAIM_S)
-        for run in due:
-            self._check_late(run)
-        return len(due)
-
-    def _check_late(self, run: LateRun) -> None:
-        try:
-            view = self.upstream.run(run.run_id)
-            new_keys = run.wants_all and not run.keys.issuperset(view.stream_keys)
-            more = [stream.id for stream in self.late.streams(run) if self._has_more(stream, run.over_for_s)]
-        except NotFound:  # upstream has forgotten it
-            self.late.done(run)
-        except Unauthorized as error:
-            self.halt(error)
-        except StoreUnavailable:
-            raise
-        except WorkerError as error:
-            if run.sealed_for_s > self.settings.late_check_seconds + LATE_GIVE_UP_S:
-                log.warning("late_check_given_up", run_id=run.run_id, error=str(error))
-                self.late.done(run)
-        else:
-            if not (new_keys or more):
-                self.late.done(run)
-            elif self.late.reopen(run, more):
-                log.info("run_reopened", run_id=run.run_id, streams=len(more))
-
-    def _has_more(self, stream: LateStream, over_for_s: float) -> bool:
-        if stream.wire is Wire.V1 and over_for_s > V1_FORGETS_S:
-            return False
-        with self.upstream.stream(stream.ref) as source:
-            return has_more(Tail(source, self.settings.event_max_bytes), stream.wire, stream.checkpoint)
+    def watch(self, limit: int, run: int | None = None) -> tuple[int, int]:
+        """Look at runs that are due in every environment, as `Environment.watch` does in its own."""
+        looks = [environment.watch(limit, run) for environment in self.environments.all()]
+        return sum(looked for looked, _ in looks), sum(found for _, found in looks)
 
     def upkeep(self) -> None:
         """What has to happen now and then: partitions for the coming days, rows of workers long dead."""
@@ -282,20 +196,15 @@ class Runtime:
         self.leases.sweep_workers()
         self.outbox.sweep()
 
-    def halt(self, error: Unauthorized) -> None:
-        """Stop everything of this environment, with one alarm."""
-        if self.runs.halt(str(error)):
-            log.error("environment_halted", environment=self.settings.environment, reason=str(error))
-
     # --- streams
 
     def claim(self, limit: int, run: int | None = None) -> list[int]:
         """Choose streams that this process should read."""
-        return self.leases.claim(self.settings.environment, limit, self.settings.hint_seconds, run)
+        return self.leases.claim(self.environments.names(), limit, self.settings.hint_seconds, run)
 
     def give_turns(self) -> int:
         """Let streams that wait for a place have one: have readers leave that have had their turn; give how many."""
-        waiting, workers = self.leases.waiting(self.settings.environment, max(1, len(self.readings)))
+        waiting, workers = self.leases.waiting(self.environments.names(), max(1, len(self.readings)))
         share = -(-waiting // max(1, workers))
         return self.readings.give_turns(share, TURN_S) if share else 0
 
@@ -313,35 +222,17 @@ class Runtime:
                 return
             if stream is None:
                 return
-            self.readings.leased(stream_id)
-            bound = log.bind(run_id=stream.ref.run_id, stream_key=stream.ref.stream_key, lease_token=stream.token)
+            self.readings.leased(stream_id, stream.environment)  # before its key is asked for: that may change
+            bound = log.bind(
+                environment=stream.environment,
+                run_id=stream.ref.run_id,
+                stream_key=stream.ref.stream_key,
+                lease_token=stream.token,
+            )
             bound.info("lease_acquired", position=stream.checkpoint.last_index)
             sink = self.writer.open(stream, self._limits(stream))
-            queries = StreamQueries(self._statements, stream_id, REPEAT_WINDOW)
-            settlement: Settlement
             try:
-                with self.upstream.stream(stream.ref) as source:
-                    tail = Tail(source, self.settings.event_max_bytes)
-                    reader = Reader(
-                        *(stream, tail, sink, queries, self._policy(), signal),
-                        random=random.random,
-                        alarm=lambda what: bound.error("stream_changed", reason=what),
-                    )
-                    try:
-                        settlement = reader.run()
-                    except Unauthorized as error:
-                        self.halt(error)
-                        settlement = Settlement(StreamState.PARKED, error=str(error))
-                    except TransientError as error:
-                        settlement = Settlement(StreamState.PARKED, delay_s=self.settings.retry_cap_s, error=str(error))
-                    except WorkerError as error:
-                        if isinstance(error, LeaseLost):
-                            raise
-                        settlement = Settlement(StreamState.FAILED, error=str(error), verdict=Verdict.FAILED)
-                    except Exception as error:  # noqa: BLE001  whatever it is, the thread must outlive it
-                        # A fault of ours, met by this stream's data. It must neither be hidden nor spin.
-                        bound.exception("reader_failed")
-                        settlement = self._after_own_fault(stream, error)
+                settlement = self._read(stream, sink, signal, bound)
                 sink.settle(settlement)
             except LeaseLost as error:
                 bound.info("lease_lost", reason=str(error))
@@ -351,6 +242,46 @@ class Runtime:
             bound.info(f"stream_{_LEFT[settlement.state]}", position=sink.checkpoint.last_index, error=settlement.error)
         finally:
             self.readings.end(stream_id)
+
+    def _read(self, stream: LeasedStream, sink: Sink, signal: Signal, bound: Any) -> Settlement:
+        """Read a leased stream until it is left; say how.
+
+        Raises:
+            LeaseLost
+        """
+        environment = self.environments.get(stream.environment)
+        if environment is None:
+            return self._not_served()
+        queries = StreamQueries(self._statements, stream.id, REPEAT_WINDOW)
+        with environment.upstream.stream(stream.ref) as source:
+            tail = Tail(source, self.settings.event_max_bytes)
+            reader = Reader(
+                *(stream, tail, sink, queries, self._policy(), signal),
+                random=random.random,
+                alarm=lambda what: bound.error("stream_changed", reason=what),
+            )
+            try:
+                settlement = reader.run()
+            except Unauthorized as error:
+                environment.halt(error)
+                settlement = Settlement(StreamState.PARKED, error=str(error))
+            except TransientError as error:
+                settlement = Settlement(StreamState.PARKED, delay_s=self.settings.retry_cap_s, error=str(error))
+            except WorkerError as error:
+                if isinstance(error, LeaseLost):
+                    raise
+                settlement = Settlement(StreamState.FAILED, error=str(error), verdict=Verdict.FAILED)
+            except Exception as error:  # noqa: BLE001  whatever it is, the thread must outlive it
+                # A fault of ours, met by this stream's data. It must neither be hidden nor spin.
+                bound.exception("reader_failed")
+                settlement = self._after_own_fault(stream, error)
+        if settlement.state is StreamState.ACTIVE and self.environments.get(stream.environment) is None:
+            return self._not_served()
+        return settlement
+
+    def _not_served(self) -> Settlement:
+        """Leave a stream to whoever serves its environment, at present or again: it is not given up."""
+        return Settlement(StreamState.PARKED, delay_s=self.settings.control_seconds, error=NOT_SERVED)
 
     def _after_own_fault(self, stream: LeasedStream, error: Exception) -> Settlement:
         attempt = stream.attempt + 1
@@ -407,8 +338,24 @@ class Runtime:
                     log.warning("lease_renewal_failed", error=str(error))
             if time.monotonic() - said_at >= METRICS_S:
                 said_at = time.monotonic()
-                log.info("metrics", reading=len(self.readings.leased_ids()), **metrics.snapshot())
+                reading = self.readings.by_environment()
+                log.info("metrics", reading=sum(reading.values()), environments=reading, **metrics.snapshot())
             self._ended.wait(1.0 if failed else min(self.settings.lease_renew_seconds, self.settings.control_seconds))
+
+    def _follow_keys(self) -> None:
+        """Take up what changes in the file with the keys: readers leave, and streams are read on with the new one."""
+        failing = ""
+        while not self._ended.wait(self.settings.control_seconds):
+            try:
+                self.readings.leave_environments(self.environments.look())
+                self.environments.enrol_missed()
+                failing = ""
+            except BadSettings as error:  # raised once; what was good before stays
+                log.error("keys_file_refused", reason=str(error))
+            except Exception as error:  # noqa: BLE001  whatever it is, the thread must outlive it
+                if type(error).__name__ != failing:
+                    log.warning("keys_not_followed", error=str(error))
+                failing = type(error).__name__
 
     def _call_readers(self) -> None:
         reading = self.readings.leased_ids()

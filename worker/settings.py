@@ -20,7 +20,18 @@ from pydantic_settings import BaseSettings, EnvSettingsSource, PydanticBaseSetti
 from worker.errors import BadSettings
 from worker.telemetry import redact
 
-__all__ = ["Settings", "Variable", "load", "variables"]
+__all__ = [
+    "PREVIEW_PREFIX",
+    "ApiUrl",
+    "EnvironmentName",
+    "HeaderValue",
+    "Rule",
+    "SecretKey",
+    "Settings",
+    "Variable",
+    "load",
+    "variables",
+]
 
 MIB = 1_048_576
 SHOWN_CHARACTERS = 80
@@ -110,6 +121,16 @@ def _lower(given: Any) -> Any:
     return given.strip().lower() if isinstance(given, str) else given
 
 
+SecretKey = Annotated[SecretStr, AfterValidator(_secret_key)]
+ApiUrl = Annotated[str, AfterValidator(_api_url)]
+HeaderValue = Annotated[str, AfterValidator(_header_value)]
+EnvironmentName = Annotated[str, AfterValidator(_name)]
+Rule = Annotated[str, AfterValidator(_discover)]
+"""Which new runs are archived unasked."""
+
+PREVIEW_PREFIX = "tr_preview_"
+
+
 # --- settings
 
 
@@ -130,20 +151,20 @@ class Settings(BaseSettings):
 
     # --- upstream
 
-    secret_key: Annotated[SecretStr, AfterValidator(_secret_key)] | None = _text(
+    secret_key: SecretKey | None = _text(
         None,
         "secret key of an environment (tr_dev_, tr_stg_, tr_prod_, tr_preview_) or public access token",
         "No default can be right. Needed by what reads from upstream, not by queries.",
         "TRIGGER_SECRET_KEY",
         "TRIGGER_ACCESS_TOKEN",
     )
-    api_url: Annotated[str, AfterValidator(_api_url)] = _text(
+    api_url: ApiUrl = _text(
         "https://api.trigger.dev",
         "http:// or https://, without user and query",
         "Trigger.dev's cloud; the same variable and default as in its own client.",
         "TRIGGER_API_URL",
     )
-    preview_branch: Annotated[str, AfterValidator(_header_value)] | None = _text(
+    preview_branch: HeaderValue | None = _text(
         None,
         "printable ASCII",
         "Only keys of preview environments need one. The variables are those of Trigger.dev's own client: `default` "
@@ -152,10 +173,17 @@ class Settings(BaseSettings):
         "VERCEL_GIT_COMMIT_REF",
         "TRIGGER_DEV_BRANCH",
     )
-    environment: Annotated[str, AfterValidator(_name)] = _text(
+    environment: EnvironmentName = _text(
         "default",
         "up to 100 printable characters",
-        "One key is one Trigger.dev environment; give each a name of its own when one archive holds several.",
+        "One key is one Trigger.dev environment; give each a name of its own when one archive holds several. With "
+        "TAILRACE_KEYS_FILE: the one that is meant by requests that name none.",
+    )
+    keys_file: Path | None = _text(
+        None,
+        "a path to a TOML file",
+        "Keys of several environments that one worker serves, in place of TRIGGER_SECRET_KEY; read again when it "
+        "changes.",
     )
     connect_timeout_seconds: float = _number(
         10.0, 0.1, 120, "seconds", "TCP and TLS take less than a second; ten ride out a lost packet or two."
@@ -321,7 +349,7 @@ class Settings(BaseSettings):
 
     # --- finding and keeping
 
-    discover: Annotated[str, AfterValidator(_discover)] | None = _text(
+    discover: Rule | None = _text(
         None,
         "all, tags=a,b or tasks=a,b",
         "Off: only what is asked for is archived. tags and tasks mean any of those named.",
@@ -429,7 +457,7 @@ class Settings(BaseSettings):
 
     @property
     def _is_preview_key(self) -> bool:
-        return self.secret_key is not None and self.secret_key.get_secret_value().startswith("tr_preview_")
+        return self.secret_key is not None and self.secret_key.get_secret_value().startswith(PREVIEW_PREFIX)
 
     def key(self) -> str:
         """Give the credential for upstream.
@@ -438,7 +466,10 @@ class Settings(BaseSettings):
             BadSettings: none is set.
         """
         if self.secret_key is None:
-            raise BadSettings("No key: set TRIGGER_SECRET_KEY to the secret key of your Trigger.dev environment.")
+            raise BadSettings(
+                "No key: set TRIGGER_SECRET_KEY to the secret key of your Trigger.dev environment, or "
+                "TAILRACE_KEYS_FILE to a file with those of several."
+            )
         return self.secret_key.get_secret_value()
 
     @property

@@ -131,12 +131,12 @@ def _statements(stage: Stage) -> dict[str, float]:
             " RETURNING id",
             run_id,
         )
-        timed("claim", lambda: mine.claim("probe", 10, 0.001))
+        timed("claim", lambda: mine.claim(["probe"], 10, 0.001))
         dead.renew()
         dead.acquire([stream_id])
         dead.retire()
         time.sleep(0.002)
-        timed("rescue", lambda: mine.claim("probe", 10, 30.0))
+        timed("rescue", lambda: mine.claim(["probe"], 10, 30.0))
         timed("acquire", lambda stream_id=stream_id: mine.acquire([stream_id]))  # type: ignore[misc]
         stage.database.rows(
             "UPDATE tailrace.streams SET state = 'sealed', sealed_at = now(), worker_id = NULL WHERE id = %s", stream_id

@@ -12,7 +12,7 @@ import pytest
 
 from tests.acceptance.cli_runner import Cli, cli_for, wait_for
 from worker.model import Wire
-from worker.replay.app import create_app
+from worker.replay.app import DEFAULT_KEY, create_app
 from worker.replay.live import LiveStore
 from worker.replay.server import RunningServer, running
 from worker.replay.timing import Timing
@@ -161,3 +161,34 @@ def test_a_folder_that_hides_our_package_is_refused(cli: Cli) -> None:
     done = cli.run("worker")
     assert done.code == 2, done
     assert "worker.py" in done.stderr
+
+
+def test_with_keys_of_several_each_is_asked_and_one_can_be_named(
+    cli: Cli, store: LiveStore, upstream: RunningServer
+) -> None:
+    """In a file: doctor looks at each, what reads here takes the one that is named, and nothing shows a key."""
+    file = cli.cwd / "keys.toml"
+    file.write_text(f'[good]\nkey = "{DEFAULT_KEY}"\n[bad]\nkey = "tr_dev_wrongwrongwrong"\n')
+    file.chmod(0o644)
+    cli = cli.with_(TRIGGER_SECRET_KEY="", TAILRACE_KEYS_FILE=str(file))
+    done = cli.run("doctor", "--json")
+    assert done.code == 4, done
+    findings = [(each["name"], each["verdict"], each["says"]) for each in json.loads(done.stdout)["findings"]]
+    assert ("settings", "ok", f"{file} has the keys of 2: bad, good") in findings
+    assert ("settings", "note", f"anybody on this machine may read {file}") in findings
+    assert ("upstream", "ok", f"good: {upstream.url} answers and takes the key") in findings
+    assert [verdict for name, verdict, says in findings if name == "key" and says.startswith("bad: ")] == ["problem"]
+
+    store.create_run("run_1", Wire.V2)
+    store.append_chunks("run_1", "ai", TEXTS)
+    store.finish_run("run_1")
+    assert cli.run("ingest", "run_1", "--local").code == 2, "there are two"
+    assert cli.run("ingest", "run_1", "--local", "-e", "bad").code == 4
+    assert cli.run("ingest", "run_1", "--local", "-e", "good").code == 0
+    assert cli.run("chunks", "run_1", "-e", "good").stdout == PRINTED
+    assert b'"missing": 0' in cli.run("backfill", "--since", "1d", "--dry-run", "--json", "-e", "good").stdout
+    file.write_text('[good]\nkey = "tr_pat_wrongwrongwrong"\n')
+    done = cli.run("worker")
+    assert done.code == 2, done
+    assert f"TAILRACE_KEYS_FILE: {file} [good] key is a personal access token" in done.stderr
+    assert "wrongwrong" not in f"{done}"

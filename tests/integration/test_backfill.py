@@ -51,8 +51,8 @@ def place(database_url: str) -> Iterator[Place]:
 
 def begun(place: Place, days: float = 30, filters: dict[str, object] | None = None, **settings: object) -> Backfills:
     runtime = place.runtime(backfill_open_runs=100_000, **settings)
-    runtime.many_runs.begin_backfill(NOW - timedelta(days=days), datetime.now(UTC), filters or {})
-    return backfills_of(runtime)
+    runtime.environments.default.many_runs.begin_backfill(NOW - timedelta(days=days), datetime.now(UTC), filters or {})
+    return backfills_of(runtime.environments.default)
 
 
 def finish(place: Place, backfills: Backfills) -> None:
@@ -99,7 +99,11 @@ def test_runs_that_were_asked_for_are_left_alone(place: Place) -> None:
 def test_a_dry_run_changes_nothing(place: Place) -> None:
     runtime = place.runtime()
     runtime.request("run_00005", None, {})
-    seen, new = preview(runtime.many_runs, runtime.upstream, filter_of(NOW - timedelta(days=9), None, {}))
+    seen, new = preview(
+        runtime.environments.default.many_runs,
+        runtime.environments.default.upstream,
+        filter_of(NOW - timedelta(days=9), None, {}),
+    )
     assert (seen, len(new)) == (1_000, 999)
     assert place.archive.value("SELECT count(*) FROM tailrace.runs") == 1
 
@@ -107,7 +111,7 @@ def test_a_dry_run_changes_nothing(place: Place) -> None:
 def test_it_waits_while_too_many_of_its_runs_are_open(place: Place) -> None:
     backfills = begun(place, days=30)
     place.runtimes[-1].settings.__dict__["backfill_open_runs"] = 150
-    backfills = backfills_of(place.runtimes[-1])
+    backfills = backfills_of(place.runtimes[-1].environments.default)
     for _ in range(6):
         backfills.step()
         place.archive.run("UPDATE tailrace.backfills SET next_page_at = now()")
@@ -122,7 +126,7 @@ def test_live_streams_go_first(place: Place) -> None:
     runtime = place.runtimes[-1]
     place.archive.run("INSERT INTO tailrace.streams (run, stream_key, wire) SELECT id, 'ai', 'v1' FROM tailrace.runs")
     live = place.archive.stream("run_live", "ai")
-    assert runtime.leases.claim("default", 1, 30) == [live]
+    assert runtime.leases.claim(["default"], 1, 30) == [live]
 
 
 @pytest.mark.parametrize("status", [500, 502, 503])
@@ -155,19 +159,19 @@ def test_filters_that_upstream_refuses_fail_with_its_words(place: Place) -> None
 
 def test_an_owner_that_was_overtaken_notes_nothing(place: Place) -> None:
     runtime = place.runtime()
-    runtime.many_runs.begin_backfill(NOW - timedelta(days=1), NOW, {})
-    old = runtime.many_runs.claim_backfill(0.0)
-    new = runtime.many_runs.claim_backfill(60.0)
+    runtime.environments.default.many_runs.begin_backfill(NOW - timedelta(days=1), NOW, {})
+    old = runtime.environments.default.many_runs.claim_backfill(0.0)
+    new = runtime.environments.default.many_runs.claim_backfill(60.0)
     assert old is not None
     assert new is not None
-    assert runtime.many_runs.claim_backfill(60.0) is None
-    assert runtime.many_runs.note_page(old, [], None, 0.0) is None
-    assert runtime.many_runs.note_page(new, [], "next", 0.0) == 0
+    assert runtime.environments.default.many_runs.claim_backfill(60.0) is None
+    assert runtime.environments.default.many_runs.note_page(old, [], None, 0.0) is None
+    assert runtime.environments.default.many_runs.note_page(new, [], "next", 0.0) == 0
     assert place.archive.row("SELECT state, cursor, pages FROM tailrace.backfills") == ("running", "next", 1)
 
 
 def test_asking_twice_for_the_same_backfill_is_asking_once(place: Place) -> None:
-    store = place.runtime().many_runs
+    store = place.runtime().environments.default.many_runs
     first = store.begin_backfill(NOW - timedelta(days=2), NOW, {})
     assert store.begin_backfill(NOW - timedelta(days=2), NOW, {}) == first
     assert store.begin_backfill(NOW - timedelta(days=3), NOW, {}) != first
@@ -232,7 +236,7 @@ from worker.backfill.housekeeping import backfills_of
 from worker.runtime import Runtime
 from worker.settings import Settings
 runtime = Runtime(Settings(secret_key=sys.argv[3], api_url=sys.argv[2], backfill_open_runs=100000), sys.argv[1])
-backfills = backfills_of(runtime)
+backfills = backfills_of(runtime.environments.default)
 print("up", flush=True)
 while True:
     if not backfills.step():
@@ -327,6 +331,8 @@ def test_old_runs_end_as_possibly_truncated_or_gone(database_url: str) -> None:
 def test_progress_can_be_read(place: Place) -> None:
     backfills = begun(place)
     backfills.step()
-    told = place.runtimes[-1].many_runs.backfill(place.archive.value("SELECT id FROM tailrace.backfills"))
+    told = place.runtimes[-1].environments.default.many_runs.backfill(
+        place.archive.value("SELECT id FROM tailrace.backfills")
+    )
     assert (told.state, told.pages, told.seen, told.requested, told.open_runs) == ("running", 1, 100, 100, 100)
     assert isinstance(place.archive, Archive)

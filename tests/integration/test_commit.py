@@ -136,7 +136,7 @@ def test_a_settlement_ends_the_lease_in_the_same_statement(engine: sa.Engine, le
         "SELECT state, worker_id, attempt, last_error, swept_index, next_attempt_at > now() + interval '50 s'"
         " FROM tailrace.streams",
     ) == [("parked", None, 3, "nul \ufffd here", 0, True)]
-    assert leases.claim("default", 10, 30) == []
+    assert leases.claim(["default"], 10, 30) == []
 
 
 def test_what_postgres_refuses_changes_nothing(engine: sa.Engine, leases: Leases) -> None:
@@ -172,8 +172,8 @@ def test_claiming_hints_once_and_prefers_v1(engine: sa.Engine, leases: Leases) -
     with engine.begin() as connection:
         connection.execute(sa.text("UPDATE tailrace.streams SET wire = 'v1' WHERE id = :id"), {"id": ids[1]})
         connection.execute(sa.text("UPDATE tailrace.streams SET wire = 'v2' WHERE id = :id"), {"id": ids[0]})
-    assert leases.claim("default", 1, 30) == [ids[1]]
-    assert leases.claim("default", 9, 30) == [ids[0]]
-    assert leases.claim("default", 9, 30) == []
+    assert leases.claim(["default"], 1, 30) == [ids[1]]
+    assert leases.claim(["default"], 9, 30) == [ids[0]]
+    assert leases.claim(["default"], 9, 30) == []
     leases.unhint(ids)
-    assert sorted(leases.claim("default", 9, 30)) == sorted(ids)
+    assert sorted(leases.claim(["default"], 9, 30)) == sorted(ids)

@@ -366,9 +366,9 @@ def test_a_late_check_reopens_what_has_more(wire: Wire, database_url: str) -> No
         sealed(ingestion)
         store.append_chunk(RUN, "ai", '"late"')
         store.append_chunk(RUN, "late key", '"later"')
-        assert ingestion.runtime.check_late(10) == 0  # not yet
+        assert ingestion.runtime.environments.default.check_late(10) == 0  # not yet
         ingestion.pass_time(6 * 3_600)
-        assert ingestion.runtime.check_late(10) == 1
+        assert ingestion.runtime.environments.default.check_late(10) == 1
         assert ingestion.value("SELECT state FROM tailrace.runs") == "watched"
         assert (ingestion.state(RUN), ingestion.verdict(RUN)) == ("active", "open")
         ingestion.until_sealed()
@@ -377,7 +377,7 @@ def test_a_late_check_reopens_what_has_more(wire: Wire, database_url: str) -> No
         assert {ingestion.verdict(RUN), ingestion.verdict(RUN, "late key")} == {"complete"}
         # Once is enough.
         ingestion.pass_time(6 * 3_600)
-        assert ingestion.runtime.check_late(10) == 0
+        assert ingestion.runtime.environments.default.check_late(10) == 0
 
 
 @pytest.mark.parametrize("wire", list(Wire))
@@ -389,12 +389,12 @@ def test_a_late_check_that_finds_nothing_changes_nothing(wire: Wire, database_ur
         ingestion.pass_time(6 * 3_600)
         moved = ingestion.rows("SELECT * FROM tailrace.streams")
         asked = len(server.traffic.requests("/realtime/v1/streams/"))
-        assert ingestion.runtime.check_late(10) == 1
+        assert ingestion.runtime.environments.default.check_late(10) == 1
         assert ingestion.rows("SELECT * FROM tailrace.streams") == moved
         assert (moved[0][:3], ingestion.rows("SELECT state FROM tailrace.runs")) == (before[0][0][:3], before[1])
         assert len(server.traffic.requests("/realtime/v1/streams/")) == asked + 1
         assert ingestion.value("SELECT count(*) FROM tailrace.outbox") == told
-        assert ingestion.runtime.check_late(10) == 0
+        assert ingestion.runtime.environments.default.check_late(10) == 0
 
 
 def test_a_late_check_that_fails_is_made_again(database_url: str) -> None:
@@ -404,11 +404,11 @@ def test_a_late_check_that_fails_is_made_again(database_url: str) -> None:
         store.append_chunk(RUN, "ai", '"late"')
         ingestion.pass_time(6 * 3_600)
         server.faults.stream(RUN, "ai").answer(503)
-        assert ingestion.runtime.check_late(10) == 1
+        assert ingestion.runtime.environments.default.check_late(10) == 1
         assert ingestion.state(RUN) == "sealed"
-        assert ingestion.runtime.check_late(10) == 0
+        assert ingestion.runtime.environments.default.check_late(10) == 0
         ingestion.pass_time(3_600)
-        assert ingestion.runtime.check_late(10) == 1
+        assert ingestion.runtime.environments.default.check_late(10) == 1
         ingestion.until_sealed()
         assert ingestion.texts(RUN)[-1] == b'"late"'
 
@@ -422,7 +422,7 @@ def test_v1_is_not_looked_at_when_its_day_is_over(wire: Wire, looks: int, databa
         sealed(ingestion)
         asked = len(server.traffic.requests("/realtime/v1/streams/"))
         ingestion.pass_time(6 * 3_600)
-        assert ingestion.runtime.check_late(10) == 1
+        assert ingestion.runtime.environments.default.check_late(10) == 1
         assert len(server.traffic.requests("/realtime/v1/streams/")) == asked + looks
 
 
@@ -430,7 +430,7 @@ def test_no_late_check_when_it_is_turned_off(database_url: str) -> None:
     with ingesting(database_url, store_with(Wire.V2, numbered(3)), late_check_seconds=0) as (ingestion, _):
         sealed(ingestion)
         ingestion.pass_time(30 * 86_400)
-        assert ingestion.runtime.check_late(10) == 0
+        assert ingestion.runtime.environments.default.check_late(10) == 0
 
 
 def test_two_processes_do_not_check_the_same_run(database_url: str) -> None:
@@ -440,7 +440,7 @@ def test_two_processes_do_not_check_the_same_run(database_url: str) -> None:
         claims = [0, 0]
 
         def claim(which: int) -> None:
-            claims[which] = len(ingestion.runtime.late.claim(10, 3_600))
+            claims[which] = len(ingestion.runtime.environments.default.late.claim(10, 3_600))
 
         threads = [threading.Thread(target=claim, args=(which,)) for which in (0, 1)]
         for thread in threads:

@@ -34,7 +34,7 @@ class Place:
     def runtime(self, key: str = DEFAULT_KEY, **settings: object) -> Runtime:
         given = {"secret_key": key, "api_url": self.server.url, "watch_seconds": 5.0} | settings
         runtime = Runtime(Settings(**given), self.url)
-        runtime.runs.enrol(self.server.url)
+        runtime.environments.enrol()
         self.runtimes.append(runtime)
         return runtime
 
@@ -199,7 +199,7 @@ def test_runs_that_are_over_are_sealed_together(place: Place) -> None:
 
 def discovery(place: Place, rule: str = "all", **settings: object) -> Discovery:
     runtime = place.runtime(discover=rule, discover_seconds=0.1, discover_scan_seconds=1.0, **settings)
-    found = discovery_of(runtime)
+    found = discovery_of(runtime.environments.default)
     assert found is not None
     found.step()
     return found
@@ -310,5 +310,5 @@ def test_a_refused_key_halts_the_environment_and_nothing_more_is_asked(place: Pl
 
 def test_halting_is_for_unauthorized_only(place: Place) -> None:
     runtime = place.runtime()
-    runtime.halt(Unauthorized("no"))
-    assert runtime.runs.halted() == "no"
+    runtime.environments.default.halt(Unauthorized("no"))
+    assert runtime.environments.default.runs.halted() == "no"

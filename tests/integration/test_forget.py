@@ -11,9 +11,10 @@ import sqlalchemy as sa
 
 from tests.integration.schema_rows import Archive
 from tests.integration.test_commit import flush_of, take
+from worker.errors import UnknownEnvironment
 from worker.store.commit import Committer
 from worker.store.engine import create_engine
-from worker.store.forget import Forgetting, UnknownEnvironment
+from worker.store.forget import Forgetting
 from worker.store.leases import Leases, WorkerRow
 
 SECRET = "tomatensuppe"

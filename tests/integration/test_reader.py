@@ -239,6 +239,6 @@ def test_a_refused_key_stops_everything_once(database_url: str) -> None:
         errors = [each["event"] for each in ingestion.logs if each["log_level"] == "error"]  # type: ignore[attr-defined]
         assert errors == ["environment_halted"]
         server.faults.clear()
-        ingestion.runtime.runs.enrol(server.url)
+        ingestion.runtime.environments.enrol()
         ingestion.until_sealed()
         assert ingestion.texts("run_1") == [b'"a"']

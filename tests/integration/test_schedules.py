@@ -14,7 +14,7 @@ import pytest
 from celery import Celery
 
 from tests.integration.test_discovery import Place
-from worker.backfill.housekeeping import Housekeeping
+from worker.backfill.housekeeping import Finder, Housekeeping
 from worker.celery import beat_schedule, register
 from worker.replay.app import create_app
 from worker.replay.listing import Index
@@ -61,14 +61,14 @@ def test_a_doubled_beat_does_no_harm(place: Place) -> None:
         upkeep.compact.run()
         upkeep.prune.run()
     assert place.archive.value("SELECT count(*) FROM tailrace.backfills") == 1
-    housekeeping = Housekeeping(lambda: place.runtimes)
-    housekeeping.find()
+    finder = Finder(place.runtimes[0].environments.default)
+    finder.find()
     once = place.archive.rows("SELECT run_id FROM tailrace.runs ORDER BY 1")
     assert len(once) == 120
     for _ in range(3):
         upkeep.backfill.run("2d")
         place.due()
-        housekeeping.find()
+        finder.find()
     assert place.archive.rows("SELECT run_id FROM tailrace.runs ORDER BY 1") == once
     assert place.archive.row("SELECT sum(requested) FROM tailrace.backfills") == (
         place.archive.value("SELECT max(requested) FROM tailrace.backfills"),
@@ -92,9 +92,9 @@ def test_without_any_beat_the_workers_do_it(place: Place) -> None:
     sealed = archive.whole_stream(['"a"'], run_id="run_sealed")
     for state in ("active", "sealed"):
         archive.run("UPDATE tailrace.streams SET state = %s WHERE id = %s", state, sealed)
-    place.runtimes[0].many_runs.begin_backfill(NOW - timedelta(days=2), NOW, {})
+    place.runtimes[0].environments.default.many_runs.begin_backfill(NOW - timedelta(days=2), NOW, {})
     place.runtimes[0].settings.__dict__["retention_days"] = 10
-    housekeeping = Housekeeping(lambda: place.runtimes)
+    housekeeping = Housekeeping(place.runtimes[0])
     housekeeping.start()
     place.store.create_run("run_brand_new")
     until = time.monotonic() + 20

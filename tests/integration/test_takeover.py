@@ -171,9 +171,9 @@ def claim_seconds(database_url: str) -> float:
     engine = create_engine(database_url)
     leases = Leases(engine, WorkerRow(uuid4(), "here", 1, "local", 1), 10.0)
     leases.renew()
-    leases.claim("default", 1, 30)  # connects
+    leases.claim(["default"], 1, 30)  # connects
     began = time.monotonic()
-    assert len(leases.claim("default", 50, 30)) == 50
+    assert len(leases.claim(["default"], 50, 30)) == 50
     took = time.monotonic() - began
     engine.dispose()
     return took

@@ -41,9 +41,9 @@ def _look(runtime: Runtime) -> None:
 def test_a_worker_that_leaves_gives_back_the_runs_it_was_looking_at(database_url: str) -> None:
     """Its question may hang for as long as the read timeout; a new stream must not wait for that."""
     with a_look_that_hangs(database_url) as (ingestion, leaving):
-        assert ingestion.runtime.runs.claim_watch(10, 1.0) == []
+        assert ingestion.runtime.environments.default.runs.claim_watch(10, 1.0) == []
         leaving.stop(0.1)
-        assert [run.run_id for run in ingestion.runtime.runs.claim_watch(10, 1.0)] == ["run_1"]
+        assert [run.run_id for run in ingestion.runtime.environments.default.runs.claim_watch(10, 1.0)] == ["run_1"]
 
 
 def test_the_runs_of_a_worker_that_died_wait_no_longer_than_its_streams(database_url: str) -> None:

@@ -75,7 +75,7 @@ def test_no_place_is_given_twice(database_url: str) -> None:
 
     def take(leases: Leases) -> None:
         for _ in range(10):
-            chosen = leases.claim("default", 50, 30)
+            chosen = leases.claim(["default"], 50, 30)
             got.extend(stream.id for stream in leases.acquire(chosen))
 
     threads = [threading.Thread(target=take, args=(leases,)) for leases in all_leases]
@@ -103,7 +103,7 @@ def test_runs_take_turns_and_live_goes_before_backfill(database_url: str) -> Non
     leases.renew()
 
     def claimed(count: int) -> list[str]:
-        chosen = leases.claim("default", count, 30)
+        chosen = leases.claim(["default"], count, 30)
         leases.acquire(chosen)
         return sorted(
             run_id

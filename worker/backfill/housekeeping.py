@@ -1,19 +1,20 @@
 """What a worker does besides reading: find runs, take backfills forward, compact what is sealed, drop what is old.
 
-A few threads in every worker process, like the control loop: no slot of the pool, no beat and no broker is needed.
-Every step is claimed in the database, so any number of processes does the work of one.
+A few threads in every worker process, like the control loop, one of them for each environment: no slot of the pool, no
+beat and no broker is needed. Every step is claimed in the database, so any number of processes does the work of one.
 """
 
 from __future__ import annotations
 
 import random
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 
 import structlog
 
 from worker.backfill.runner import BackfillPolicy, Backfills
 from worker.discover import Discovery
+from worker.environments import Environment
 from worker.errors import WorkerError
 from worker.runtime import Runtime
 from worker.store.compaction import Compaction, KeepFailed
@@ -27,42 +28,53 @@ PRUNE_S = 3_600.0
 STREAMS_PER_TURN = 50
 
 
-class Housekeeping:
-    """The background work of one process, for one environment or several (``runtimes``)."""
+class Finder:
+    """Finds the runs of one environment: new ones, where a rule asks for them, and those of its backfills."""
 
-    def __init__(self, runtimes: Callable[[], Iterable[Runtime]]) -> None:
-        self._runtimes = runtimes
-        self._finders: dict[int, tuple[Runtime, Discovery | None, Backfills]] = {}
+    def __init__(self, environment: Environment, goes_on: Callable[[], bool] = lambda: True) -> None:
+        """``goes_on`` says whether another step of a backfill may begin."""
+        self._discovery = discovery_of(environment)
+        self._backfills = backfills_of(environment)
+        self._goes_on = goes_on
+
+    def find(self) -> None:
+        """Look for new runs if it is time, and take each backfill that is due one step forward.
+
+        Raises:
+            StoreUnavailable
+        """
+        if self._discovery is not None:
+            self._discovery.step()
+        while self._goes_on() and self._backfills.step():
+            pass
+
+
+class Housekeeping:
+    """The background work of one process."""
+
+    def __init__(self, runtime: Runtime) -> None:
+        self._runtime = runtime
         self._ended = threading.Event()
-        self._threads = [
-            threading.Thread(target=self._loop, args=(name, turn, every_s), name=f"tailrace-{name}", daemon=True)
-            for name, turn, every_s in (
-                ("find", self.find, FIND_S),
-                ("keep", self.keep, KEEP_S),
-                ("prune", self.prune, PRUNE_S),
-            )
-        ]
 
     def start(self) -> None:
-        for thread in self._threads:
-            thread.start()
+        self._begin("keep", self.keep, KEEP_S, self._going)
+        self._begin("prune", self.prune, PRUNE_S, self._going)
+        self._runtime.environments.follow(self._find_for)
 
     def stop(self) -> None:
         """End it; a step at work is finished or taken up by others."""
         self._ended.set()
 
-    def find(self) -> None:
-        """Look for new runs where it is time, and take each backfill that is due one step forward.
+    def _find_for(self, environment: Environment) -> None:
+        """Find the runs of one environment until it is retired, in a thread of its own: none waits for another."""
 
-        Raises:
-            StoreUnavailable
-        """
-        for runtime in self._runtimes():
-            discovery, backfills = self._finders_of(runtime)
-            if discovery is not None:
-                discovery.step()
-            while not self._ended.is_set() and backfills.step():
-                pass
+        def serves() -> bool:
+            return self._going() and not environment.retired.is_set()
+
+        self._begin("find", Finder(environment, serves).find, FIND_S, serves, environment=environment.name)
+
+    def _going(self) -> bool:
+        return not self._ended.is_set()
 
     def keep(self) -> None:
         """Compact sealed streams and make them searchable, some at a time.
@@ -70,10 +82,7 @@ class Housekeeping:
         Raises:
             StoreUnavailable
         """
-        runtime = next(iter(self._runtimes()), None)
-        if runtime is None:
-            return
-        compaction = Compaction(runtime.engine)
+        compaction = Compaction(self._runtime.engine)
         due = compaction.due(STREAMS_PER_TURN)
         random.shuffle(due)  # several processes begin at different ends
         for stream_id in due:
@@ -94,57 +103,56 @@ class Housekeeping:
         Raises:
             StoreUnavailable
         """
-        for runtime in self._runtimes():
-            days = runtime.settings.retention_days
-            if days is None:
-                return
-            for day in Retention(runtime.engine).prune(days):
-                if day.fate is DayFate.DROPPED:
-                    log.info("day_dropped", day=day.day.isoformat(), streams=day.streams)
-                else:
-                    log.warning("day_not_dropped", day=day.day.isoformat(), reason=day.fate.value)
-            return  # the settings and the archive are everybody's
+        days = self._runtime.settings.retention_days
+        if days is None:
+            return
+        for day in Retention(self._runtime.engine).prune(days):
+            if day.fate is DayFate.DROPPED:
+                log.info("day_dropped", day=day.day.isoformat(), streams=day.streams)
+            else:
+                log.warning("day_not_dropped", day=day.day.isoformat(), reason=day.fate.value)
 
-    def _finders_of(self, runtime: Runtime) -> tuple[Discovery | None, Backfills]:
-        known = self._finders.get(id(runtime))
-        if known is None or known[0] is not runtime:
-            known = self._finders[id(runtime)] = (runtime, discovery_of(runtime), backfills_of(runtime))
-        return known[1], known[2]
+    def _begin(
+        self, name: str, turn: Callable[[], None], every_s: float, goes_on: Callable[[], bool], **whose: str
+    ) -> None:
+        """Take turns in a thread of its own."""
 
-    def _loop(self, name: str, turn: Callable[[], None], every_s: float) -> None:
-        failing = ""
-        while True:
-            try:
-                turn()
-                failing = ""
-            except Exception as error:  # the thread must live: nobody else does its work here
-                kind = type(error).__name__
-                if kind != failing:
-                    log.warning(f"{name}_failed", error=str(error), exc_info=not isinstance(error, WorkerError))
-                failing = kind
-            if self._ended.wait(every_s * random.uniform(0.5, 1.5)):
-                return
+        def loop() -> None:
+            failing = ""
+            while goes_on():
+                try:
+                    turn()
+                    failing = ""
+                except Exception as error:  # the thread must live: nobody else does its work here
+                    kind = type(error).__name__
+                    if kind != failing:
+                        expected = isinstance(error, WorkerError)
+                        log.warning(f"{name}_failed", error=str(error), exc_info=not expected, **whose)
+                    failing = kind
+                self._ended.wait(every_s * random.uniform(0.5, 1.5))
+
+        threading.Thread(target=loop, name=f"tailrace-{name}", daemon=True).start()
 
 
-def discovery_of(runtime: Runtime) -> Discovery | None:
-    """Make the discovery that the settings ask for; None when they ask for none."""
-    settings = runtime.settings
-    if settings.discover is None:
+def discovery_of(environment: Environment) -> Discovery | None:
+    """Make the discovery that is asked for in an environment; None when none is."""
+    settings, rule = environment.settings, environment.access.discover
+    if rule is None:
         return None
     return Discovery(
-        runtime.many_runs,
-        runtime.upstream,
-        settings.discover,
+        environment.many_runs,
+        environment.upstream,
+        rule,
         look_s=settings.discover_seconds,
         scan_s=settings.discover_scan_seconds,
         overlap_s=settings.discover_overlap_seconds,
         rate_share=settings.backfill_rate_share,
-        halt=runtime.halt,
+        halt=environment.halt,
     )
 
 
-def backfills_of(runtime: Runtime) -> Backfills:
-    """Make what takes the backfills of a runtime's environment forward."""
-    settings = runtime.settings
+def backfills_of(environment: Environment) -> Backfills:
+    """Make what takes the backfills of an environment forward."""
+    settings = environment.settings
     policy = BackfillPolicy(settings.backfill_rate_share, settings.backfill_open_runs)
-    return Backfills(runtime.many_runs, runtime.upstream, policy, runtime.halt)
+    return Backfills(environment.many_runs, environment.upstream, policy, environment.halt)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from worker.cli import places
-from worker.cli.arguments import AsJson
+from worker.cli.arguments import AsJson, Environment
 from worker.cli.exits import Exit
 from worker.cli.output import say, shown, write_json
 
@@ -29,6 +29,7 @@ def backfill(
     ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Count what is missing; ask for nothing.")] = False,
     detach: Annotated[bool, typer.Option("--detach", help="Leave it to the workers at once.")] = False,
+    environment: Environment = None,
     as_json: AsJson = False,
 ) -> None:
     """Find the runs of a time that are not archived, and have the workers archive them.
@@ -40,7 +41,8 @@ def backfill(
 
     from worker.backfill.runner import BackfillPolicy, Backfills, filter_of, preview
     from worker.backfill.when import moment
-    from worker.runtime import upstream_for
+    from worker.environments import upstream_of
+    from worker.keys import access_to, named
     from worker.settings import load
     from worker.store.discovery import ManyRuns
     from worker.store.engine import create_engine
@@ -48,8 +50,9 @@ def backfill(
 
     settings = load(os.environ)
     engine = create_engine(places.database(), pool_size=2, application_name="tailrace backfill")
-    upstream = upstream_for(settings)
-    store, runs = ManyRuns(engine, settings.environment), Runs(engine, settings.environment)
+    access = access_to(settings, named(settings, environment))
+    upstream = upstream_of(access, settings)
+    store, runs = ManyRuns(engine, access.name), Runs(engine, access.name)
     begin, end = moment(since), moment(until) if until else datetime.now(UTC)
     if begin >= end:
         raise typer.BadParameter("--since must be before --until")
@@ -61,7 +64,7 @@ def backfill(
             write_json({"runs": seen, "missing": len(new), "run_ids": [view.run_id for view in new]})
         say(f"{seen} runs, of which {len(new)} are not archived.")
         return
-    runs.enrol(settings.api_url)
+    runs.enrol(access.api_url)
     backfill_id = store.begin_backfill(begin, end, filters)
     say(f"Backfill {backfill_id} has begun; workers take it forward too.")
     policy = BackfillPolicy(settings.backfill_rate_share, settings.backfill_open_runs)

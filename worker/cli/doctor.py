@@ -6,14 +6,19 @@ import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import TYPE_CHECKING
 
 import typer
 
 from worker.cli import places
 from worker.cli.arguments import AsJson
-from worker.cli.exits import Exit, advice_for, exit_for
+from worker.cli.exits import GOOD_KEY, Exit, advice_for, exit_for
 from worker.cli.output import shown, stdout, write_json
 from worker.errors import NotFound, Unauthorized, WorkerError
+
+if TYPE_CHECKING:
+    from worker.keys import Access
+    from worker.settings import Settings
 
 NO_SUCH_RUN = "run_tailrace_doctor"
 """Upstream answers 404 when it takes the key and serves the feed: everything that can be asked without a run."""
@@ -66,11 +71,18 @@ def _made(check: Callable[[], Iterator[Finding]]) -> Iterator[Finding]:
 
 
 def _settings() -> Iterator[Finding]:
+    from worker.keys import accesses, readable_by_others
     from worker.settings import load
 
     settings = load(os.environ)
-    settings.key()
-    yield Finding("settings", Verdict.OK, f"a key is set; environment {settings.environment}")
+    names = sorted(accesses(settings))
+    if settings.keys_file is None:
+        yield Finding("settings", Verdict.OK, f"a key is set; environment {names[0]}")
+        return
+    yield Finding("settings", Verdict.OK, f"{settings.keys_file} has the keys of {len(names)}: {', '.join(names)}")
+    if readable_by_others(settings.keys_file):
+        says = f"anybody on this machine may read {settings.keys_file}"
+        yield Finding("settings", Verdict.NOTE, says, "Take that from others (chmod o-r), unless it is a container's.")
 
 
 def _database() -> Iterator[Finding]:
@@ -104,7 +116,7 @@ def _database() -> Iterator[Finding]:
             "key",
             Verdict.PROBLEM,
             f"environment {halted.environment} is halted since {halted.since:%Y-%m-%d %H:%M:%S %Z}: {halted.reason}",
-            "Give the workers a good TRIGGER_SECRET_KEY and restart them.",
+            f"Give the workers {GOOD_KEY}.",
             Exit.KEY_REFUSED,
         )
     workers = archive.live_workers()
@@ -123,21 +135,33 @@ def _broker() -> Iterator[Finding]:
 
 
 def _upstream() -> Iterator[Finding]:
-    from worker.runtime import upstream_for
+    from worker.keys import accesses
     from worker.settings import load
 
     settings = load(os.environ)
-    if settings.secret_key is None:
+    if settings.secret_key is None and settings.keys_file is None:
         yield Finding("upstream", Verdict.NOTE, "not asked, because no key is set")
         return
-    upstream = upstream_for(settings)
+    found = accesses(settings)
+    for access in found.values():
+        whose = f"{access.name}: " if len(found) > 1 else ""
+        yield from _answers(access, settings, whose)
+
+
+def _answers(access: Access, settings: Settings, whose: str) -> Iterator[Finding]:
+    """Ask the upstream of one environment, and give what it says of the key."""
+    from worker.environments import upstream_of
+
+    upstream = upstream_of(access, settings)
     try:
         upstream.run(NO_SUCH_RUN)
     except NotFound:
-        yield Finding("upstream", Verdict.OK, f"{settings.api_url} answers and takes the key")
+        yield Finding("upstream", Verdict.OK, f"{whose}{access.api_url} answers and takes the key")
     except Unauthorized as error:
-        yield Finding("upstream", Verdict.OK, f"{settings.api_url} answers")
-        yield Finding("key", Verdict.PROBLEM, str(error), None, Exit.KEY_REFUSED)
+        yield Finding("upstream", Verdict.OK, f"{whose}{access.api_url} answers")
+        yield Finding("key", Verdict.PROBLEM, f"{whose}{error}", None, Exit.KEY_REFUSED)
+    except WorkerError as error:  # the others are asked all the same
+        yield Finding("upstream", Verdict.PROBLEM, f"{whose}{error}", advice_for(error), exit_for(error))
     finally:
         upstream.close()
 

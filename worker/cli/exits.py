@@ -42,6 +42,10 @@ MEANINGS = {
 }
 
 
+GOOD_KEY = "a good TRIGGER_SECRET_KEY and a restart, or a good key in TAILRACE_KEYS_FILE"
+"""What workers need whose key is refused."""
+
+
 class BrokerUnavailable(TransientError):
     """Redis did not answer."""
 

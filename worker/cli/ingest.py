@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import os
 import signal
+from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated, Never
 
 import typer
 
 from worker.cli import places
 from worker.cli.archives import open_archive
-from worker.cli.arguments import AsJson, RunId, checked_names
-from worker.cli.exits import Exit
+from worker.cli.arguments import AsJson, Environment, RunId, checked_names
+from worker.cli.exits import GOOD_KEY, Exit
 from worker.cli.output import say, shown, write_json
 from worker.cli.progress import progress_view
 from worker.cli.waiting import Before, End, Outcome, Wanted, wait_settled
@@ -39,6 +40,7 @@ def ingest(
     local: Annotated[
         bool, typer.Option("--local", help="Ingest in this process, without broker or worker; implies --wait.")
     ] = False,
+    environment: Environment = None,
     as_json: AsJson = False,
 ) -> None:
     """Ask for a run to be archived: every stream it has or will have, until each is sealed.
@@ -46,62 +48,68 @@ def ingest(
     The request goes to the workers through the broker. Asking twice is harmless. Progress goes to stderr; with --wait
     (or --local) Ctrl-C ends the waiting (or the reading), and the same command goes on where it was.
     """
+    from worker.keys import named
     from worker.settings import load
 
     settings = load(os.environ)
     keys = list(dict.fromkeys(stream)) if stream else None
+    name = named(settings, environment)
+    wanted = Wanted(run_id, name, keys, settings.seal_quiet_seconds, settings.unknown_run_seconds)
     if local:
-        outcome = _ingest_here(settings, run_id, keys)
+        outcome = _ingest_here(settings, wanted)
     else:
-        before = _ask(settings, run_id, keys, wait=wait)
+        # Where nothing here says which environment, the workers know theirs.
+        told = name if environment or settings.keys_file is not None else None
+        before = _ask(wanted, told, wait=wait)
         if not wait:
             if as_json:
                 write_json({"run_id": run_id, "streams": keys, "state": "enqueued"})
             say(f"Asked for {shown(run_id)}. `tailrace status {shown(run_id)}` shows how far it is.")
             return
-        outcome = _wait_for_workers(settings, run_id, keys, before)
+        outcome = _wait_for_workers(replace(wanted, before=before))
     _report(run_id, outcome, as_json)
 
 
-def _ask(settings: Settings, run_id: str, keys: list[str] | None, *, wait: bool) -> Before | None:
+def _ask(wanted: Wanted, environment: str | None, *, wait: bool) -> Before | None:
     """Send the request; give the run as it was before, if anybody will want to know."""
     from worker.cli.broker import check_broker, sending
 
     places.broker()
     before = None
     if wait:
-        found = open_archive().runs_named(run_id, settings.environment)
+        found = open_archive().runs_named(wanted.run_id, wanted.environment)
         before = Before(found[0].state, found[0].requested_at) if found else None
     check_broker()
     with sending():
         from worker.tasks import ingest_run
 
-        ingest_run.delay(run_id, streams=keys)
+        which = {"environment": environment} if environment else {}
+        ingest_run.delay(wanted.run_id, streams=wanted.keys, **which)
     return before
 
 
-def _wait_for_workers(settings: Settings, run_id: str, keys: list[str] | None, before: Before | None) -> Outcome:
+def _wait_for_workers(wanted: Wanted) -> Outcome:
     try:
         with progress_view() as view:
-            return wait_settled(open_archive(), _wanted(settings, run_id, keys, before), view)
+            return wait_settled(open_archive(), wanted, view)
     except KeyboardInterrupt:
-        say(f"No longer waiting. The workers go on; `tailrace status {shown(run_id)}` shows how far they are.")
+        say(f"No longer waiting. The workers go on; `tailrace status {shown(wanted.run_id)}` shows how far they are.")
         raise typer.Exit(Exit.INTERRUPTED) from None
 
 
-def _ingest_here(settings: Settings, run_id: str, keys: list[str] | None) -> Outcome:
+def _ingest_here(settings: Settings, wanted: Wanted) -> Outcome:
     """Ingest in this process until the run is settled or somebody interrupts."""
     from worker.local import LocalIngestion
     from worker.telemetry import configure
 
-    settings.key()
     # What is going on is shown as progress; what goes wrong is logged all the same.
     configure(settings.log_format, settings.log_level if os.environ.get("TAILRACE_LOG_LEVEL") else "warning")
-    ingestion = LocalIngestion(settings, places.database())
+    run_id = wanted.run_id
+    ingestion = LocalIngestion(settings, places.database(), wanted.environment)
     signal.signal(signal.SIGTERM, _interrupt)
     try:
         ingestion.check_upstream(run_id)
-        ingestion.begin(run_id, keys)
+        ingestion.begin(run_id, wanted.keys)
         if settings.seal_quiet_seconds > 2:
             say(
                 "Reading here. A stream is sealed when its run is over and nothing new came for "
@@ -109,7 +117,7 @@ def _ingest_here(settings: Settings, run_id: str, keys: list[str] | None) -> Out
                 "Ctrl-C stops and keeps what is there."
             )
         with progress_view() as view:
-            return wait_settled(open_archive(), _wanted(settings, run_id, keys, None), view)
+            return wait_settled(open_archive(), wanted, view)
     except KeyboardInterrupt:
         say("Stopping: committing what was read ...")
         ingestion.stop()
@@ -117,10 +125,6 @@ def _ingest_here(settings: Settings, run_id: str, keys: list[str] | None) -> Out
         raise typer.Exit(Exit.INTERRUPTED) from None
     finally:
         ingestion.stop()
-
-
-def _wanted(settings: Settings, run_id: str, keys: list[str] | None, before: Before | None) -> Wanted:
-    return Wanted(run_id, settings.environment, keys, settings.seal_quiet_seconds, settings.unknown_run_seconds, before)
 
 
 def _interrupt(*_: object) -> Never:
@@ -146,7 +150,7 @@ def _report(run_id: str, outcome: Outcome, as_json: bool) -> None:
         say(f"Sealed: {name}, {len(outcome.streams)} streams, {chunks} chunks.{lost}")
     elif outcome.end is End.REFUSED:
         say(f"tailrace: upstream refuses the key, so nothing more is read: {shown(outcome.reason)}")
-        say("tailrace: give the workers a good TRIGGER_SECRET_KEY and restart them; they go on where they were.")
+        say(f"tailrace: give the workers {GOOD_KEY}; they go on where they were.")
     else:
         say(f"tailrace: {name} failed: {shown(outcome.reason)}")
     raise typer.Exit(CODES[outcome.end])

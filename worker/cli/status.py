@@ -9,6 +9,7 @@ import typer
 
 from worker.cli.archives import open_archive, the_run
 from worker.cli.arguments import AsJson, Environment, checked_name
+from worker.cli.exits import GOOD_KEY
 from worker.cli.output import ago, say, shown, size, stderr, table, write_json
 
 if TYPE_CHECKING:
@@ -58,7 +59,7 @@ def _alarm(halted: list[Halted]) -> None:
         text = Text(
             f"Nothing of environment {shown(each.environment)} is read since {each.since:%Y-%m-%d %H:%M:%S %Z}.\n"
             f"{shown(each.reason)}\n"
-            "Give the workers a good TRIGGER_SECRET_KEY and restart them; they go on where they were."
+            f"Give the workers {GOOD_KEY}; they go on where they were."
         )
         stderr().print(Panel(text, title="HALTED", border_style="bold red", expand=False))
 

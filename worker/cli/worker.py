@@ -60,11 +60,12 @@ def worker(
 
     Run as many as you like. gevent reads thousands of streams in one process; the other pools run the same code.
     """
+    from worker.keys import accesses
     from worker.settings import load
 
     refuse_hidden_package(Path.cwd())
     settings = load(os.environ)
-    settings.key()
+    accesses(settings)
     places.database()
     places.broker()
     if loglevel is not None:

@@ -229,7 +229,7 @@ def refuse(status: int, body: str, what: str) -> None:
     said = f"{what}: upstream answered {status}: {body[:300].strip() or '(empty)'}"
     if status in (401, 403):
         raise Unauthorized(
-            f"{said}. Check TRIGGER_SECRET_KEY: it must be a key of the run's own environment.",
+            f"{said}. Check TRIGGER_SECRET_KEY (or TAILRACE_KEYS_FILE): it must be a key of the run's own environment.",
             status=status,
         )
     if status == 404:

@@ -10,6 +10,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
+from worker.errors import UnknownEnvironment
 from worker.model import RunView
 from worker.store.engine import autocommit, translated
 from worker.store.leases import OVER
@@ -216,29 +217,34 @@ class ManyRuns:
     # --- backfilling
 
     def begin_backfill(self, since: datetime, until: datetime, filters: Mapping[str, Any]) -> int:
-        """Make a backfill's row; give its id. One that runs already and reaches as far back is taken instead."""
-        return int(
-            self._execute(
-                """
-                WITH e AS (
-                    SELECT id FROM tailrace.environments WHERE name = :environment FOR NO KEY UPDATE
-                ), running AS (
-                    SELECT b.id FROM tailrace.backfills b JOIN e ON e.id = b.environment_id
-                    WHERE b.state = 'running' AND b.filters::text = CAST(:filters AS json)::text
-                      AND b.since <= :since AND b.until >= :until - interval '10 minutes' AND b.cursor IS NULL
-                    ORDER BY b.id LIMIT 1
-                ), made AS (
-                    INSERT INTO tailrace.backfills (environment_id, filters, since, until)
-                    SELECT e.id, CAST(:filters AS json), :since, :until FROM e WHERE NOT EXISTS (SELECT FROM running)
-                    RETURNING id
-                )
-                SELECT id FROM running UNION ALL SELECT id FROM made
-                """,
-                since=since,
-                until=until,
-                filters=json.dumps(filters, sort_keys=True),
-            )[0].id
+        """Make a backfill's row; give its id. One that runs already and reaches as far back is taken instead.
+
+        Raises:
+            UnknownEnvironment: nobody serves the environment, or ever did.
+        """
+        rows = self._execute(
+            """
+            WITH e AS (
+                SELECT id FROM tailrace.environments WHERE name = :environment FOR NO KEY UPDATE
+            ), running AS (
+                SELECT b.id FROM tailrace.backfills b JOIN e ON e.id = b.environment_id
+                WHERE b.state = 'running' AND b.filters::text = CAST(:filters AS json)::text
+                  AND b.since <= :since AND b.until >= :until - interval '10 minutes' AND b.cursor IS NULL
+                ORDER BY b.id LIMIT 1
+            ), made AS (
+                INSERT INTO tailrace.backfills (environment_id, filters, since, until)
+                SELECT e.id, CAST(:filters AS json), :since, :until FROM e WHERE NOT EXISTS (SELECT FROM running)
+                RETURNING id
+            )
+            SELECT id FROM running UNION ALL SELECT id FROM made
+            """,
+            since=since,
+            until=until,
+            filters=json.dumps(filters, sort_keys=True),
         )
+        if not rows:
+            raise UnknownEnvironment(f"The archive has no environment {self._environment!r}.")
+        return int(rows[0].id)
 
     def claim_backfill(self, lease_s: float, backfill: int | None = None) -> OwnedBackfill | None:
         """Take the next step of a backfill that is due and that nobody is at work on."""

@@ -11,10 +11,10 @@ import psycopg
 import sqlalchemy as sa
 from sqlalchemy import exc
 
-from worker.errors import TerminalError, WorkerError
+from worker.errors import TerminalError, UnknownEnvironment, WorkerError
 from worker.store.engine import autocommit, translated
 
-__all__ = ["Forgetting", "Forgot", "NotForgotten", "RunForgotten", "UnknownEnvironment", "refusing_forgotten"]
+__all__ = ["Forgetting", "Forgot", "NotForgotten", "RunForgotten", "refusing_forgotten"]
 
 
 class RunForgotten(TerminalError):
@@ -34,10 +34,6 @@ def refusing_forgotten() -> Iterator[None]:
 
 class NotForgotten(WorkerError):
     """Something of a run is left although it was deleted."""
-
-
-class UnknownEnvironment(TerminalError):
-    """The archive has no such environment."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -109,14 +109,14 @@ class Leases:
         )
         return None if rows[0].left_s is None else float(rows[0].left_s)
 
-    def claim(self, environment: str, limit: int, hint_s: float, run: int | None = None) -> list[int]:
+    def claim(self, environments: list[str], limit: int, hint_s: float, run: int | None = None) -> list[int]:
         """Choose up to ``limit`` streams that are due and free, and keep others from choosing them for ``hint_s``.
 
-        What a worker that died was reading goes first. Live runs go before backfills. Within these, runs take turns:
-        the first stream of each, then the second, those that are being read counted. Of one turn, v1 goes first
-        (upstream keeps little of it) and what was never read (it may be v1), then what has waited longest. Nothing is
-        chosen while the environment's key is refused, nor beyond the limit of the fleet. ``run`` restricts it to one
-        run.
+        What a worker that died was reading goes first. Live runs go before backfills. Within these, environments take
+        turns, and within an environment runs do: the first stream of each, then the second, those that are being read
+        counted both times. Of one turn, v1 goes first (upstream keeps little of it) and what was never read (it may be
+        v1), then what has waited longest. Nothing is chosen of an environment whose key is refused, nor beyond the
+        limit of the fleet. ``run`` restricts it to one run.
         """
         if limit <= 0:
             return []
@@ -125,28 +125,35 @@ class Leases:
             f"""
             WITH open AS MATERIALIZED (
                 SELECT s.id, s.run, s.wire, s.next_attempt_at, s.worker_id IS NULL AS settled,
-                       r.priority, {FREE} AS free,
-                       {DUE} AND e.name = :environment AND e.halted_at IS NULL
+                       r.priority, r.environment_id, {FREE} AS free,
+                       {DUE} AND e.name = ANY(:environments) AND e.halted_at IS NULL
                        AND (CAST(:run AS bigint) IS NULL OR s.run = :run) AS due
                 FROM tailrace.streams s
                 JOIN tailrace.runs r ON r.id = s.run
                 JOIN tailrace.environments e ON e.id = r.environment_id
                 WHERE s.state IN ('pending', 'active', 'parked')
             ), held AS (
-                SELECT run, count(*) AS streams FROM open WHERE NOT free GROUP BY run
-            ), ranked AS (
-                SELECT o.id, o.settled, o.priority, o.wire IS DISTINCT FROM 'v2' AS v1,
+                SELECT run, environment_id, count(*) AS streams FROM open WHERE NOT free GROUP BY run, environment_id
+            ), turns AS (
+                SELECT o.id, o.settled, o.priority, o.environment_id, o.wire IS DISTINCT FROM 'v2' AS v1,
                        o.next_attempt_at, coalesce(h.streams, 0) + row_number()
                          OVER (PARTITION BY o.run ORDER BY o.wire IS DISTINCT FROM 'v2' DESC, o.next_attempt_at) AS turn
                 FROM open o LEFT JOIN held h USING (run) WHERE o.due
+            ), ranked AS (
+                SELECT t.*, coalesce(h.streams, 0) + row_number()
+                         OVER (PARTITION BY t.environment_id, t.settled, t.priority
+                               ORDER BY t.turn, t.v1 DESC, t.next_attempt_at) AS place
+                FROM turns t LEFT JOIN (
+                    SELECT environment_id, sum(streams) AS streams FROM held GROUP BY environment_id
+                ) h USING (environment_id)
             ), first AS MATERIALIZED (
-                SELECT * FROM ranked ORDER BY settled, priority, turn, v1 DESC, next_attempt_at
+                SELECT * FROM ranked ORDER BY settled, priority, place, turn, v1 DESC, next_attempt_at
                 LIMIT 2 * :limit + 100
             ), taken AS (
                 SELECT s.id
                 FROM tailrace.streams s JOIN first c ON c.id = s.id
                 WHERE {DUE}
-                ORDER BY c.settled, c.priority, c.turn, c.v1 DESC, c.next_attempt_at
+                ORDER BY c.settled, c.priority, c.place, c.turn, c.v1 DESC, c.next_attempt_at
                 LIMIT {self._room("least(:limit, (SELECT tailrace.connections_left(:most, true)))", ":limit")}
                 FOR NO KEY UPDATE OF s SKIP LOCKED
             )
@@ -155,7 +162,7 @@ class Leases:
             FROM taken WHERE s.id = taken.id
             RETURNING s.id
             """,
-            environment=environment,
+            environments=environments,
             limit=limit,
             hint_s=hint_s,
             run=run,
@@ -164,7 +171,7 @@ class Leases:
         )
         return [row.id for row in rows]
 
-    def waiting(self, environment: str, at_most: int) -> tuple[int, int]:
+    def waiting(self, environments: list[str], at_most: int) -> tuple[int, int]:
         """Count the streams that are due and read by nobody, up to ``at_most``; and the processes that live."""
         row = self._execute(
             f"""
@@ -172,11 +179,11 @@ class Leases:
                         SELECT FROM tailrace.streams s
                         JOIN tailrace.runs r ON r.id = s.run
                         JOIN tailrace.environments e ON e.id = r.environment_id
-                        WHERE {DUE} AND e.name = :environment AND e.halted_at IS NULL
+                        WHERE {DUE} AND e.name = ANY(:environments) AND e.halted_at IS NULL
                         LIMIT :at_most) due) AS streams,
                    (SELECT count(*) FROM tailrace.workers WHERE expires_at > now()) AS workers
             """,
-            environment=environment,
+            environments=environments,
             at_most=at_most,
         )[0]
         return int(row.streams), int(row.workers)
@@ -208,10 +215,10 @@ class Leases:
             )
             UPDATE tailrace.streams s
             SET worker_id = :worker_id, token = s.token + 1, rev = s.rev + 1, state = 'active', hinted_until = NULL
-            FROM free, tailrace.runs r
-            WHERE s.id = free.id AND r.id = s.run
+            FROM free, tailrace.runs r, tailrace.environments e
+            WHERE s.id = free.id AND r.id = s.run AND e.id = r.environment_id
             RETURNING s.id, r.run_id, s.stream_key, s.token, s.rev, s.wire, s.generation, s.last_chunk_index, s.cursor,
-                      s.attempt, s.chunk_count, s.lost_count, r.options, {STANDING},
+                      s.attempt, s.chunk_count, s.lost_count, r.options, e.name AS environment, {STANDING},
                       extract(epoch FROM now() - coalesce(s.last_chunk_at, s.created_at))::float8 AS silent_s,
                       (extract(epoch FROM s.not_before) * 1000)::bigint AS not_before_ms
             """,
@@ -234,6 +241,7 @@ class Leases:
                 standing=Standing(row.over, row.over_for_s, row.swept_for_s),
                 options=row.options,
                 not_before_ms=row.not_before_ms,
+                environment=row.environment,
             )
             for row in rows
         ]

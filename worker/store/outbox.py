@@ -7,7 +7,7 @@ it may have forgotten is sent again.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -35,11 +35,12 @@ class Message:
 
 
 class Outbox:
-    """The outbox's statements for the runs of one environment."""
+    """The outbox's statements for the runs of some environments."""
 
-    def __init__(self, engine: sa.Engine, environment: str) -> None:
+    def __init__(self, engine: sa.Engine, environments: Callable[[], list[str]]) -> None:
+        """``environments`` gives their names; these can change."""
         self._engine = autocommit(engine)
-        self._environment = environment
+        self._environments = environments
 
     def claim(self, limit: int) -> list[Message]:
         """Choose messages that are due, oldest first, and keep others from sending them for a while."""
@@ -49,15 +50,15 @@ class Outbox:
                 SELECT o.id FROM tailrace.outbox o
                 JOIN tailrace.runs r ON r.id = o.run
                 JOIN tailrace.environments e ON e.id = r.environment_id
-                WHERE o.sent_at IS NULL AND o.next_attempt_at <= now() AND e.name = :environment
+                WHERE o.sent_at IS NULL AND o.next_attempt_at <= now() AND e.name = ANY(:environments)
                 ORDER BY o.id
                 LIMIT :limit
                 FOR NO KEY UPDATE OF o SKIP LOCKED
             )
             UPDATE tailrace.outbox o SET next_attempt_at = now() + :claim_s * interval '1 second'
-            FROM due, tailrace.runs r
-            WHERE o.id = due.id AND r.id = o.run
-            RETURNING o.id, o.event, o.attempt, r.run_id, r.then_tasks, (
+            FROM due, tailrace.runs r, tailrace.environments e
+            WHERE o.id = due.id AND r.id = o.run AND e.id = r.environment_id
+            RETURNING o.id, o.event, o.attempt, e.name AS environment, r.run_id, r.then_tasks, (
                 SELECT coalesce(json_object_agg(s.stream_key, json_build_object(
                     'state', s.state, 'verdict', s.verdict, 'chunks', s.chunk_count, 'gaps', s.lost_count,
                     'quarantined', s.quarantine_count, 'error', s.last_error)), '{}')
@@ -68,7 +69,7 @@ class Outbox:
         )
         return [
             Message(
-                row.id, self._environment, row.run_id, row.event, tuple(row.then_tasks), dict(row.streams), row.attempt
+                row.id, row.environment, row.run_id, row.event, tuple(row.then_tasks), dict(row.streams), row.attempt
             )
             for row in sorted(rows, key=lambda row: int(row.id))
         ]
@@ -101,7 +102,7 @@ class Outbox:
                 f"""
                 UPDATE tailrace.outbox o SET sent_at = NULL, next_attempt_at = now()
                 FROM tailrace.runs r, tailrace.environments e
-                WHERE r.id = o.run AND e.id = r.environment_id AND e.name = :environment
+                WHERE r.id = o.run AND e.id = r.environment_id AND e.name = ANY(:environments)
                   AND o.sent_at > now() - {KEPT} AND o.broker <> :broker
                 RETURNING o.id
                 """,
@@ -115,7 +116,7 @@ class Outbox:
 
     def _execute(self, statement: str, **parameters: object) -> Sequence[sa.Row[Any]]:
         with translated(), self._engine.connect() as connection:
-            if ":environment" in statement:
-                parameters["environment"] = self._environment
+            if ":environments" in statement:
+                parameters["environments"] = self._environments()
             result = connection.execute(sa.text(statement), parameters)
             return result.all() if result.returns_rows else []

@@ -7,8 +7,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import psycopg
 import sqlalchemy as sa
+from sqlalchemy import exc
 
+from worker.errors import UnknownEnvironment
 from worker.model import RunView
 from worker.store.engine import autocommit, translated
 from worker.store.forget import refusing_forgotten
@@ -33,6 +36,10 @@ class Runs:
         self._engine = autocommit(engine)
         self._environment = environment
 
+    @property
+    def environment(self) -> str:
+        return self._environment
+
     def enrol(self, api_url: str) -> None:
         """Make the environment's row, or correct its address; a key that was refused gets a new chance."""
         self._execute(
@@ -51,19 +58,28 @@ class Runs:
         priority: int,
         then: str | None = None,
     ) -> int:
-        """Ask for a run; give the id of its row. Asking again widens, never narrows. ``then``: a task to be called."""
-        with refusing_forgotten():
-            row = self._execute(
-                """
-                SELECT tailrace.request_ingest(
-                    :run_id, :streams, :environment, :priority, :then, CAST(:options AS json)) AS id
-                """,
-                run_id=run_id,
-                streams=list(streams) if streams else None,
-                priority=priority,
-                then=then,
-                options=json.dumps(options) if options else None,
-            )[0]
+        """Ask for a run; give the id of its row. Asking again widens, never narrows. ``then``: a task to be called.
+
+        Raises:
+            UnknownEnvironment: nobody serves the environment, or ever did.
+        """
+        try:
+            with refusing_forgotten():
+                row = self._execute(
+                    """
+                    SELECT tailrace.request_ingest(
+                        :run_id, :streams, :environment, :priority, :then, CAST(:options AS json)) AS id
+                    """,
+                    run_id=run_id,
+                    streams=list(streams) if streams else None,
+                    priority=priority,
+                    then=then,
+                    options=json.dumps(options) if options else None,
+                )[0]
+        except exc.DBAPIError as error:
+            if isinstance(error.orig, psycopg.errors.NoDataFound):
+                raise UnknownEnvironment(f"The archive has no environment {self._environment!r}.") from None
+            raise
         return int(row.id)
 
     def cancel(self, run_id: str) -> int | None:

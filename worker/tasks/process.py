@@ -21,6 +21,7 @@ from celery.worker import state
 from worker.backfill.housekeeping import Housekeeping
 from worker.control import ControlLoop
 from worker.errors import BadSettings, WorkerError
+from worker.keys import readable_by_others
 from worker.runtime import Runtime
 from worker.settings import Settings, load
 from worker.tasks.announce import CeleryAnnouncer
@@ -82,7 +83,10 @@ class Process:
 
     def start_choosing(self, queue: str) -> None:
         self.queue = queue
-        self.runtime.runs.enrol(self.settings.api_url)
+        keys_file = self.settings.keys_file
+        if keys_file is not None and readable_by_others(keys_file):
+            log.warning("keys_file_readable", path=str(keys_file), reason="anybody on this machine may read it")
+        self.runtime.environments.enrol()
         if self.pool in FEW_PROCESSES:
             self.runtime.start_choosing()
         self._announcer = CeleryAnnouncer(app, self.settings.on_sealed, self.hints_lost)
@@ -94,7 +98,7 @@ class Process:
             announcer=self._announcer,
         )
         self.control.start()
-        self.housekeeping = Housekeeping(lambda: [self.runtime])
+        self.housekeeping = Housekeeping(self.runtime)
         self.housekeeping.start()
 
     def ingest_soon(self, run: int) -> None:

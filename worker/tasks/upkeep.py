@@ -27,6 +27,7 @@ def backfill(
     tasks: Sequence[str] | None = None,
     tags: Sequence[str] | None = None,
     statuses: Sequence[str] | None = None,
+    environment: str | None = None,
 ) -> None:
     """Archive the runs created between ``since`` and ``until`` that are not archived yet.
 
@@ -34,15 +35,17 @@ def backfill(
         since: ``7d``, ``12h``, ``30m``: so long ago; or a time in ISO 8601.
         until: the same; None is now.
         tasks, tags, statuses: only runs of any of these. Statuses are the API's names (COMPLETED, FAILED, ...).
+        environment: the name of one; None is every environment that the worker serves.
 
     Returns when the backfill is a row: workers take it forward, page by page.
     """
     filters = {"tasks": tasks, "tags": tags, "statuses": statuses}
     try:
-        _process().runtime.many_runs.begin_backfill(
+        _process().runtime.begin_backfill(
             moment(since),
             moment(until) if until else datetime.now(UTC),
             {name: sorted(words) for name, words in filters.items() if words},
+            environment,
         )
     except TransientError as error:
         raise self.retry(exc=error, countdown=2) from error
@@ -53,9 +56,10 @@ def discover() -> None:
     """Look for new runs now, if it is time and TAILRACE_DISCOVER says which."""
     from worker.backfill.housekeeping import discovery_of
 
-    discovery = discovery_of(_process().runtime)
-    if discovery is not None:
-        discovery.step()
+    for environment in _process().runtime.environments.all():
+        discovery = discovery_of(environment)
+        if discovery is not None:
+            discovery.step()
 
 
 @app.task(name="tailrace.compact")
@@ -73,8 +77,7 @@ def prune() -> None:
 def _housekeeping() -> Any:
     from worker.backfill.housekeeping import Housekeeping
 
-    runtime = _process().runtime
-    return Housekeeping(lambda: [runtime])
+    return Housekeeping(_process().runtime)
 
 
 def _process() -> Process:
