@@ -1,6 +1,6 @@
 """Make an archive of N chunks and time the queries of docs/sql.md on it.
 
-    python benchmarks/make_archive.py make --chunks 10000000 --database postgresql://...   # migrated, empty
+    python benchmarks/make_archive.py make --chunks 10000000 --database postgresql://...   # migrated; goes on where it was cut off
     python benchmarks/make_archive.py time --database postgresql://...
     python benchmarks/make_archive.py run  --chunks 1000000      # both, on a throwaway embedded Postgres
 
@@ -25,6 +25,7 @@ import psycopg
 
 ROOT = Path(__file__).parents[1]
 CHUNKS_A_RUN = 1_000
+RUNS_A_COMMIT = 20
 DAYS = 30
 
 RUNS = """
@@ -48,7 +49,7 @@ FROM tailrace.runs r WHERE r.id = ANY (%(ids)s)
 
 # Index 0-2 open the message, 3-40 reason, 41-44 call a tool, the rest is text, the last three close it.
 SEGMENTS = """
-INSERT INTO tailrace.segments (stream_id, generation, first_index, last_index, chunk_count, data, emitted_ms, committed_at)
+INSERT INTO tailrace.segments (stream_id, generation, first_index, last_index, chunk_count, data, emitted_ms, committed_at, change_id)
 SELECT r.id, 0, min(n), max(n), count(*), ('[' || string_agg(
     CASE
         WHEN n = 0 THEN '{"type":"start","messageId":"msg_' || r.id || '"}'
@@ -68,7 +69,9 @@ SELECT r.id, 0, min(n), max(n), count(*), ('[' || string_agg(
     END, ',' ORDER BY n) || ']')::json,
     array_agg((extract(epoch FROM r.started_at) * 1000)::bigint + 400 + (r.id %% 977) + n * 80
               + CASE WHEN r.id %% 70 = 0 AND n > 600 THEN 14000 ELSE 0 END ORDER BY n),
-    r.started_at + min(n) * interval '80 ms'
+    r.started_at + min(n) * interval '80 ms',
+    -- As a stream is written: its segments by one transaction after the other.
+    pg_current_xact_id()::text::bigint - (%(size)s - 1) / 500 + n / 500
 FROM tailrace.runs r
 CROSS JOIN generate_series(0, %(size)s - 1) n
 CROSS JOIN LATERAL (SELECT (%(words)s::text[])[1 + (hashint8(r.id + n * 7919) & 4095)] AS word) w
@@ -100,14 +103,15 @@ def vocabulary() -> list[str]:
 
 
 def make(database: str, chunks: int) -> None:
-    """Fill an empty archive."""
+    """Fill an archive; one that was cut off goes on where it was."""
     runs = max(1, chunks // CHUNKS_A_RUN)
     words = vocabulary()
     with psycopg.connect(database, autocommit=True, cursor_factory=psycopg.ClientCursor) as connection:
         connection.execute("SELECT tailrace.ensure_partitions(14, %s)", [DAYS + 1])
+        made = connection.execute("SELECT count(*) FROM tailrace.runs").fetchone()[0]  # type: ignore[index]
         began = time.monotonic()
-        for first in range(0, runs, 200):
-            last = min(first + 200, runs) - 1
+        for first in range(made, runs, RUNS_A_COMMIT):
+            last = min(first + RUNS_A_COMMIT, runs) - 1
             given = {"first": first, "last": last, "runs": runs, "days": DAYS, "size": CHUNKS_A_RUN, "words": words}
             with connection.transaction():
                 ids = [row[0] for row in connection.execute(RUNS, given)]
@@ -116,7 +120,7 @@ def make(database: str, chunks: int) -> None:
                     connection.execute(statement, given)
             if first % 2_000 == 0:
                 say(f"{(last + 1) * CHUNKS_A_RUN:,} chunks, {time.monotonic() - began:.0f} s")
-        say(f"made {runs * CHUNKS_A_RUN:,} chunks in {time.monotonic() - began:.0f} s")
+        say(f"made {(runs - made) * CHUNKS_A_RUN:,} chunks in {time.monotonic() - began:.0f} s")
         connection.execute("VACUUM ANALYZE")
         sizes(connection, "before compaction")
     compact(database)

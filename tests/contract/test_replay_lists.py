@@ -18,13 +18,18 @@ from worker.replay.server import RunningServer, running
 
 FEED, LIST = "/realtime/v1/runs", "/api/v1/runs"
 MODERN = {"x-trigger-electric-version": "1.0.0-beta.1", "x-trigger-api-version": "2025-07-16"}
-NOW = datetime.now(UTC)
+NOW = datetime(2026, 11, 20, 12, tzinfo=UTC)
+
+
+def now_ms() -> int:
+    """Upstream's clock stands still, a second after `NOW`: no run's age depends on how long a test takes."""
+    return int(NOW.timestamp() * 1000) + 1_000
 
 
 @pytest.fixture
 def store() -> LiveStore:
     """Sixty runs: run_000 is a minute old, run_059 an hour. Every third has tag a, every second failed."""
-    store = LiveStore()
+    store = LiveStore(now_ms=now_ms)
     for n in range(60):
         tags = ["all", *(["a"] if n % 3 == 0 else [])]
         store.create_run(
@@ -38,7 +43,7 @@ def store() -> LiveStore:
 
 @pytest.fixture
 def server(store: LiveStore) -> Iterator[RunningServer]:
-    with running(create_app(store)) as server:
+    with running(create_app(store, now_ms=now_ms)) as server:
         yield server
 
 
@@ -142,8 +147,8 @@ def test_a_status_filter_leaves_short_and_empty_pages_with_a_next(client: httpx.
 
 
 def test_new_runs_show_up_late(store: LiveStore) -> None:
-    index = Index(lag_s=150 + (datetime.now(UTC) - NOW).total_seconds())  # the runs were made when this was imported
-    with running(create_app(store, index=index)) as server, plain_client(server.url) as client:
+    index = Index(lag_s=150)
+    with running(create_app(store, index=index, now_ms=now_ms)) as server, plain_client(server.url) as client:
         assert client.get(LIST).json()["data"][0]["id"] == "run_002"
         index.lag_s = 0
         assert client.get(LIST).json()["data"][0]["id"] == "run_000"
@@ -155,7 +160,7 @@ def test_what_upstream_refuses(client: httpx.Client, query: dict[str, str]) -> N
 
 
 def test_only_the_list_is_rate_limited(store: LiveStore) -> None:
-    app = create_app(store, rate_limit=RateLimit(burst=1, refill=1, interval_s=3600))
+    app = create_app(store, rate_limit=RateLimit(burst=1, refill=1, interval_s=3600), now_ms=now_ms)
     with running(app) as server, plain_client(server.url) as client:
         assert client.get(LIST).headers["x-ratelimit-remaining"] == "0"
         refused = client.get(LIST)

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import duckdb
 import pytest
 import sqlalchemy as sa
 
@@ -16,7 +17,6 @@ from worker.errors import BadSettings
 from worker.store.engine import create_engine
 from worker.store.export import Export, ExportFormat, digest_of
 
-pyarrow = pytest.importorskip("pyarrow")
 FORMS = list(ExportFormat)
 
 
@@ -58,7 +58,6 @@ def read(place: Path, form: ExportFormat) -> list[dict[str, Any]]:
     files = sorted(place.glob(f"*.{form.value}"))
     if form is ExportFormat.JSONL:
         return [json.loads(line) for file in files for line in file.read_text(encoding="utf-8").split("\n") if line]
-    duckdb = pytest.importorskip("duckdb")
     found = duckdb.connect().execute(
         "SELECT * EXCLUDE (emitted_at, committed_at) FROM read_parquet(?) ORDER BY stream_id, generation, chunk_index",
         [[str(f) for f in files]],

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import importlib.resources
 import json
 import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import duckdb
+import pandas
 import psycopg
 import pytest
 import sqlalchemy as sa
@@ -106,7 +109,6 @@ def test_what_bi_tools_send(archive: Archive, view: str) -> None:
 
 
 def test_pandas(archive: Archive, database_url: str) -> None:
-    pandas = pytest.importorskip("pandas")
     engine = create_engine(database_url)
     for view in VIEWS:
         frame = pandas.read_sql(sa.text(f"SELECT * FROM tailrace.{view}"), engine)
@@ -119,23 +121,27 @@ def test_pandas(archive: Archive, database_url: str) -> None:
 
 
 def test_duckdb_reads_postgres(archive: Archive, database_url: str) -> None:
-    duckdb = pytest.importorskip("duckdb")
+    """With the extension from its package, which is the file that INSTALL postgres would fetch."""
     connection = duckdb.connect()
-    try:
-        # As a package from the registry; a user's DuckDB fetches it by itself: INSTALL postgres.
-        pytest.importorskip("duckdb_extensions").import_extension("postgres_scanner")
-        connection.execute("LOAD postgres_scanner")
-    except duckdb.Error as error:  # the extension comes from the network
-        pytest.skip(f"DuckDB's postgres extension can't be had here: {str(error)[:80]}")
+    package = importlib.resources.files("duckdb_extension_postgres_scanner")
+    [extension] = package.joinpath("extensions", f"v{duckdb.__version__}").iterdir()
+    connection.execute(f"LOAD '{extension}'")
     url = make_url(database_url)
     connection.execute(
         f"ATTACH 'host={url.host} port={url.port} dbname={url.database} user={url.username} password={url.password}'"
         " AS archive (TYPE postgres, READ_ONLY)"
     )
+    for view in VIEWS:
+        expected = archive.value(f"SELECT count(*) FROM tailrace.{view}")
+        connection.execute(f"CREATE OR REPLACE TABLE copy AS SELECT * FROM archive.tailrace.{view}")
+        assert connection.execute("SELECT count(*) FROM copy").fetchall() == [(expected,)]
     rows = connection.execute(
         "SELECT data_text FROM archive.tailrace.chunks WHERE run_id = 'run_2' ORDER BY chunk_index"
     ).fetchall()
     assert [row[0] for row in rows] == list(CHUNKS)
+    [query] = re.findall(r"```sql duckdb\n.*?\n(SELECT.*?)```", DOCUMENT, re.DOTALL)
+    assert sorted(connection.execute(query).fetchall(), key=str) == [("chat", 1), (None, 2)]
+    connection.close()
 
 
 MODELS = {
