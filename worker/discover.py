@@ -131,24 +131,36 @@ class Discovery:
         turn = self._store.discovery(self._rule, self._look_s, self._scan_s)
         if turn is None:
             return None
-        found, covered_to, problem = 0, None, None
+        found, error = self._attempt(self._look)
+        covered_to = None
+        late = (turn.now - turn.covered_to).total_seconds() > 2 * self._scan_s
+        if (turn.scan_due or late) and not isinstance(
+            error, Unauthorized
+        ):  # a feed that fails keeps the list from nothing
+            listed, refusal = self._attempt(lambda: self._scan(turn))
+            found, error = found + listed, error or refusal
+            covered_to = turn.now if refusal is None else None
+        self._store.discovered(self._rule, found, covered_to, str(error) if error else None)
+        if found:
+            log.info("runs_found", rule=self._rule, runs=found)
+        return found
+
+    def _attempt(self, ask: Callable[[], int]) -> tuple[int, WorkerError | None]:
+        """Ask upstream; give the number of new runs and what went wrong, if something did."""
         try:
-            views = [view for view in self._feed.runs(3_600.0) if self.wants(view)]
-            found = len(self._store.request_listed(views, 0))
-            if turn.scan_due or (turn.now - turn.covered_to).total_seconds() > 2 * self._scan_s:
-                found += self._scan(turn)
-                covered_to = turn.now
+            return ask(), None
         except StoreUnavailable:
             raise
         except Unauthorized as error:
             self._halt(error)
-            problem = str(error)
+            return 0, error
         except WorkerError as error:
-            problem = str(error)
-        self._store.discovered(self._rule, found, covered_to, problem)
-        if found:
-            log.info("runs_found", rule=self._rule, runs=found)
-        return found
+            return 0, error
+
+    def _look(self) -> int:
+        """Ask the feed, which shows the newest runs within seconds."""
+        views = [view for view in self._feed.runs(3_600.0) if self.wants(view)]
+        return len(self._store.request_listed(views, 0))
 
     def wants(self, view: RunView) -> bool:
         """Say whether the rule wants this run."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import time
+import json
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 
@@ -179,12 +179,12 @@ def test_when_the_feed_fails_runs_are_looked_at_alone(place: Place, spoil: str) 
 
 
 def test_runs_that_are_over_are_sealed_together(place: Place) -> None:
-    runtime = place.runtime(seal_quiet_seconds=0.1)
+    runtime = place.runtime(seal_quiet_seconds=30.0)
     begin(place, runtime, 20)
     for n in range(20):
         place.store.finish_run(f"run_{n}")
     runtime.watch(10)
-    time.sleep(0.15)
+    place.archive.run("UPDATE tailrace.runs SET terminal_at = terminal_at - interval '1 minute'")
     place.due()
     runtime.watch(10)
     assert place.archive.value("SELECT count(*) FROM tailrace.runs WHERE state = 'sealed'") == 20
@@ -207,6 +207,44 @@ def discovery(place: Place, rule: str = "all", **settings: object) -> Discovery:
 
 def archived(place: Place) -> set[str]:
     return {row[0] for row in place.archive.rows("SELECT run_id FROM tailrace.runs")}
+
+
+HOSTILE = ["nul \0", "half \ud800", "'; DROP TABLE tailrace.runs; --", '{"x":1}', "{a,b}", "%s :x", "x" * 9_000]
+
+
+def test_hostile_words_of_upstream_keep_no_run_from_being_found(place: Place) -> None:
+    """What Postgres refuses in a text (NUL, half a surrogate pair) appears as U+FFFD, whichever way a run is found."""
+    finder = discovery(place)
+    created = datetime.now(UTC).isoformat()
+    listed = [
+        {"id": f"run_{n}", "status": "EXECUTING", "taskIdentifier": word, "tags": [word], "createdAt": created}
+        for n, word in enumerate(HOSTILE)
+    ]
+    place.server.faults.run_list().answer(200, body=json.dumps({"data": listed, "pagination": {}}).encode())
+    place.due()
+    assert finder.step() == len(HOSTILE)
+    names = ("friendlyId", "status", "taskIdentifier", "createdAt")
+    rows = [dict(zip(names, (f"run_{n}", "EXECUTING", word, created), strict=True)) for n, word in enumerate(HOSTILE)]
+    metadata = json.dumps({"$$streams": [*HOSTILE, "fine"]})
+    fed = [{"key": r["friendlyId"], "value": r | {"metadata": metadata}, "headers": {}} for r in rows]
+    body = json.dumps([*fed, {"headers": {"control": "up-to-date"}}]).encode()
+    place.server.faults.runs_feed().answer(200, body=body, times=2)
+    place.archive.run("UPDATE tailrace.runs SET task_identifier = NULL")
+    place.due()
+    place.runtimes[0].watch(10)
+    read = [word.replace("\0", "\ufffd").replace("\ud800", "\ufffd") for word in HOSTILE]
+    assert place.archive.rows("SELECT task_identifier FROM tailrace.runs ORDER BY run_id") == [(word,) for word in read]
+    keys = {row[0] for row in place.archive.rows("SELECT DISTINCT stream_key FROM tailrace.streams")}
+    assert keys == {word for word in HOSTILE if word in read and len(word) < 2_000} | {"fine"}
+
+
+def test_a_feed_that_fails_keeps_the_list_from_nothing(place: Place) -> None:
+    finder = discovery(place)
+    place.store.create_run("run_1")
+    place.server.faults.runs_feed().answer(404, times=99)
+    place.due()
+    assert finder.step() == 1
+    assert place.archive.value("SELECT last_error FROM tailrace.discoveries") is not None
 
 
 def test_new_runs_are_found_without_being_asked_for(place: Place) -> None:

@@ -19,7 +19,7 @@ from typing import Any
 from worker.errors import MalformedRecord, SourceUnavailable
 from worker.model import RunView
 from worker.source.client import FEED_PAGES, SKIP_COLUMNS, Upstream, refuse
-from worker.wire.feed import TERMINAL, FeedRows, timestamp
+from worker.wire.feed import TERMINAL, FeedRows, storable, timestamp
 
 PAGE_SIZE = 100
 """The most that upstream takes."""
@@ -146,12 +146,12 @@ def listed_run(item: Mapping[str, Any]) -> RunView:
     """Read one run of the list. It has no stream keys."""
     status = str(item["status"])
     return RunView(
-        run_id=str(item["id"]),
-        status=status,
+        run_id=storable(str(item["id"])),
+        status=storable(status),
         terminal=status in TERMINAL,
         stream_keys=(),
-        task_identifier=item.get("taskIdentifier"),
-        tags=tuple(str(tag) for tag in item.get("tags") or ()),
+        task_identifier=None if item.get("taskIdentifier") is None else storable(str(item["taskIdentifier"])),
+        tags=tuple(storable(str(tag)) for tag in item.get("tags") or ()),
         created_at=timestamp(item.get("createdAt")),
         started_at=timestamp(item.get("startedAt")),
         finished_at=timestamp(item.get("finishedAt")),

@@ -8,6 +8,7 @@ in the Electric format an update carries only the columns that changed.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterable
 from datetime import UTC, datetime
 from typing import Any
@@ -29,6 +30,11 @@ API_STATUS = {
 
 TERMINAL = frozenset({"COMPLETED", "FAILED", "CANCELED", "CRASHED", "SYSTEM_FAILURE", "EXPIRED", "TIMED_OUT"})
 """API names that a run ends with. A name nobody has heard of is not terminal."""
+
+KEY_MAX_BYTES = 2_000
+"""A longer key fits into no index of the archive (2 704 bytes), and hardly into a URL."""
+
+_NOT_STORABLE = re.compile("[\0\ud800-\udfff]")
 
 
 class FeedRows:
@@ -77,16 +83,21 @@ def run_view(row: dict[str, Any]) -> RunView:
     status = api_status(str(row["status"]))
     keys = [*array_literal(row.get("realtimeStreams") or "{}"), *_keys_of_old_runs(row.get("metadata"))]
     return RunView(
-        run_id=str(row["friendlyId"]),
-        status=status,
+        run_id=storable(str(row["friendlyId"])),
+        status=storable(status),
         terminal=status in TERMINAL,
-        stream_keys=tuple(dict.fromkeys(keys)),
-        task_identifier=row.get("taskIdentifier"),
-        tags=tuple(array_literal(row.get("runTags") or "{}")),
+        stream_keys=tuple(dict.fromkeys(filter(_is_key, keys))),
+        task_identifier=None if row.get("taskIdentifier") is None else storable(row["taskIdentifier"]),
+        tags=tuple(storable(tag) for tag in array_literal(row.get("runTags") or "{}")),
         created_at=timestamp(row.get("createdAt")),
         started_at=timestamp(row.get("startedAt")),
         finished_at=timestamp(row.get("completedAt")),
     )
+
+
+def storable(text: str) -> str:
+    """Give a name of upstream's with U+FFFD for what no database takes in a text: NUL and halves of surrogate pairs."""
+    return _NOT_STORABLE.sub("\ufffd", text)
 
 
 def api_status(name: str) -> str:
@@ -142,7 +153,7 @@ def timestamp(text: str | None) -> datetime | None:
     return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
 
 
-def _keys_of_old_runs(metadata: Any) -> Iterable[str]:
+def _keys_of_old_runs(metadata: Any) -> Iterable[Any]:
     if not metadata or not isinstance(metadata, str):
         return []
     try:
@@ -150,11 +161,9 @@ def _keys_of_old_runs(metadata: Any) -> Iterable[str]:
     except (ValueError, RecursionError):  # the run's own metadata: whatever is in it must not stop us
         return []
     keys = decoded.get("$$streams") if isinstance(decoded, dict) else None
-    return filter(_is_key, keys) if isinstance(keys, list) else []
+    return keys if isinstance(keys, list) else []
 
 
 def _is_key(value: Any) -> bool:
-    """Tell whether this can be a stream's key: text that a database holds. Upstream's comes from one."""
-    return (
-        isinstance(value, str) and value != "" and "\0" not in value and value == value.encode(errors="ignore").decode()
-    )
+    """Tell whether this can be a stream's key: text that a database holds and indexes. Upstream's comes from one."""
+    return isinstance(value, str) and value != "" and storable(value) == value and len(value.encode()) <= KEY_MAX_BYTES
