@@ -12,8 +12,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import sqlalchemy as sa
 from alembic import context, op
+
+from worker.store.indexes import build_index, patient
 
 revision: str = "0005"
 down_revision: str | Sequence[str] | None = "0004"
@@ -38,9 +39,6 @@ FROM tailrace.runs r WHERE r.id = s.run AND s.state IN ('pending', 'active', 'pa
 
 INDEX = "runs_late_check_idx"
 WHERE = "ON tailrace.runs (late_check_at) WHERE state = 'sealed' AND late_check_at > sealed_at"
-BROKEN = """
-    SELECT EXISTS (SELECT FROM pg_index i JOIN pg_class c ON c.oid = i.indexrelid
-                   WHERE c.relnamespace = 'tailrace'::regnamespace AND c.relname = 'runs_late_check_idx')"""
 
 
 def upgrade() -> None:
@@ -48,13 +46,8 @@ def upgrade() -> None:
     if context.is_offline_mode():
         op.execute(f"CREATE INDEX {INDEX} {WHERE}")
         return
-    with op.get_context().autocommit_block():
-        # Building waits for every open transaction, and takes no lock meanwhile.
-        op.execute("SET statement_timeout = 0")
-        op.execute("SET lock_timeout = 0")
-        if op.get_bind().execute(sa.text(BROKEN)).scalar_one():
-            op.execute(f"DROP INDEX CONCURRENTLY tailrace.{INDEX}")
-        op.execute(f"CREATE INDEX CONCURRENTLY {INDEX} {WHERE}")
+    with op.get_context().autocommit_block(), patient(op.get_bind()):
+        build_index(op.get_bind(), INDEX, WHERE)
 
 
 def downgrade() -> None:

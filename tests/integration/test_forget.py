@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from uuid import uuid4
 
 import psycopg
@@ -152,4 +154,54 @@ def test_a_writer_at_work_on_it_is_fenced_off(archive: Archive, engine: sa.Engin
     forgetting.forget("default", "run_1")
     assert committer.commit([flush_of(stream, take(1, b'"tomatensuppe"'))]) == set()
     assert committer.fates([stream_id]) == {}
+    assert places_with(archive, SECRET) == set()
+
+
+def until_it_waits_or_ends(archive: Archive, work: Future[object]) -> None:
+    """Until somebody waits for a lock in this database, or the work is done without."""
+    waiting = """SELECT count(*) FROM pg_stat_activity
+                 WHERE datname = current_database() AND wait_event_type = 'Lock' AND state = 'active'"""
+    give_up = time.monotonic() + 30
+    while not work.done() and not archive.value(waiting):
+        assert time.monotonic() < give_up
+
+
+def test_a_request_on_its_way_does_not_slip_through(
+    archive: Archive, forgetting: Forgetting, database_url: str
+) -> None:
+    """Somebody asked for the run in a transaction that is not committed yet: nobody can see it, and it is forgotten."""
+    caller = Archive(database_url)
+    with caller.connection, ThreadPoolExecutor() as pool:
+        with caller.connection.transaction():
+            caller.value("SELECT tailrace.request_ingest('run_1')")
+            forgot = pool.submit(forgetting.forget, "default", "run_1")
+            until_it_waits_or_ends(archive, forgot)
+        assert forgot.result(30).archived
+    assert archive.rows("SELECT run_id FROM tailrace.runs") == []
+    with pytest.raises(psycopg.errors.CheckViolation):
+        archive.value("SELECT tailrace.request_ingest('run_1')")
+
+
+def test_a_request_that_comes_meanwhile_is_refused(archive: Archive, database_url: str) -> None:
+    caller, forgetter = Archive(database_url), Archive(database_url)
+    with caller.connection, forgetter.connection, ThreadPoolExecutor() as pool:
+        with forgetter.connection.transaction():
+            forgetter.rows("SELECT * FROM tailrace.forget_run('default', 'run_1')")
+            asked = pool.submit(caller.value, "SELECT tailrace.request_ingest('run_1')")
+            until_it_waits_or_ends(archive, asked)
+        with pytest.raises(psycopg.errors.CheckViolation, match="forgotten"):
+            asked.result(30)
+    assert archive.rows("SELECT run_id FROM tailrace.runs") == []
+
+
+def test_two_forget_the_same_run_at_once(archive: Archive, forgetting: Forgetting, database_url: str) -> None:
+    told(archive)
+    forgetter = Archive(database_url)
+    with forgetter.connection, ThreadPoolExecutor() as pool:
+        with forgetter.connection.transaction():
+            forgetter.rows("SELECT * FROM tailrace.forget_run('default', 'run_1')")
+            forgot = pool.submit(forgetting.forget, "default", "run_1")
+            until_it_waits_or_ends(archive, forgot)
+        done = forgot.result(30)
+    assert (done.archived, done.exports) == (False, ["s3://x/part-1.parquet"])
     assert places_with(archive, SECRET) == set()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import random
 from collections.abc import Iterator
 from typing import Any
 
@@ -170,6 +171,40 @@ def test_an_id_that_is_used_again_begins_a_new_part(archive: Archive) -> None:
     assert parts_of(archive, [*text, *text]) == [("text", "x", False), ("text", "x", False)]
 
 
+def test_the_parts_of_some_kinds_are_those_of_all_kinds(archive: Archive) -> None:
+    """Chunks are left out by their text, so whatever hides a word in it (escapes) must not count as leaving it out."""
+    hidden = [
+        r'{"type":"\u0074ool-input-start","toolCallId":"a","toolName":"\u0000"}',
+        r'{"t\u0079pe":"t\u006fol-output-error","toolCallId":"a","errorText":"\ud800"}',
+        r'{"type":"s\u0074art"}',
+        r'{"type":"tool-output-available","toolCallId":"b","output":[1]}',
+        r'{"type":"data-100%_"}',
+    ]
+    texts = [*(json.dumps(chunk) for chunk in MESSAGE), *hidden, *POISON_PARTS, *CHUNKS]
+    stream = archive.whole_stream(texts)
+    columns = (
+        "generation, message, superseded, step, first_index, last_index, kind, text, state, input::text, error_text"
+    )
+    everything = archive.rows(f"SELECT {columns} FROM tailrace.parts_of_stream(%s) ORDER BY kind, first_index", stream)
+    kinds = sorted({row[6] for row in everything})
+    assert {"text", "reasoning", "tool", "error", "source-url", "data-100%_"} <= set(kinds)
+    for some in (*([kind] for kind in kinds), ["tool", "text"], kinds):
+        found = archive.rows(
+            f"SELECT {columns} FROM tailrace.parts_of_stream(%s, %s) ORDER BY kind, first_index", stream, some
+        )
+        assert found == [row for row in everything if row[6] in some], some
+    assert archive.rows("SELECT * FROM tailrace.parts_of_stream(%s, %s)", stream, HOSTILE) == []
+    assert archive.rows("SELECT * FROM tailrace.parts_of_stream(%s, '{}')", stream) == []
+
+
+@pytest.mark.unbalanced
+def test_a_stream_too_large_for_its_parts_has_none(archive: Archive) -> None:
+    stream = archive.whole_stream([json.dumps(chunk) for chunk in MESSAGE])
+    archive.run("UPDATE tailrace.streams SET byte_count = 600000000")
+    assert archive.rows("SELECT * FROM tailrace.parts_of_stream(%s)", stream) == []
+    assert archive.rows("SELECT * FROM tailrace.parts_of_stream(%s, '{tool}')", stream) == []
+
+
 def test_streams_of_other_shapes_have_no_parts(archive: Archive) -> None:
     assert parts_of(archive, ["text", 5, None, {"progress": 1}, {"type": "response.output_text.delta"}]) == []
 
@@ -277,6 +312,53 @@ class TestChanges:
             cursor = rows[-1][0]
             portions.append(len(rows))
         assert portions == [6, 6, 2]
+
+    @pytest.mark.parametrize("seed", range(3))
+    def test_portions_are_the_whole_whatever_was_compacted(self, archive: Archive, seed: int) -> None:
+        """Transactions that write to several streams, some of which are compacted, before and between the portions."""
+        chance = random.Random(seed)
+        streams = [archive.stream(key=f"s{n}") for n in range(5)]
+        ends = dict.fromkeys(streams, 0)
+        for _ in range(25):
+            with archive.connection.transaction():
+                for stream in chance.sample(streams, chance.randint(1, 4)):
+                    archive.segment(stream, [str(ends[stream]), '"x"'], first=ends[stream])
+                    ends[stream] += 2
+        for stream, end in ends.items():
+            archive.settle(stream, end - 1, [str(n) for n in range(end)])
+            archive.run("UPDATE tailrace.streams SET state = 'active' WHERE id = %s", stream)
+        columns = "change_id, stream_id, generation, chunk_index, data_text"
+        whole = archive.rows(f"SELECT {columns} FROM tailrace.changes_since()")
+        assert len(whole) == sum(ends.values())
+        cursor, portions, waiting = -1, list[tuple[object, ...]](), list(streams)
+        while rows := archive.rows(f"SELECT {columns} FROM tailrace.changes_since(%s, 3)", cursor):
+            cursor = rows[-1][0]
+            portions += rows
+            if waiting and chance.random() < 0.7:
+                stream = waiting.pop(chance.randrange(len(waiting)))
+                archive.run("UPDATE tailrace.streams SET state = 'sealed' WHERE id = %s", stream)
+                archive.rows("SELECT * FROM tailrace.compact_stream(%s)", stream)
+        assert portions == whole
+        assert archive.rows(f"SELECT {columns} FROM tailrace.changes_since()") == whole
+        assert archive.rows("SELECT * FROM tailrace.changes_since(9000000000000000000)") == []
+
+    def test_a_portion_unpacks_only_what_it_gives(self, archive: Archive) -> None:
+        """Everything else would raise here: what it holds is no array, which only a broken archive could do."""
+        archive.run("ALTER TABLE tailrace.segments DROP CONSTRAINT segments_data_check")
+        for n in range(6):
+            stream = archive.stream(key=f"s{n}")
+            for index in (0, 1):
+                archive.segment(stream, [str(index)], first=index)
+            archive.settle(stream, 1, ["0", "1"])
+            for state in ("active", "sealed"):
+                archive.run("UPDATE tailrace.streams SET state = %s WHERE id = %s", state, stream)
+            if n % 2:
+                archive.rows("SELECT * FROM tailrace.compact_stream(%s)", stream)
+        cursor = archive.rows("SELECT change_id FROM tailrace.changes_since(-1, 3)")[-1][0]
+        archive.run("UPDATE tailrace.segments SET data = '7' WHERE change_id > %s", cursor)
+        assert len(archive.rows("SELECT * FROM tailrace.changes_since(-1, 3)")) == 4
+        with pytest.raises(psycopg.errors.InvalidParameterValue):
+            archive.rows("SELECT * FROM tailrace.changes_since(-1)")
 
 
 HOSTILE = ["'; DROP TABLE tailrace.runs; --", "run_1' OR '1'='1", '"', "\\", "%s", "$1", "a\nb", "🦜", ":name", "{}"]

@@ -165,16 +165,18 @@ def test_writers_go_on_while_days_are_dropped(archive: Archive, retention: Reten
         stream_of(archive, 11 + n)
     today = stream_of(archive, 0, 0, "active")
     ended = threading.Event()
-    longest = [0.0]
     written = [0]
+    failures: list[psycopg.Error] = []
 
     def write() -> None:
         other = Archive(database_url)
-        while not ended.is_set():
-            began = datetime.now(UTC)
-            other.segment(today, ["1"], first=10 + written[0])
-            written[0] += 1
-            longest[0] = max(longest[0], (datetime.now(UTC) - began).total_seconds())
+        other.run("SET lock_timeout = '2s'")  # the locks are what can keep it waiting, not a busy machine
+        try:
+            while not ended.is_set():
+                other.segment(today, ["1"], first=10 + written[0])
+                written[0] += 1
+        except psycopg.Error as error:
+            failures.append(error)
         other.connection.close()
 
     writer = threading.Thread(target=write)
@@ -184,7 +186,7 @@ def test_writers_go_on_while_days_are_dropped(archive: Archive, retention: Reten
     writer.join(10)
     assert sum(each.fate is DayFate.DROPPED for each in done) >= 5
     assert written[0] > 0
-    assert longest[0] < 1.0
+    assert failures == []
 
 
 def test_two_at_once_do_no_harm(archive: Archive, engine: sa.Engine) -> None:

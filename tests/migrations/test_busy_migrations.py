@@ -12,6 +12,7 @@ import sqlalchemy as sa
 
 from worker.store import migrate
 from worker.store.engine import create_engine
+from worker.store.indexes import patient
 
 SEGMENT = """
     INSERT INTO tailrace.segments (stream_id, generation, first_index, last_index, chunk_count, data, emitted_ms)
@@ -118,7 +119,19 @@ def test_index_building_that_was_broken_off_is_finished(empty_database_url: str)
         assert migrate.current(empty_database_url) == migrate.head()
 
 
-def test_new_partitions_have_the_index_too(database_url: str) -> None:
+def test_building_is_patient_and_what_comes_after_it_is_not(database_url: str) -> None:
+    engine = create_engine(database_url)
+    timeouts = sa.text("SELECT current_setting('lock_timeout') || ' ' || current_setting('statement_timeout')")
+    with engine.connect() as connection:
+        connection.execute(sa.text("SET lock_timeout = '5s'; SET statement_timeout = '5min'"))
+        with patient(connection):
+            assert connection.scalar(timeouts) == "0 0"
+        assert connection.scalar(timeouts) == "5s 5min"
+    engine.dispose()
+
+
+@pytest.mark.parametrize("index", ["segments_change_id_idx", "segments_changes_idx"])
+def test_new_partitions_have_the_index_too(database_url: str, index: str) -> None:
     engine = create_engine(database_url)
     with engine.connect() as connection:
         connection.execute(sa.text("SELECT tailrace.ensure_partitions(20)"))
@@ -127,8 +140,9 @@ def test_new_partitions_have_the_index_too(database_url: str) -> None:
                 """SELECT c.relname FROM pg_inherits i JOIN pg_class c ON c.oid = i.inhrelid
                    WHERE i.inhparent = 'tailrace.segments'::regclass AND NOT EXISTS (
                        SELECT FROM pg_index x JOIN pg_inherits p ON p.inhrelid = x.indexrelid
-                       WHERE x.indrelid = c.oid AND p.inhparent = 'tailrace.segments_change_id_idx'::regclass)"""
-            )
+                       WHERE x.indrelid = c.oid AND p.inhparent = CAST(:index AS regclass))"""
+            ),
+            {"index": f"tailrace.{index}"},
         ).all()
     engine.dispose()
     assert without == []

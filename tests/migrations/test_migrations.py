@@ -92,6 +92,12 @@ def test_empty_to_head_equals_the_tables_in_code(database_url: str, empty_databa
         connection.execute(
             sa.text("CREATE FUNCTION tailrace.next_id() RETURNS bigint LANGUAGE sql VOLATILE RETURN 1::bigint")
         )
+        connection.execute(
+            sa.text(
+                "CREATE FUNCTION tailrace.span_of_changes(bigint[]) RETURNS int8range LANGUAGE sql IMMUTABLE"
+                " RETURN NULL::int8range"
+            )
+        )
         metadata.create_all(connection)
     engine.dispose()
     in_database, in_code = catalog(database_url), catalog(empty_database_url)

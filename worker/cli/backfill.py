@@ -47,8 +47,10 @@ def backfill(
     from worker.store.discovery import ManyRuns
     from worker.store.engine import create_engine
     from worker.store.runs import Runs
+    from worker.telemetry import configure
 
     settings = load(os.environ)
+    configure(settings.log_format, settings.log_level if os.environ.get("TAILRACE_LOG_LEVEL") else "warning")
     engine = create_engine(places.database(), pool_size=2, application_name="tailrace backfill")
     access = access_to(settings, named(settings, environment))
     upstream = upstream_of(access, settings)

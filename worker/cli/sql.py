@@ -31,8 +31,9 @@ def sql(
 ) -> None:
     """Run a query on the archive, in a read-only transaction.
 
-    Views: tailrace.chunks, stream_text, gaps, quarantined. --json prints one object a line, with JSON columns as they
-    are stored. A table shows the first 1 000 rows; --json and --csv have no limit.
+    Views: tailrace.chunks, stream_text, stream_stats, run_overview, message_parts, gaps, quarantined. --json prints one
+    object a line, with JSON columns as they are stored. A table shows the first 1 000 rows; --json and --csv have no
+    limit.
     """
     if as_json and as_csv:
         raise typer.BadParameter("--json and --csv exclude each other")

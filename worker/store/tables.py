@@ -272,6 +272,12 @@ segments = Table(
         name="offsets",
     ),
     Index("segments_change_id_idx", "change_id"),
+    Index(
+        "segments_changes_idx",
+        text("tailrace.span_of_changes(change_ids)"),
+        postgresql_using="gist",
+        postgresql_where=text("change_ids IS NOT NULL"),
+    ),
     postgresql_partition_by="RANGE (stream_id)",
 )
 

@@ -1,0 +1,45 @@
+-- changes_since reads only the segments that hold what it gives. Before, it unpacked everything after its cursor, however
+-- small the portion that was asked for.
+
+CREATE OR REPLACE FUNCTION tailrace.changes_since(p_cursor bigint DEFAULT -1, p_segments int DEFAULT NULL)
+RETURNS TABLE (
+    change_id bigint, environment text, run_id text, stream_key text, generation int, chunk_index bigint, data json,
+    data_text text, data_jsonb jsonb, type text, text_delta text, emitted_at timestamptz, committed_at timestamptz,
+    stream_id bigint
+)
+LANGUAGE sql STABLE SECURITY DEFINER ROWS 10000
+BEGIN ATOMIC
+    WITH bound AS MATERIALIZED (
+        -- The last change that is looked at: the newest that is safe, or the one of the p_segments-th segment.
+        SELECT greatest(p_cursor, coalesce((
+            SELECT g.change_id FROM tailrace.segments g
+            WHERE p_segments IS NOT NULL AND g.change_id > p_cursor AND g.change_id < tailrace.changes_until()
+            ORDER BY g.change_id OFFSET greatest(p_segments, 1) - 1 LIMIT 1
+        ), tailrace.changes_until() - 1)) AS change_id
+    ), changed AS (
+        SELECT g.* FROM tailrace.segments g
+        WHERE g.change_ids IS NULL AND g.change_id > p_cursor AND g.change_id <= (SELECT b.change_id FROM bound b)
+        UNION ALL
+        -- Compacted, and of several changes: some before the cursor, some after the bound.
+        SELECT g.* FROM tailrace.segments g
+        WHERE g.change_ids IS NOT NULL
+          AND tailrace.span_of_changes(g.change_ids)
+              && int8range(p_cursor, (SELECT b.change_id FROM bound b), '(]')
+        UNION ALL
+        -- Segments from before 0003 have no change_id: they are change 0, which cursor -1 asks for.
+        SELECT g.* FROM tailrace.segments g WHERE g.change_id IS NULL AND p_cursor < 0
+    )
+    SELECT
+        c.change_id, e.name, r.run_id, s.stream_key, g.generation, c.chunk_index, c.data, c.data_text, c.data_jsonb,
+        c.type, c.text_delta, c.emitted_at, c.committed_at, g.stream_id
+    FROM changed g
+    JOIN tailrace.streams s ON s.id = g.stream_id
+    JOIN tailrace.runs r ON r.id = s.run
+    JOIN tailrace.environments e ON e.id = r.environment_id
+    CROSS JOIN LATERAL tailrace.unpack(
+        g.first_index, g.data, g.emitted_ms, g.index_offsets, g.odd,
+        g.committed_at, g.committed, g.change_id, g.change_ids
+    ) c
+    WHERE c.change_id > p_cursor AND c.change_id <= (SELECT b.change_id FROM bound b)
+    ORDER BY c.change_id, g.stream_id, g.generation, c.chunk_index;
+END;

@@ -1,0 +1,157 @@
+-- The same answers sooner. Nothing here changes what a function gives.
+
+-- As before; looks the stream up first, so that the planner knows its partition: to plan for all of them took ten times
+-- as long as to read.
+CREATE OR REPLACE FUNCTION tailrace.chunks_range(p_run_id text, p_stream_key text, p_from bigint, p_to bigint)
+RETURNS SETOF tailrace.chunks
+LANGUAGE plpgsql STABLE PARALLEL SAFE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+    stream       record;
+    v_generation int;
+    v_first      bigint;
+BEGIN
+    FOR stream IN
+        SELECT e.name, r.run_id, s.stream_key, s.id, s.generation
+        FROM tailrace.runs r
+        JOIN tailrace.environments e ON e.id = r.environment_id
+        JOIN tailrace.streams s ON s.run = r.id
+        WHERE r.run_id = p_run_id AND s.stream_key = p_stream_key
+        ORDER BY e.name
+    LOOP
+        FOR v_generation IN 0 .. stream.generation LOOP
+            -- The segment that holds p_from, if one does, begins there.
+            SELECT max(h.first_index) INTO v_first FROM tailrace.segments h
+            WHERE h.stream_id = stream.id AND h.generation = v_generation AND h.first_index <= p_from;
+            RETURN QUERY
+                SELECT
+                    stream.name, stream.run_id, stream.stream_key, g.generation, c.chunk_index, c.data, c.data_text,
+                    c.data_jsonb, c.type, c.text_delta, c.emitted_at, c.committed_at, g.stream_id
+                FROM tailrace.segments g
+                CROSS JOIN LATERAL tailrace.unpack(
+                    g.first_index, g.data, g.emitted_ms, g.index_offsets, g.odd,
+                    g.committed_at, g.committed, g.change_id, g.change_ids
+                ) c
+                WHERE g.stream_id = stream.id AND g.generation = v_generation
+                  AND g.first_index BETWEEN coalesce(v_first, 0) AND p_to
+                  AND c.chunk_index BETWEEN p_from AND p_to
+                ORDER BY c.chunk_index;
+        END LOOP;
+    END LOOP;
+END
+$$;
+
+
+-- As parts_of_stream(bigint), of these kinds only (null: all). Chunks that can't play a part are left out by their text,
+-- unread: what counts has its kind in its type, or begins or resets a message or a step. A backslash may hide any word.
+-- Nothing of a stream above 512 MiB, as in view message_parts: a text of 1 GB is an error.
+CREATE FUNCTION tailrace.parts_of_stream(p_stream_id bigint, p_kinds text[]) RETURNS TABLE (
+    generation int, message int, superseded boolean, step int, first_index bigint, last_index bigint, kind text,
+    part_id text, text text, tool_call_id text, tool_name text, state text, input json, output json, error_text text,
+    data json, first_at timestamptz, last_at timestamptz
+)
+LANGUAGE sql STABLE PARALLEL SAFE SECURITY DEFINER COST 100000 ROWS 20
+BEGIN ATOMIC
+    WITH word AS (
+        SELECT '%' || replace(replace(replace(w, '\', '\\'), '%', '\%'), '_', '\_') || '%' AS pattern
+        FROM unnest(p_kinds || '{start,reset-step,"\\"}'::text[]) w
+    ), readable AS MATERIALIZED (
+        SELECT
+            g.generation, c.chunk_index, c.emitted_at,
+            CASE WHEN g.odd THEN tailrace.mended(c.data_text)::json ELSE c.data END AS data
+        FROM tailrace.segments g
+        CROSS JOIN LATERAL tailrace.unpack(g.first_index, g.data, g.emitted_ms, g.index_offsets, g.odd) c
+        WHERE g.stream_id = p_stream_id
+          AND (p_kinds IS NULL OR c.data_text LIKE ANY (ARRAY(SELECT w.pattern FROM word w)))
+          AND (SELECT s.byte_count <= 536870912 FROM tailrace.streams s WHERE s.id = p_stream_id)
+    ), chunk AS MATERIALIZED (
+        -- Only chunks that say their type as a string; a part of any other shape has none. OFFSET 0: read once.
+        SELECT d.generation, d.chunk_index, d.emitted_at, d.data, t.type
+        FROM readable d
+        CROSS JOIN LATERAL (
+            SELECT CASE WHEN json_typeof(d.data) = 'object' THEN d.data -> 'type' END AS said OFFSET 0
+        ) s
+        CROSS JOIN LATERAL (
+            SELECT CASE WHEN json_typeof(s.said) = 'string' THEN s.said #>> '{}' END AS type OFFSET 0
+        ) t
+        WHERE t.type IS NOT NULL
+    ), placed AS (
+        SELECT
+            c.*,
+            (count(*) FILTER (WHERE c.type = 'start') OVER upto)::int AS message,
+            count(*) FILTER (WHERE c.type = 'start') OVER (PARTITION BY c.generation) AS messages,
+            (count(*) FILTER (WHERE c.type = 'start-step') OVER upto)::int AS step,
+            CASE
+                WHEN c.type IN ('text-start', 'text-delta', 'text-end') THEN 'text'
+                WHEN c.type IN ('reasoning-start', 'reasoning-delta', 'reasoning-end') THEN 'reasoning'
+                WHEN c.type LIKE 'tool-%' THEN 'tool'
+                WHEN c.type = 'error' THEN 'error'
+                WHEN c.type IN ('source-url', 'source-document', 'file', 'custom') OR c.type LIKE 'data-%' THEN c.type
+            END AS kind
+        FROM chunk c
+        WINDOW upto AS (PARTITION BY c.generation ORDER BY c.chunk_index)
+    ), reset AS (
+        SELECT p.generation, p.message, p.step, max(p.chunk_index) AS chunk_index
+        FROM placed p WHERE p.type = 'reset-step' GROUP BY 1, 2, 3
+    ), part AS (
+        SELECT
+            p.*,
+            CASE WHEN p.kind IN ('text', 'reasoning') THEN p.data ->> 'id' END AS block_id,
+            CASE WHEN p.kind = 'tool' THEN p.data ->> 'toolCallId' END AS call_id,
+            coalesce(p.chunk_index < r.chunk_index, false) AS taken_back
+        FROM placed p
+        LEFT JOIN reset r ON r.generation = p.generation AND r.message = p.message AND r.step = p.step
+        WHERE p.kind = ANY (p_kinds) OR (p_kinds IS NULL AND p.kind IS NOT NULL)
+    ), block AS (
+        -- Text and reasoning: a block begins at each start, and ids are used again. A tool call is what has one id.
+        -- Everything else stands alone.
+        SELECT
+            p.*,
+            CASE p.kind
+                WHEN 'text' THEN count(*) FILTER (WHERE p.type = 'text-start') OVER same
+                WHEN 'reasoning' THEN count(*) FILTER (WHERE p.type = 'reasoning-start') OVER same
+                WHEN 'tool' THEN CASE WHEN p.call_id IS NULL THEN p.chunk_index ELSE -1 END
+                ELSE p.chunk_index
+            END AS use_of_id
+        FROM part p
+        WINDOW same AS (PARTITION BY p.generation, p.message, p.kind, p.block_id ORDER BY p.chunk_index)
+    )
+    SELECT
+        b.generation, b.message, b.message < max(b.messages) OR bool_and(b.taken_back), max(b.step),
+        min(b.chunk_index), max(b.chunk_index), b.kind, b.block_id,
+        CASE WHEN b.kind IN ('text', 'reasoning') THEN string_agg(
+            CASE json_typeof(coalesce(b.data -> 'delta', b.data -> 'text'))
+                WHEN 'string' THEN coalesce(b.data ->> 'delta', b.data ->> 'text')
+            END, '' ORDER BY b.chunk_index
+        ) END,
+        b.call_id,
+        (array_agg(b.data ->> 'toolName' ORDER BY b.chunk_index)
+            FILTER (WHERE b.kind = 'tool' AND b.data -> 'toolName' IS NOT NULL))[1],
+        CASE WHEN b.kind IN ('text', 'reasoning', 'tool')
+            THEN (array_agg(b.type ORDER BY b.chunk_index DESC))[1]
+        END,
+        (array_agg(b.data -> 'input' ORDER BY b.chunk_index DESC)
+            FILTER (WHERE b.kind = 'tool' AND b.data -> 'input' IS NOT NULL))[1],
+        (array_agg(b.data -> 'output' ORDER BY b.chunk_index DESC)
+            FILTER (WHERE b.kind = 'tool' AND b.data -> 'output' IS NOT NULL))[1],
+        (array_agg(b.data ->> 'errorText' ORDER BY b.chunk_index DESC)
+            FILTER (WHERE b.kind IN ('tool', 'error') AND b.data -> 'errorText' IS NOT NULL))[1],
+        CASE WHEN b.kind NOT IN ('text', 'reasoning', 'tool')
+            THEN (array_agg(b.data ORDER BY b.chunk_index))[1]
+        END,
+        min(b.emitted_at), max(b.emitted_at)
+    FROM block b
+    GROUP BY b.generation, b.message, b.kind, b.block_id, b.call_id, b.use_of_id;
+END;
+
+COMMENT ON FUNCTION tailrace.parts_of_stream(bigint, text[]) IS
+    'The rows of view message_parts of one stream, only of these kinds (null: all).';
+
+CREATE OR REPLACE FUNCTION tailrace.parts_of_stream(p_stream_id bigint) RETURNS TABLE (
+    generation int, message int, superseded boolean, step int, first_index bigint, last_index bigint, kind text,
+    part_id text, text text, tool_call_id text, tool_name text, state text, input json, output json, error_text text,
+    data json, first_at timestamptz, last_at timestamptz
+)
+LANGUAGE sql STABLE STRICT PARALLEL SAFE SECURITY DEFINER COST 100000 ROWS 20
+BEGIN ATOMIC
+    SELECT * FROM tailrace.parts_of_stream(p_stream_id, NULL);
+END;
