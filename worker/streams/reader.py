@@ -12,7 +12,7 @@ from worker.streams.blocking import Waiter
 from worker.streams.errors import SomeStreamsFailed, StreamAborted, StreamError
 from worker.streams.session import DEFAULT_KEY, Options, Session, Typed, Value, typed
 from worker.streams.shapes import DEFAULT_HEARTBEAT_S, Collected, Collector, Place, ReadOptions
-from worker.streams.sse import HEARTBEAT, SSE_HEADERS, Events
+from worker.streams.sse import HEARTBEAT, SSE_HEADERS, WSGI_HEADERS, Events
 from worker.streams.steps import Gap
 
 T = TypeVar("T")
@@ -118,12 +118,13 @@ class ManyReader(_Closing, Iterator[tuple[str, Any]]):
 
 
 class EventStream(Iterator[bytes]):
-    """The body of a response of server-sent events.
+    """The body of a response of server-sent events. ``wsgi_headers``: for servers that refuse ``Connection``.
 
     Closing it, as servers do when the client leaves, leaves upstream.
     """
 
     headers: Mapping[str, str] = SSE_HEADERS
+    wsgi_headers: Mapping[str, str] = WSGI_HEADERS
 
     def __init__(self, reader: StreamReader[Any], events: Events, heartbeat_s: float) -> None:
         self._reader = reader

@@ -16,6 +16,11 @@ SSE_HEADERS: Mapping[str, str] = MappingProxyType(
 )
 """The headers of such a response, as in Trigger.dev's own examples."""
 
+WSGI_HEADERS: Mapping[str, str] = MappingProxyType(
+    {name: value for name, value in SSE_HEADERS.items() if name != "Connection"}
+)
+"""The same for a server that holds to PEP 3333, which leaves ``Connection`` to servers: wsgiref, waitress, Django's."""
+
 HEARTBEAT = b": ping\n\n"
 _LINE_END = re.compile(rb"\r\n|\r|\n")
 

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import socket
+import threading
+import wsgiref.simple_server
 from collections.abc import Iterator
 from typing import Any
 from urllib.parse import urlsplit
+from wsgiref.validate import validator
 
+import httpx
 import pytest
 from starlette.applications import Starlette
 from starlette.requests import Request
@@ -144,3 +148,31 @@ def test_the_response_ends_with_the_run(world: World, url: str) -> None:
         while client.recv(65_536):
             pass
     assert place.left("ai")
+
+
+def test_a_strict_wsgi_server_takes_the_body_and_its_headers(world: World) -> None:
+    """wsgiref refuses headers that PEP 3333 leaves to the server, and its validator looks at every step."""
+    place = world.place(Wire.V2)
+    place.write("ai", ["1"])
+    place.finish()
+
+    def stream(environ: dict[str, Any], start_response: Any) -> Any:
+        body = streams.as_sse(place.run_id, "ai", client=world.client, ids=False)
+        start_response("200 OK", list(body.wsgi_headers.items()))
+        return body
+
+    with wsgiref.simple_server.make_server("127.0.0.1", 0, validator(stream), handler_class=Silent) as server:
+        thread = threading.Thread(target=server.handle_request)
+        thread.start()
+        answer = httpx.get(f"http://127.0.0.1:{server.server_port}/", trust_env=False)
+        thread.join(LONG_S)
+    assert (answer.status_code, answer.text) == (200, 'data: {"chunk":1}\n\n')
+    assert answer.headers["content-type"] == "text/event-stream"
+    assert place.left("ai")
+
+
+class Silent(wsgiref.simple_server.WSGIRequestHandler):
+    """Logs nothing."""
+
+    def log_message(self, format: str, *args: Any) -> None:  # noqa: A002  its name there
+        pass
