@@ -16,13 +16,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from types import TracebackType
 from typing import Any, Self, Unpack
 
 from worker.model import RunView
 from worker.runs.updates import Run, RunUpdate, StreamUpdate, SubscribeOptions, Update, Updates, run_of, session_of
 from worker.streams.blocking import Waiter
 from worker.streams.errors import ChunkTypeError
+from worker.streams.readers import Closing
 from worker.streams.session import Session, Typed
 
 __all__ = [
@@ -38,29 +38,14 @@ __all__ = [
 ]
 
 
-class _Subscription:
-    """Leaves upstream at the end of a ``with``, and when nobody has it any more."""
+class _Subscription(Closing):
+    """What follows a session, and leaves upstream with it."""
 
     def __init__(self, session: Session) -> None:
         self._waiter = Waiter(session)
 
     def __iter__(self) -> Self:
         return self
-
-    def close(self) -> None:
-        """Leave upstream now. Safe to repeat."""
-        self._waiter.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
-        self.close()
-
-    def __del__(self) -> None:
-        waiter = getattr(self, "_waiter", None)
-        if waiter is not None:
-            waiter.close()
 
 
 class RunUpdates(_Subscription, Iterator[Run]):

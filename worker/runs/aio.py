@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable
-from types import TracebackType
 from typing import Any, Self, Unpack
 
 from worker.model import RunView
 from worker.runs.updates import Run, RunUpdate, StreamUpdate, SubscribeOptions, Update, Updates, run_of, session_of
+from worker.streams.async_readers import Closing
 from worker.streams.errors import ChunkTypeError
 from worker.streams.session import Session, Typed
 from worker.streams.waiting import Waiter
@@ -25,31 +25,14 @@ __all__ = [
 ]
 
 
-class _Subscription:
-    """Leaves upstream at the end of an ``async with``, and when nobody has it any more."""
+class _Subscription(Closing):
+    """What follows a session, and leaves upstream with it."""
 
     def __init__(self, session: Session) -> None:
         self._waiter = Waiter(session)
 
     def __aiter__(self) -> Self:
         return self
-
-    async def aclose(self) -> None:
-        """Leave upstream, and return when it is left. Safe to repeat."""
-        await self._waiter.aclose()
-
-    async def __aenter__(self) -> Self:
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None
-    ) -> None:
-        await self.aclose()
-
-    def __del__(self) -> None:
-        waiter = getattr(self, "_waiter", None)
-        if waiter is not None:
-            waiter.abandon()
 
 
 class RunUpdates(_Subscription, AsyncIterator[Run]):

@@ -12,6 +12,7 @@
 and msgspec only, opens nothing and reads no setting. Described in docs/streams-api.md.
 """
 
+from worker.streams.calls import StreamDefinition, as_sse, batches, collect, define, gather, read, read_many
 from worker.streams.client import Client, configure
 from worker.streams.errors import (
     ChunkTypeError,
@@ -25,19 +26,7 @@ from worker.streams.errors import (
     StreamTimeout,
 )
 from worker.streams.pace import Pace
-from worker.streams.reader import (
-    EventStream,
-    ManyReader,
-    StreamDefinition,
-    StreamReader,
-    as_sse,
-    batches,
-    collect,
-    define,
-    gather,
-    read,
-    read_many,
-)
+from worker.streams.readers import EventStream, ManyReader, StreamReader
 from worker.streams.shapes import Collected, ReadOptions
 from worker.streams.signals import AbortController, AbortSignal
 from worker.streams.sse import SSE_HEADERS

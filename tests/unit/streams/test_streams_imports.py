@@ -8,6 +8,9 @@ from pathlib import Path
 
 import pytest
 
+import worker.runs.aio
+import worker.streams.aio
+
 ROOT = Path(__file__).parents[3]
 
 ONLY = """
@@ -88,3 +91,8 @@ def test_importing_reads_no_setting() -> None:
         "import worker.streams, worker.runs, worker.streams.aio, worker.runs.aio; print('fine')"
     )
     assert run(code) == "fine"
+
+
+def test_both_flavours_have_the_same_names() -> None:
+    assert worker.streams.__all__ == worker.streams.aio.__all__
+    assert worker.runs.__all__ == worker.runs.aio.__all__
