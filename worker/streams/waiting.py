@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine
 from contextlib import aclosing
 from functools import partial
 from typing import Any
@@ -94,10 +94,10 @@ async def _read(inbox: Inbox, number: int, tail: AsyncTail, request: Open) -> No
         await inbox.put(number, Failed(_unexpected(error)))
 
 
-async def _ask(inbox: Inbox, number: int, question: Coroutine[Any, Any, Event]) -> None:
+async def _ask(inbox: Inbox, number: int, question: Callable[[], Awaitable[Event]]) -> None:
     """Ask one thing and hand the answer over."""
     try:
-        await inbox.put(number, await question)
+        await inbox.put(number, await question())
     except WorkerError as error:
         await inbox.put(number, Failed(error))
     except Exception as error:  # noqa: BLE001  as above
@@ -206,12 +206,11 @@ class Waiter:
                 tail = AsyncTail(self._upstream(), ref, places.event_max_bytes)
                 work = _read(inbox, number, tail, request)
             case Fetch():
-                question = asyncio.to_thread(partial(places.archive().read, ref, request))
-                work = _ask(inbox, number, question)
+                work = _ask(inbox, number, partial(asyncio.to_thread, places.archive().read, ref, request))
             case Look():
                 if self._feed is None:
                     self._feed = AsyncRunFeed(self._upstream(), self.session.run_id)
-                work = _ask(inbox, number, _look(self._feed, request.live))
+                work = _ask(inbox, number, partial(_look, self._feed, request.live))
         self._tasks[key] = inbox.loop.create_task(work, name=f"tailrace-stream-{key}")
 
     def _stop(self, key: str) -> None:

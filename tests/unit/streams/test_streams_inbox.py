@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import threading
+import warnings
+
+import pytest
 
 from worker.model import Delivery, Wire
-from worker.streams import blocking, waiting
-from worker.streams.steps import Ended, Opened
+from worker.streams import Client, aio, blocking, waiting
+from worker.streams.steps import Ended, Fetch, Look, Opened
 
 OPENED = Opened(Wire.V2, None)
 LONG_S = 30.0
@@ -123,3 +126,20 @@ def test_a_wait_that_is_cancelled_loses_nothing() -> None:
         assert await inbox.get(LONG_S) == (1, OPENED)
 
     asyncio.run(run())
+
+
+@pytest.mark.parametrize("request_", [Look(live=False), Fetch(0, 0, 1, recent=False)], ids=["look", "fetch"])
+def test_what_is_left_before_it_has_begun_leaves_nothing_behind(request_: Look | Fetch) -> None:
+    """No coroutine that was never awaited: Python would warn whoever uses the API."""
+
+    async def run() -> None:
+        client = Client("tr_dev_x", api_url="http://127.0.0.1:1", database_url="postgresql://127.0.0.1:1/x")
+        waiter = aio.read("run_1", client=client)._waiter
+        waiter._start(waiting.Inbox(asyncio.get_running_loop()), 1, "default", request_)
+        await waiter.aclose()
+        client.close()
+
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        asyncio.run(run())
+    assert [str(each.message) for each in caught] == []
