@@ -10,7 +10,8 @@ import pytest
 from worker.errors import MalformedRecord, NotFound, RequestRefused, SourceUnavailable, StoreUnavailable, Unauthorized
 from worker.model import Checkpoint, Delivery, HoleReason, Kind, RunView, StreamRef, V1Record, V2Record, Wire
 from worker.streams.errors import NotArchived, RetriesExhausted, StreamError, StreamRefused, StreamTimeout
-from worker.streams.follow import LOOKBACK, Follow, Limits
+from worker.streams.follow import Follow, Limits
+from worker.streams.intake import LOOKBACK
 from worker.streams.pace import Pace
 from worker.streams.reading import GivenChunk, GivenRun, Reading
 from worker.streams.steps import (

@@ -16,6 +16,7 @@ from tests.simulation.v1 import V1Upstream, entries_of
 from tests.simulation.v2 import Record, V2Upstream, life_of
 from worker.ingest.sequence import V1Sequence
 from worker.streams.follow import Follow
+from worker.streams.intake import Intake
 from worker.streams.steps import Chunk, Source, Start
 
 SCHEDULES = int(os.environ.get("STREAM_SCHEDULES", "400"))
@@ -78,7 +79,7 @@ def test_a_v1_read_can_be_resumed_after_any_chunk() -> None:
 
 def test_believing_the_last_line_at_once_is_caught(monkeypatch: pytest.MonkeyPatch) -> None:
     """Half a line is flushed as a normal event at an idle close."""
-    monkeypatch.setattr(Follow, "_withdraw", Follow._release)
+    monkeypatch.setattr(Intake, "withdraw", Intake.release)
     assert wrong_v1(range(400), "upstream")
 
 
@@ -118,7 +119,7 @@ def play_v2(seed: int, source: Source, *, trim: bool) -> tuple[list[list[Record]
         for _ in range(dice.randint(0, 3)):
             world.ingest(upstream)
     found, follow = read_all(upstream, world, source=source)
-    last = follow._checkpoint.generation if follow._wire else world.checkpoint.generation
+    last = follow._intake._checkpoint.generation if follow._intake._wire else world.checkpoint.generation
     return lives, found, follow, last
 
 
