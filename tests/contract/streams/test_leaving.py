@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import socket
 import threading
 import time
 from typing import Any
 
 import pytest
 
-from tests.streamcases import LONG_S, Flavour, Place, World, numbers
+from tests.streamcases import LONG_S, PACE, Flavour, Place, World, numbers
 from worker.model import Wire
-from worker.streams import AbortController, AbortSignal, ChunkTypeError, StreamAborted
+from worker.streams import AbortController, AbortSignal, ChunkTypeError, Client, StreamAborted
 
 
 class TestAbort:
@@ -46,6 +47,22 @@ class TestAbort:
         with pytest.raises(StreamAborted):
             background.result()
         assert live.left("ai")
+
+    @pytest.mark.parametrize("source", ["archive", "auto"])
+    def test_a_read_of_a_silent_database_is_aborted(self, api: Flavour, world: World, source: str) -> None:
+        controller = AbortController()
+        with socket.create_server(("127.0.0.1", 0)) as database:
+            database.settimeout(LONG_S)
+            url = f"postgresql://nobody@127.0.0.1:{database.getsockname()[1]}/x"
+            client = Client("tr_dev_replay", api_url=world.server.url, database_url=url, pace=PACE)
+            reader = api.streams.read("run_1", "ai", client=client, source=source, signal=controller.signal)
+            background = api.in_background(reader)
+            connection, _ = database.accept()
+            with connection:
+                controller.abort()
+                with pytest.raises(StreamAborted):
+                    background.result()
+        client.close()
 
     def test_a_read_between_two_attempts_is_aborted(self, api: Flavour, live: Place) -> None:
         live.faults.stream(live.run_id, "ai").answer(503, times=1000)
