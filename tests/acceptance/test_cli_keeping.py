@@ -87,6 +87,21 @@ def test_compact_export_and_prune(cli: Cli, archive: Archive, tmp_path: Path) ->
     assert cli.run("export", "--to", "out", "--format", "csv").code == 2
 
 
+def test_verify_compares_the_contents_of_what_is_sealed(cli: Cli, archive: Archive) -> None:
+    for stream in archive.rows("SELECT id FROM tailrace.streams"):
+        archive.rows("SELECT * FROM tailrace.compact_stream(%s)", stream[0])
+    assert cli.run("verify").code == 0
+    archive.run(
+        """UPDATE tailrace.segments g SET data = replace(g.data::text, 'word 2', 'wolf 2')::json
+           FROM tailrace.streams s JOIN tailrace.runs r ON r.id = s.run WHERE s.id = g.stream_id AND r.run_id = 'run_1'"""
+    )
+    changed = cli.run("verify", "--json")
+    found = [(each["run_id"], each["violation"]) for each in json.loads(changed.stdout)["violations"]]
+    assert (changed.code, found) == (1, [("run_1", "digest")]), changed
+    assert cli.run("verify", "run_0").code == 0
+    assert cli.run("verify", "run_1").code == 1
+
+
 def test_forget_deletes_and_keeps_out(cli: Cli, archive: Archive) -> None:
     done = cli.run("forget", "run_0", "--yes", "--json")
     assert json.loads(done.stdout)["streams"] == 1, done

@@ -1,4 +1,4 @@
-"""`tailrace verify`: check the accounts of the archive."""
+"""`tailrace verify`: check the accounts of the archive, and the contents of what is sealed."""
 
 from __future__ import annotations
 
@@ -22,10 +22,11 @@ def verify(
     environment: Environment = None,
     as_json: AsJson = False,
 ) -> None:
-    """Check that every index up to each checkpoint is a chunk or in a hole with its reason, once, and all counts.
+    """Check that every index up to each checkpoint is a chunk or in a hole with its reason, once, and all counts; and
+    that what is sealed holds the very texts of which its digest was taken.
 
     Exit code 1 when something is wrong, each with a line. It reads one snapshot, so it can run at any time; it unpacks
-    every chunk that it checks (the function tailrace.verify_accounts).
+    every chunk that it checks (the functions tailrace.verify_accounts and stream_digest).
     """
     archive = open_archive()
     run = the_run(archive, run_id, environment) if run_id is not None else None

@@ -136,7 +136,8 @@ class StreamText(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Violation:
-    """Something that is wrong in the accounts of a stream; tailrace.verify_accounts says what each word means."""
+    """Something that is wrong with a stream: ``digest`` (its contents have changed), or a word of
+    tailrace.verify_accounts."""
 
     run_id: str | None
     stream_key: str | None
@@ -282,7 +283,8 @@ class Archive:
         return [StreamText(**row) for row in rows]
 
     def violations(self, run: RunStatus | None) -> tuple[int, list[Violation]]:
-        """Check the accounts of a run's streams, or of all; give how many streams were checked, and what is wrong."""
+        """Check a run's streams, or all: their accounts, and that sealed ones hold what they held when their digest was
+        worked out. Give how many streams were checked, and what is wrong."""
         streams = [stream.id for stream in self.streams(run.id)] if run is not None else None
         found = []
         for stream in [None] if streams is None else streams:
@@ -292,7 +294,12 @@ class Archive:
                 FROM tailrace.verify_accounts(CAST(:stream AS bigint)) v
                 LEFT JOIN tailrace.streams s ON s.id = v.stream_id
                 LEFT JOIN tailrace.runs r ON r.id = s.run
-                ORDER BY r.run_id, s.stream_key, v.generation, v.first_index
+                UNION ALL
+                SELECT r.run_id, s.stream_key, 'digest', NULL, NULL, NULL, 'the contents are not what they were'
+                FROM tailrace.streams s JOIN tailrace.runs r ON r.id = s.run
+                WHERE s.digest IS NOT NULL AND (CAST(:stream AS bigint) IS NULL OR s.id = :stream)
+                  AND s.digest <> tailrace.stream_digest(s.id)
+                ORDER BY 1, 2, 4, 5
                 """,
                 stream=stream,
             )
