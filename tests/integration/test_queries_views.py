@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import random
+import re
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import psycopg
@@ -13,6 +15,7 @@ import pytest
 from tests.integration.schema_rows import EPOCH_MS, Archive
 from tests.integration.test_views_chunks import CHUNKS, TEXTS
 
+DOCUMENT = Path(__file__).parents[2].joinpath("docs", "sql.md").read_text(encoding="utf-8")
 VIEWS = ("chunks", "stream_text", "stream_stats", "run_overview", "message_parts", "gaps", "quarantined")
 
 # What is hard on a message in particular: every field of a part is of the wrong type, missing, or poison.
@@ -389,11 +392,8 @@ def test_a_time_prunes_partitions(archive: Archive) -> None:
 
 def test_the_views_have_the_columns_that_are_promised(archive: Archive) -> None:
     """docs/sql.md names every column with its type; none may change without a release that says so."""
-    from pathlib import Path
-
-    documented = Path(__file__).parents[2].joinpath("docs", "sql.md").read_text(encoding="utf-8")
     for view in VIEWS:
-        section = documented.split(f"### `{view}`", 1)[1].split("\n## ", 1)[0].split("\n### ", 1)[0]
+        section = DOCUMENT.split(f"### `{view}`", 1)[1].split("\n## ", 1)[0].split("\n### ", 1)[0]
         columns = [line.split("|")[1:3] for line in section.splitlines() if line.startswith("| `")]
         promised = [(name.strip().strip("`"), kind.strip()) for name, kind in columns]
         actual = archive.rows(
@@ -402,6 +402,21 @@ def test_the_views_have_the_columns_that_are_promised(archive: Archive) -> None:
             f"tailrace.{view}",
         )
         assert promised == actual, view
+
+
+def test_the_functions_that_are_promised_are_there(archive: Archive) -> None:
+    """By name and number of arguments, those of the table of docs/sql.md."""
+    section = DOCUMENT.split("\n## Functions\n", 1)[1].split("\n## ", 1)[0]
+    promised = {
+        (name, given.count(",") + 1) for name, given in re.findall(r"^\| `tailrace\.(\w+)\((.*?)\)`", section, re.M)
+    }
+    actual = set(
+        archive.rows(
+            "SELECT proname, pronargs FROM pg_proc WHERE pronamespace = 'tailrace'::regnamespace AND pronargs > 0"
+        )
+    )
+    assert len(promised) >= 7
+    assert promised <= actual
 
 
 def test_views_are_for_reading(archive: Archive) -> None:

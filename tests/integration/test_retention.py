@@ -135,6 +135,25 @@ def test_a_detach_that_was_interrupted_is_finished(archive: Archive, retention: 
     assert day not in partitions(archive)
 
 
+def test_a_reader_that_stays_is_not_waited_for(
+    archive: Archive, retention: Retention, database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A backup or a forgotten psql: the day goes the next time, and whoever comes meanwhile waits for nobody."""
+    monkeypatch.setattr("worker.store.retention.DETACH_WAIT_S", 0.5)
+    day = TODAY - timedelta(days=12)
+    stream_of(archive, 12)
+    with psycopg.connect(database_url) as reader:
+        reader.execute("SELECT count(*) FROM tailrace.segments")
+        for _ in range(2):  # the second time finds a detachment that is pending
+            busy = {each.day: each.fate for each in retention.prune(10)}
+            assert busy[day] is DayFate.BUSY
+            archive.run("SET lock_timeout = '2s'")
+            assert archive.value("SELECT count(*) FROM tailrace.chunks") == 0
+            assert archive.value("SELECT tailrace.ensure_partitions()") == 0
+    assert Day(day, 0, DayFate.DROPPED) in retention.prune(10)
+    assert day not in partitions(archive)
+
+
 def test_a_dry_run_drops_nothing(archive: Archive, retention: Retention) -> None:
     stream = stream_of(archive, 12)
     assert Day(TODAY - timedelta(days=12), 1, DayFate.WOULD_DROP) in retention.preview(10)

@@ -57,6 +57,8 @@ def test_a_reader_sees_every_view_and_function_of_the_contract(database: Databas
             "chunks_range('run_1', 'ai', 0, 1)",
             "changes_since(-1)",
             "search_text('one')",
+            f"parts_of_stream({stream})",
+            f"parts_of_stream({stream}, '{{text}}')",
             "stream_id_at(now())",
         ):
             connection.execute(f"SELECT * FROM tailrace.{call}").fetchall()  # type: ignore[arg-type]

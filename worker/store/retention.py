@@ -7,6 +7,7 @@ dropped.
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import date
@@ -22,6 +23,9 @@ from worker.store.engine import autocommit, is_unavailable, translated
 __all__ = ["Day", "DayFate", "Retention"]
 
 STREAMS_AT_A_TIME = 5_000
+DETACH_WAIT_S = 10.0
+"""How long a reader that has the day open is waited for; then it goes the next time. Nothing waits behind us, but new
+partitions."""
 
 # Locks that do not come in time, and what it looks like when somebody else drops the same day.
 _IN_USE = (
@@ -78,7 +82,7 @@ class Retention:
         return days
 
     def old_days(self, keep_days: int) -> list[date]:
-        """Find the days that have a partition, or streams without one, and ended that long ago; oldest first."""
+        """Find the days that have a partition, detached or not, and ended that long ago; oldest first."""
         rows = self._execute(
             """
             SELECT d.day FROM tailrace.partition_days() d
@@ -125,7 +129,7 @@ class Retention:
         )
         if rows and rows[0].ours:
             how = "FINALIZE" if rows[0].pending else "CONCURRENTLY"
-            self._execute(f"ALTER TABLE tailrace.segments DETACH PARTITION tailrace.{name} {how}")
+            self._execute_within(DETACH_WAIT_S, f"ALTER TABLE tailrace.segments DETACH PARTITION tailrace.{name} {how}")
 
     def _obstacle(self, day: date, exported_to: str | None) -> DayFate | None:
         row = self._execute(
@@ -162,3 +166,20 @@ class Retention:
         with translated(), self._engine.connect() as connection:
             result = connection.execute(sa.text(statement), parameters)
             return result.all() if result.returns_rows else []
+
+    def _execute_within(self, seconds: float, statement: str) -> None:
+        """Execute a statement that takes no part in a transaction, and cancel it when it has not ended by then.
+
+        From outside: a timeout of the session would stay with it behind PgBouncer, and it can't have a transaction's.
+        """
+        with translated(), self._engine.connect() as connection:
+            driver = connection.connection.driver_connection
+            assert isinstance(driver, psycopg.Connection)
+            timer = threading.Timer(seconds, driver.cancel_safe)
+            timer.daemon = True
+            timer.start()
+            try:
+                connection.execute(sa.text(statement))
+            finally:
+                timer.cancel()
+                timer.join()  # else it could cancel what the next borrower of this connection does
