@@ -89,6 +89,12 @@ class Readings:
         for signal in signals:
             signal.leave()
 
+    def shed(self, places: int) -> None:
+        """Make ``places`` readers stop, those that read longest first."""
+        with self._lock:
+            longest = [each for each in self._since if each in self._leased][:places]
+        self.leave(longest)
+
     def give_turns(self, places: int, turn_s: float) -> int:
         """Make up to ``places`` readers that have had their turn stop, those that read longest first; give how many."""
         now = self._clock()

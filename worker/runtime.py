@@ -230,7 +230,7 @@ class Runtime:
                 lease_token=stream.token,
             )
             bound.info("lease_acquired", position=stream.checkpoint.last_index)
-            sink = self.writer.open(stream, self._limits(stream))
+            sink = self.writer.open(stream, self._limits(stream), signal.leave)
             try:
                 settlement = self._read(stream, sink, signal, bound)
                 sink.settle(settlement)
@@ -323,11 +323,15 @@ class Runtime:
     def _keep(self) -> None:
         """Renew this process's row, and call readers whose run is over or whose lease is gone."""
         failed = 0
-        said_at = time.monotonic()
+        said_at = renewed_at = time.monotonic()
         while not self._ended.is_set():
+            asked_at = time.monotonic()
             try:
-                self.leases.renew()
+                expired = self.leases.renew()
+                renewed_at = asked_at
                 self._call_readers()
+                if expired:
+                    self.readings.shed(self.leases.excess())
                 self._release_strays()
                 failed = 0
             except Exception as error:  # noqa: BLE001  whatever it is, the thread must outlive it
@@ -336,6 +340,10 @@ class Runtime:
                 failed += 1
                 if failed == 1:
                     log.warning("lease_renewal_failed", error=str(error))
+            limited = self.settings.max_connections is not None
+            if limited and time.monotonic() - renewed_at >= self.settings.lease_seconds:
+                # Others may count our places as free. What the readers have is committed when Postgres is back.
+                self.readings.leave(self.readings.leased_ids())
             if time.monotonic() - said_at >= METRICS_S:
                 said_at = time.monotonic()
                 reading = self.readings.by_environment()

@@ -216,7 +216,8 @@ class Settings(BaseSettings):
         1,
         1_000_000,
         "connections",
-        "No limit: upstream does not count stream reads. Counts the streams read by all workers together.",
+        "No limit: upstream does not count stream reads. Counts the streams read by all workers together; "
+        "late checks, at most 4 at once in a worker, come on top.",
     )
 
     # --- batches and memory

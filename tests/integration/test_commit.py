@@ -177,3 +177,18 @@ def test_claiming_hints_once_and_prefers_v1(engine: sa.Engine, leases: Leases) -
     assert leases.claim(["default"], 9, 30) == []
     leases.unhint(ids)
     assert sorted(leases.claim(["default"], 9, 30)) == sorted(ids)
+
+
+def test_what_is_wrong_stands_in_the_row_while_the_reader_stays(engine: sa.Engine, leases: Leases) -> None:
+    (stream,) = leases.acquire([new_stream(engine)])
+    committer = Committer(engine)
+    wrong = flush_of(stream)
+    wrong.error, wrong.attempt = "upstream answered with 'text/html'", 2
+    assert committer.commit([wrong]) == {stream.id}
+    look = "SELECT state, last_error, attempt, worker_id IS NOT NULL FROM tailrace.streams"
+    assert rows(engine, look) == [("active", "upstream answered with 'text/html'", 2, True)]
+    right = flush_of(stream, take(0, b"1"))
+    right.rev += 1
+    assert committer.commit([right]) == {stream.id}
+    assert rows(engine, look) == [("active", None, 0, True)]
+    balanced(engine)

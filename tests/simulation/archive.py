@@ -105,6 +105,9 @@ class Archive:
     def lag(self, records: int) -> None:
         pass
 
+    def trouble(self, error: str | None, attempt: int) -> None:
+        pass
+
     def settle(self, settlement: Settlement) -> None:
         self.confirm()
         self._commit()

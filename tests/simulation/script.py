@@ -78,6 +78,7 @@ class Shelf:
         self.held: Take | None = None
         self.wires: list[Wire] = []
         self.lags: list[int] = []
+        self.troubles: list[tuple[str | None, int]] = []
         self.late = False
 
     def put(self, take: Take, wire: Wire) -> None:
@@ -106,6 +107,9 @@ class Shelf:
 
     def lag(self, records: int) -> None:
         self.lags.append(records)
+
+    def trouble(self, error: str | None, attempt: int) -> None:
+        self.troubles.append((error, attempt))
 
     def standing(self) -> Standing:
         return self.state

@@ -77,6 +77,9 @@ class Sink(Protocol):
     def lag(self, records: int) -> None:
         """Note how far behind upstream's tail the stream is."""
 
+    def trouble(self, error: str | None, attempt: int) -> None:
+        """Say in the stream's row why it can't be read at present; None: it can again."""
+
 
 class Surroundings(Protocol):
     """What the database knows about the stream besides its chunks."""
@@ -183,6 +186,7 @@ class Reader:
         self._loose: Any = None  # the record that came together with the end of the last connection
         self._last_data = clock() - stream.silent_s
         self._attempt = stream.attempt
+        self._troubled = False  # the row says why the stream can't be read
         signal.interrupt = upstream.interrupt
 
     def run(self) -> Settlement:
@@ -201,6 +205,7 @@ class Reader:
             settlement: Settlement | None = None
             try:
                 clean = self._follow(DRAIN_WAIT_S if sweep or parked else self._policy.wait_s, leave_at)
+                self._over_it()
                 if self._signal.leaving:  # nobody needs to know any more; 5 000 readers leave at once
                     break
                 self._look_around()
@@ -280,6 +285,7 @@ class Reader:
 
     def _take(self, delivery: Delivery) -> None:
         """Order and store what one delivery brought."""
+        self._over_it()
         sequence = self._ordered()
         sequence.passed(int(1000 * (self._clock() - self._connected_at)))
         records = delivery.records
@@ -362,8 +368,17 @@ class Reader:
         delay_s = max(delay_s, getattr(error, "retry_after_s", None) or 0.0)
         if delay_s > self._policy.keep_slot_s or self._attempt >= self._policy.park_attempts:
             return Settlement(StreamState.PARKED, delay_s=delay_s, attempt=self._attempt, error=str(error))
+        # Nobody should have to wait for the attempts to be used up to learn what is wrong.
+        self._sink.trouble(str(error), self._attempt)
+        self._troubled = True
         self._signal.wait(delay_s)
         return None
+
+    def _over_it(self) -> None:
+        """Note that the stream can be read."""
+        if self._troubled:
+            self._troubled = False
+            self._sink.trouble(None, self._attempt)
 
     def _after_clean_end(self, sweep: bool, before: Checkpoint, opened_at: float) -> Settlement | None:
         sequence = self._ordered()

@@ -109,6 +109,8 @@ class FlushRefused(WorkerError):
 class Flush:
     """What is to be committed for one stream: its takes in order, and how its reader leaves it, if it does.
 
+    ``error`` and ``attempt``: why it can't be read at present, of a reader that stays.
+
     ``checkpoint`` is the stream's state once this is committed.
     """
 
@@ -120,6 +122,8 @@ class Flush:
     takes: list[Take] = field(default_factory=list)
     settlement: Settlement | None = None
     lag: int | None = None
+    error: str | None = None
+    attempt: int = 0
     max_chunks: int = SEGMENT_MAX_CHUNKS
 
     @property
@@ -208,8 +212,8 @@ def _parameters(flushes: list[Flush]) -> dict[str, object]:
         "lag": arrays.int8s([flush.lag for flush in flushes]),
         "state": arrays.texts([settled.state if settled else None for settled in left]),
         "delay_s": arrays.float8s([settled.delay_s if settled else 0.0 for settled in left]),
-        "attempt": arrays.int4s([settled.attempt if settled else 0 for settled in left]),
-        "error": arrays.texts([_clean(settled.error) if settled else None for settled in left]),
+        "attempt": arrays.int4s([(flush.settlement or flush).attempt for flush in flushes]),
+        "error": arrays.texts([_clean((flush.settlement or flush).error) for flush in flushes]),
         "verdict": arrays.texts([settled.verdict if settled else None for settled in left]),
         "swept": arrays.bools([settled.swept if settled else False for settled in left]),
         "g_id": arrays.int8s([stream_id for stream_id, _ in cut]),

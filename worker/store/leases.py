@@ -66,17 +66,19 @@ class Leases:
     def worker_id(self) -> UUID:
         return self._worker.id
 
-    def renew(self) -> None:
+    def renew(self) -> bool:
         """Keep this process's row, and with it all its leases, alive for another term. Makes the row if need be.
 
         A row that has expired comes back to life: what nobody took meanwhile is still ours, what somebody took is
-        fenced off by its token.
+        fenced off by its token. True when it had expired: others may have given its places away (see `excess`).
         """
-        self._execute(
+        rows = self._execute(
             """
+            WITH before AS (SELECT expires_at <= now() AS expired FROM tailrace.workers WHERE id = :id)
             INSERT INTO tailrace.workers (id, host, pid, pool, slots, expires_at)
             VALUES (:id, :host, :pid, :pool, :slots, now() + :lease_s * interval '1 second')
             ON CONFLICT (id) DO UPDATE SET expires_at = excluded.expires_at, slots = excluded.slots
+            RETURNING coalesce((SELECT expired FROM before), false) AS expired
             """,
             id=self._worker.id,
             host=self._worker.host,
@@ -85,6 +87,20 @@ class Leases:
             slots=self._worker.slots,
             lease_s=self._lease_s,
         )
+        return bool(rows[0].expired)
+
+    def excess(self) -> int:
+        """Say by how many the living leases exceed the limit of the fleet.
+
+        A process whose row expired and came back holds its leases again, while others hold those that were given in
+        their place.
+        """
+        if self._max_connections is None:
+            return 0
+        # Asked for a limit that nobody reaches, the function gives what is left of it; only it looks under the lock.
+        taken = "CAST(:all AS int) - tailrace.connections_left(:all, false)"
+        row = self._execute(f"SELECT {taken} AS taken", all=2**31 - 1)[0]
+        return max(0, int(row.taken) - self._max_connections)
 
     def retire(self) -> None:
         """End this process's row: whatever it still leases is free at once."""

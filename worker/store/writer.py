@@ -57,8 +57,9 @@ class WriterLimits:
 class Sink:
     """The Writer's side of one leased stream. Used by one reader; see `ingest.loop.Sink` for the promises."""
 
-    def __init__(self, writer: Writer, stream: LeasedStream, limits: BatchLimits) -> None:
+    def __init__(self, writer: Writer, stream: LeasedStream, limits: BatchLimits, lost: Callable[[], None]) -> None:
         self._writer = writer
+        self.lost = lost
         self.stream_id = stream.id
         self.token = stream.token
         self.rev = stream.rev
@@ -77,6 +78,8 @@ class Sink:
         self.urgent = False
         self.settlement: Settlement | None = None
         self.tail_lag: int | None = None
+        self.error: str | None = None
+        self.attempt = 0
         self.closed = False
         self.failure: WorkerError | None = None
 
@@ -101,6 +104,9 @@ class Sink:
 
     def lag(self, records: int) -> None:
         self.tail_lag = records  # goes along with the next flush
+
+    def trouble(self, error: str | None, attempt: int) -> None:
+        self._writer.trouble(self, error, attempt)
 
     def abandon(self) -> None:
         """Forget what is not committed. For a reader that must go and can't wait; the lease runs out by itself."""
@@ -159,9 +165,13 @@ class Writer:
             for sink in [*self._waiting, *self._holding, *self._flying]:
                 self._drop(sink, LeaseLost("the worker ended before Postgres answered"))
 
-    def open(self, stream: LeasedStream, limits: BatchLimits) -> Sink:
-        """Give the sink of a stream that was just leased."""
-        return Sink(self, stream, limits)
+    def open(self, stream: LeasedStream, limits: BatchLimits, lost: Callable[[], None] = lambda: None) -> Sink:
+        """Give the sink of a stream that was just leased.
+
+        ``lost`` is called when nothing more can be stored through it, also while its reader waits for upstream. It
+        must not wait.
+        """
+        return Sink(self, stream, limits, lost)
 
     # --- for readers, through their sink
 
@@ -211,6 +221,12 @@ class Writer:
             self._note_waiting(sink)
             self._flush_and_wait(sink)
             sink.closed = True
+
+    def trouble(self, sink: Sink, error: str | None, attempt: int) -> None:
+        with self._changed:
+            sink.check()
+            sink.error, sink.attempt = error, attempt
+            self._note_waiting(sink)
 
     def abandon(self, sink: Sink) -> None:
         with self._changed:
@@ -363,12 +379,15 @@ class Writer:
             takes=sink.pending,
             settlement=sink.settlement,
             lag=sink.tail_lag,
+            error=sink.error,
+            attempt=sink.attempt,
             max_chunks=sink.limits.max_chunks,
         )
         self._flying[sink] = None
         sink.pending, sink.pending_chunks, sink.pending_bytes = [], 0, 0
         sink.urgent = False
-        sink.tail_lag = None
+        sink.tail_lag = sink.error = None
+        sink.attempt = 0
 
     def _commit(self, sinks: list[Sink]) -> None:
         """Send the flights of ``sinks``; what does not come back is looked up."""
@@ -437,6 +456,7 @@ class Writer:
         sink.in_flight = sink.held = None
         sink.failure = failure
         self._changed.notify_all()
+        sink.lost()
 
     def _mend(self, sink: Sink, error: FlushRefused) -> None:
         """Move the chunks that Postgres does not accept from a refused flight to quarantine; then send the rest."""

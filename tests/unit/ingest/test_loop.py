@@ -416,3 +416,14 @@ def test_an_upstream_that_closes_at_once_does_not_make_us_spin() -> None:
 def test_the_lag_is_what_the_tail_says() -> None:
     answer = Answer(Wire.V2, [tail(3), v2(0, 1), tail(3), v2(2), tail(3), DONE])
     assert play(answer, stream=leased(standing=OVER)).shelf.lags == [3, 1, 0]
+
+
+def test_what_is_wrong_is_said_at_every_attempt_and_taken_back_when_it_is_over() -> None:
+    html = SourceUnavailable("upstream answered with 'text/html' instead of an event stream", status=200)
+    played = play(
+        Answer(Wire.V2, refused=html),
+        Answer(Wire.V2, refused=html),
+        Answer(Wire.V2, [v2(0), tail(1), DONE]),
+        stream=leased(standing=OVER),
+    )
+    assert played.shelf.troubles == [(str(html), 1), (str(html), 2), (None, 2)]

@@ -24,7 +24,8 @@ def test_bad_streams_beside_good_ones(tmp_path: Path, database_url: str, redis_u
     # Bodies that are no envelope, and chunks that are no JSON.
     store.append_records("run_bad", "odd", [Draft(b"no envelope"), Draft(b'{"data":NaN,"id":"aaaaaaa"}')])
     store.append_chunk("run_bad", "odd", '"after"')
-    with scene(tmp_path, database_url, redis_url, store, **QUICK) as (workers, upstream):
+    settings = QUICK | {"TAILRACE_READ_TIMEOUT_SECONDS": "2"}
+    with scene(tmp_path, database_url, redis_url, store, **settings) as (workers, upstream):
         archive = workers.archive
         upstream.faults.stream("run_bad", "refused").answer(400, body=b"no such thing", times=10_000)
         upstream.faults.stream("run_bad", "broken").answer(200, body=b"<html>", times=10_000)
@@ -41,6 +42,14 @@ def test_bad_streams_beside_good_ones(tmp_path: Path, database_url: str, redis_u
         )
         store.append_chunk("run_bad", "postgres", '"poison"')
         workers.started()
+        # The reason is there while the reader goes on trying.
+        (error,) = wait_for(
+            lambda: archive.rows(
+                "SELECT last_error FROM tailrace.streams WHERE stream_key = 'broken' AND attempt > 0 AND state = 'active'"
+            ),
+            20,
+        )[0]
+        assert "instead of an event stream" in error
         archive.request("run_good")
         wait_for(lambda: archive.value(
             "SELECT count(*) = %s FROM tailrace.streams WHERE chunk_count > 0 AND stream_key LIKE 'k%%'", GOOD), 20)  # fmt: skip

@@ -12,7 +12,7 @@ from worker.model import Wire
 from worker.replay import LiveStore
 
 STREAMS = 8
-CHUNKS = 30_000
+CHUNKS = 15_000
 BOUND_BYTES = 120 * 1_048_576
 """More than the worker had before: a buffer of 16 MiB, one flush with its copies, what the sockets' decoders hold."""
 
@@ -37,7 +37,7 @@ def test_memory_is_bounded_and_nothing_is_lost(wire: Wire, tmp_path: Path, datab
         for key in range(STREAMS):
             store.append_chunks("run_0", f"k{key}", texts[1:])
         most = before
-        until = time.monotonic() + 15
+        until = time.monotonic() + 8
         while time.monotonic() < until:
             most = max(most, worker.rss_bytes())
             time.sleep(0.05)
