@@ -106,7 +106,7 @@ def test_a_process_that_comes_back_from_the_dead_gives_up_what_is_too_much(datab
     readings = Readings()
     signals = [readings.begin(stream) for stream in ids[:LIMIT]]
     for stream in ids[:LIMIT]:
-        readings.leased(stream)
+        readings.leased(stream, "default")
     readings.shed(first.excess())
     assert all(signal is not None and signal.leaving for signal in signals)
     assert not first.renew()
