@@ -8,9 +8,8 @@ from typing import Any, Generic, Self, TypeVar
 
 from worker.model import RunView
 from worker.streams.session import Options, Session, Typed, Value
-from worker.streams.shapes import Place
+from worker.streams.shapes import Placed
 from worker.streams.sse import HEARTBEAT, SSE_HEADERS, Events
-from worker.streams.steps import Gap
 from worker.streams.waiting import Waiter
 
 T = TypeVar("T")
@@ -39,7 +38,7 @@ class Closing:
             waiter.abandon()
 
 
-class StreamReader(Closing, Generic[T], AsyncIterator[T]):
+class StreamReader(Closing, Placed, Generic[T], AsyncIterator[T]):
     """The chunks of one stream, as they come. Nothing is sent before the first is asked for.
 
     It ends when the run is over and everything was read. Close it, use it in an ``async with``, or let go of it, and it
@@ -50,8 +49,8 @@ class StreamReader(Closing, Generic[T], AsyncIterator[T]):
     def __init__(self, run_id: str, stream: Typed[T], options: Options) -> None:
         self.run_id = run_id
         self.key = stream.key
-        self._waiter = Waiter(Session(run_id, [stream], options))
-        self._place = Place()
+        self._session = Session(run_id, [stream], options)
+        self._waiter = Waiter(self._session)
 
     def __aiter__(self) -> Self:
         return self
@@ -64,13 +63,13 @@ class StreamReader(Closing, Generic[T], AsyncIterator[T]):
 
     async def within(self, seconds: float) -> Value | None:
         """Give the next chunk, with its place, if it comes in that time, else None. At the end: StopAsyncIteration."""
-        return await self._next(self._waiter.session.clock() + seconds)
+        return await self._next(self._session.clock() + seconds)
 
     async def _next(self, until: float | None) -> Value | None:
         value = await self._waiter.next(until)
         assert not isinstance(value, RunView)
         if value is not None:
-            self._place.note(value)
+            self._last = value
         return value
 
     async def _values(self) -> AsyncIterator[Value]:
@@ -81,21 +80,6 @@ class StreamReader(Closing, Generic[T], AsyncIterator[T]):
                 return
             assert value is not None
             yield value
-
-    @property
-    def last_index(self) -> int:
-        """The index of the chunk given last, -1 before the first. The next read starts at ``last_index + 1``."""
-        return self._place.index
-
-    @property
-    def last_event_id(self) -> str | None:
-        """The place of the chunk given last, for a later read to go on after it, whatever upstream trims meanwhile."""
-        return self._place.token
-
-    @property
-    def gaps(self) -> list[Gap]:
-        """What was lost upstream before it was read."""
-        return self._waiter.session.gaps(self.key)
 
 
 class ManyReader(Closing, AsyncIterator[tuple[str, Any]]):

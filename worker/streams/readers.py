@@ -9,9 +9,8 @@ from typing import Any, Generic, Self, TypeVar
 from worker.model import RunView
 from worker.streams.blocking import Waiter
 from worker.streams.session import Options, Session, Typed, Value
-from worker.streams.shapes import Place
+from worker.streams.shapes import Placed
 from worker.streams.sse import HEARTBEAT, SSE_HEADERS, WSGI_HEADERS, Events
-from worker.streams.steps import Gap
 
 T = TypeVar("T")
 
@@ -37,7 +36,7 @@ class Closing:
             waiter.close()
 
 
-class StreamReader(Closing, Generic[T], Iterator[T]):
+class StreamReader(Closing, Placed, Generic[T], Iterator[T]):
     """The chunks of one stream, as they come. Nothing is sent before the first is asked for.
 
     It ends when the run is over and everything was read. Close it, use it in a ``with``, or let go of it, and it leaves
@@ -47,8 +46,8 @@ class StreamReader(Closing, Generic[T], Iterator[T]):
     def __init__(self, run_id: str, stream: Typed[T], options: Options) -> None:
         self.run_id = run_id
         self.key = stream.key
-        self._waiter = Waiter(Session(run_id, [stream], options))
-        self._place = Place()
+        self._session = Session(run_id, [stream], options)
+        self._waiter = Waiter(self._session)
 
     def __iter__(self) -> Self:
         return self
@@ -61,13 +60,13 @@ class StreamReader(Closing, Generic[T], Iterator[T]):
 
     def within(self, seconds: float) -> Value | None:
         """Give the next chunk, with its place, if it comes in that time, else None. Raises StopIteration at the end."""
-        return self._next(self._waiter.session.clock() + seconds)
+        return self._next(self._session.clock() + seconds)
 
     def _next(self, until: float | None) -> Value | None:
         value = self._waiter.next(until)
         assert not isinstance(value, RunView)
         if value is not None:
-            self._place.note(value)
+            self._last = value
         return value
 
     def _values(self) -> Iterator[Value]:
@@ -78,21 +77,6 @@ class StreamReader(Closing, Generic[T], Iterator[T]):
                 return
             assert value is not None
             yield value
-
-    @property
-    def last_index(self) -> int:
-        """The index of the chunk given last, -1 before the first. The next read starts at ``last_index + 1``."""
-        return self._place.index
-
-    @property
-    def last_event_id(self) -> str | None:
-        """The place of the chunk given last, for a later read to go on after it, whatever upstream trims meanwhile."""
-        return self._place.token
-
-    @property
-    def gaps(self) -> list[Gap]:
-        """What was lost upstream before it was read."""
-        return self._waiter.session.gaps(self.key)
 
 
 class ManyReader(Closing, Iterator[tuple[str, Any]]):

@@ -8,9 +8,9 @@ from typing import Generic, TypedDict, TypeVar
 
 from worker.streams.client import Client
 from worker.streams.errors import ChunkTypeError
-from worker.streams.session import Value
+from worker.streams.session import Session, Value
 from worker.streams.signals import AbortSignal
-from worker.streams.steps import Retry, Source
+from worker.streams.steps import Gap, Retry, Source
 from worker.streams.text import Transcript
 
 T = TypeVar("T")
@@ -75,20 +75,24 @@ class Collector(Generic[T]):
         return Collected(self._chunks, transcript.text, transcript.reasoning)
 
 
-class Place:
-    """Where a reader is in its stream."""
+class Placed:
+    """What a reader of one stream knows of its place."""
 
-    def __init__(self) -> None:
-        self._last: Value | None = None
-
-    def note(self, value: Value) -> None:
-        """Note that a chunk was given out."""
-        self._last = value
+    key: str
+    _session: Session
+    _last: Value | None = None
 
     @property
-    def index(self) -> int:
+    def last_index(self) -> int:
+        """The index of the chunk given last, -1 before the first. The next read starts at ``last_index + 1``."""
         return -1 if self._last is None else self._last.chunk.chunk_index
 
     @property
-    def token(self) -> str | None:
+    def last_event_id(self) -> str | None:
+        """The place of the chunk given last, for a later read to go on after it, whatever upstream trims meanwhile."""
         return None if self._last is None else self._last.chunk.token
+
+    @property
+    def gaps(self) -> list[Gap]:
+        """What was lost upstream before it was read."""
+        return self._session.gaps(self.key)
