@@ -50,6 +50,7 @@ class Script:
     @contextmanager
     def connect(self, last_event_id: str | None, wait_s: int) -> Iterator[Connection]:
         self.asked.append((last_event_id, wait_s))
+        assert self._answers, "nobody expected another connection"
         answer = self._answers.pop(0)
         if answer.refused is not None:
             raise answer.refused

@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.witness.conftest import witness_folder
 
 from tests.ingestion import TIMING
 from tests.simulation.archive import Archive, read_until_settled
@@ -40,7 +39,7 @@ class Place:
     in_path: str
 
 
-def theirs(places: dict[str, Place], enough: dict[str, int]) -> dict[str, list[Any]]:
+def theirs(client: Path, places: dict[str, Place]) -> dict[str, list[Any]]:
     """What the official client hands over, by name."""
     asked = [
         {
@@ -48,14 +47,13 @@ def theirs(places: dict[str, Place], enough: dict[str, int]) -> dict[str, list[A
             "url": place.url,
             "runId": place.ref.run_id,
             "key": place.in_path,
-            "chunks": enough.get(name, 1 << 30),
-            "timeoutMs": 10_000,
+            "timeoutMs": 5_000,
         }
         for name, place in places.items()
     ]
     done = subprocess.run(
         ["node", "read.mjs"],
-        cwd=witness_folder(),
+        cwd=client,
         input=json.dumps(asked).encode(),
         env={"PATH": os.environ["PATH"], "WITNESS_KEY": DEFAULT_KEY},
         capture_output=True,
@@ -108,12 +106,12 @@ def difference(left: list[Any], right: list[Any]) -> tuple[list[Any], list[Any]]
 
 
 @pytest.mark.timeout(180)
-def test_every_recording_is_read_alike() -> None:
+def test_every_recording_is_read_alike(official_client: Path) -> None:
     cases = {name: load_case(name) for name in case_names()}
     with ExitStack() as stack:
         served = {name: stack.enter_context(running_case(case, timing=TIMING)) for name, case in cases.items()}
         places = {name: Place(served[name].url, case.ref, case.path.split("/", 5)[5]) for name, case in cases.items()}
-        their = theirs(places, {})
+        their = theirs(official_client, places)
     with ExitStack() as stack:  # the first answer of each is the recording
         served = {name: stack.enter_context(running_case(case, timing=TIMING)) for name, case in cases.items()}
         our = {name: ours(Place(served[name].url, case.ref, "")) for name, case in cases.items()}
@@ -199,7 +197,7 @@ SCENES: dict[str, tuple[Scene, list[Any], list[Any]]] = {
 @pytest.mark.trap(14)
 @pytest.mark.trap(15)
 @pytest.mark.trap(30)
-def test_what_the_client_loses_we_keep() -> None:
+def test_what_the_client_loses_we_keep(official_client: Path) -> None:
     def served(stack: ExitStack) -> dict[str, Place]:
         places = {}
         for name, (scene, _, _) in SCENES.items():
@@ -211,7 +209,7 @@ def test_what_the_client_loses_we_keep() -> None:
         return places
 
     with ExitStack() as stack:
-        their = theirs(served(stack), {})
+        their = theirs(official_client, served(stack))
     with ExitStack() as stack:
         our = {name: ours(place) for name, place in served(stack).items()}
     assert {name: (their[name], our[name]) for name in SCENES} == {

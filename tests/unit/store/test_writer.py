@@ -217,14 +217,15 @@ def test_a_flush_that_is_refused_for_no_chunk_ends_its_stream_with_the_reason(wr
 
 def test_a_full_writer_makes_its_readers_wait(tables: Tables) -> None:
     """More than the buffer is never held, and everything arrives."""
-    writer = started(tables, WriterLimits(buffer_max_bytes=10, stream_max_bytes=10))
+    limit = 2 * chunk(0).held_bytes + 10
+    writer = started(tables, WriterLimits(buffer_max_bytes=limit, stream_max_bytes=limit))
     sink = writer.open(stream(), NEVER)
     most = 0
     for index in range(50):
-        sink.put(chunk(index, size=4), Wire.V2)
+        sink.put(chunk(index), Wire.V2)
         most = max(most, writer._bytes)
     sink.flush()
-    assert most <= 10 + 4 * 2
+    assert most <= limit
     assert len(tables.texts) == 50
     writer.stop(WAIT_S)
 
