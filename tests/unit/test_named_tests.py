@@ -7,8 +7,8 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
 TESTS = ROOT / "tests"
-NOT_COLLECTED = {"unfinished", "chaos"}
-"""`norecursedirs` of pyproject.toml; what is there is run by a `make` of its own, or not at all."""
+NOT_COLLECTED = {"chaos"}
+"""`norecursedirs` of pyproject.toml; what is there is run by a `make` of its own."""
 
 
 def collected() -> list[Path]:
