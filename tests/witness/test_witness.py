@@ -7,6 +7,7 @@ import os
 import random
 import subprocess
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -66,8 +67,14 @@ def theirs(client: Path, places: dict[str, Place]) -> dict[str, list[Any]]:
     return {answer["name"]: answer["chunks"] for answer in answers}
 
 
-def ours(place: Place) -> list[Any]:
-    """What Tailrace makes of it: the real reader over HTTP, and an archive in memory."""
+def ours(places: dict[str, Place]) -> dict[str, list[Any]]:
+    """What Tailrace makes of them, by name."""
+    with ThreadPoolExecutor(len(places)) as pool:
+        return dict(zip(places, pool.map(archived, places.values()), strict=True))
+
+
+def archived(place: Place) -> list[Any]:
+    """What Tailrace makes of one: the real reader over HTTP, and an archive in memory."""
     archive = Archive(random.Random(0), kill=0.0)
     archive.over = True
     upstream = Upstream(Endpoint(place.url, lambda: DEFAULT_KEY))
@@ -114,7 +121,7 @@ def test_every_recording_is_read_alike(official_client: Path) -> None:
         their = theirs(official_client, places)
     with ExitStack() as stack:  # the first answer of each is the recording
         served = {name: stack.enter_context(running_case(case, timing=TIMING)) for name, case in cases.items()}
-        our = {name: ours(Place(served[name].url, case.ref, "")) for name, case in cases.items()}
+        our = ours({name: Place(served[name].url, case.ref, "") for name, case in cases.items()})
     differences = {name: difference(their[name], our[name]) for name in cases}
     assert {name: found for name, found in differences.items() if found != ([], [])} == RECORDED
 
@@ -211,7 +218,7 @@ def test_what_the_client_loses_we_keep(official_client: Path) -> None:
     with ExitStack() as stack:
         their = theirs(official_client, served(stack))
     with ExitStack() as stack:
-        our = {name: ours(place) for name, place in served(stack).items()}
+        our = ours(served(stack))
     assert {name: (their[name], our[name]) for name in SCENES} == {
         name: (theirs_, ours_) for name, (_, theirs_, ours_) in SCENES.items()
     }
