@@ -6,16 +6,19 @@ import argparse
 import json
 import os
 import platform
+import signal
 import sys
 import time
-from collections.abc import Callable, Sequence
+import traceback
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 from benchmarks.scenarios import Row, Size, cold, first, growth, idle, live, reading, space, speed, two
-from benchmarks.stage import ROOT, Stage, stage
+from benchmarks.stage import ROOT, Failed, Stage, stage
 from benchmarks.usage import load
 
 SCHEMA = 1
@@ -33,11 +36,22 @@ SCENARIOS: dict[str, Callable[[Stage, Size], Row]] = {
     "P10": cold.run,
 }
 ONCE = frozenset({"P3", "P4", "P5", "P6", "P8"})
-"""Long scenarios whose figures are made of many observations; ``--repeat-all`` runs them several times too."""
+"""Scenarios that measure each figure once, or of many observations. The others repeat it themselves."""
+REPEATED = frozenset({"P3", "P4", "P5"})
+"""Those of them that are run several times all the same; ``--repeat-all`` does so with all."""
+
+
+SCENARIO_S = 480
+"""A scenario that takes longer is given up; the others are measured all the same."""
+BUDGET_S = 25 * 60
+"""After this, nothing is repeated that has been measured once."""
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Measure. Exit code 0 when every target was reached, 1 when one was not, 2 when something went wrong."""
+    """Measure. Exit code 0 when every target was reached, 1 when one was not, 2 when a scenario failed.
+
+    What has been measured is written after each scenario, so an end in the middle loses nothing.
+    """
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description="Measure Tailrace and its rivals.")
     parser.add_argument("--only", help="scenarios, as P1,P2")
     parser.add_argument("--runs", type=int, default=3, help="runs of each figure (default 3)")
@@ -48,36 +62,67 @@ def main(arguments: Sequence[str]) -> int:
     given = parser.parse_args(arguments)
     chosen = given.only.split(",") if given.only else list(SCENARIOS)
     size = Size(given.runs, given.scale, not given.no_rivals)
+    before: dict[str, Any] = {}
+    if given.output.exists() and given.only:  # a part measured again takes its place in what was measured before
+        before = json.loads(given.output.read_text())["rows"]
     rows: list[Row] = []
+    failed: dict[str, str] = {}
     began = time.monotonic()
     with stage() as ready:
         for name in chosen:
-            times = given.runs if given.repeat_all or name not in ONCE else 1
-            if name in ("P3", "P4") and given.runs >= 3 and given.scale >= 1:
-                times = given.runs
-            print(f"{name} ... (load {load():.1f})", file=sys.stderr, flush=True)
-            rows.append(_merged([SCENARIOS[name](ready, size) for _ in range(times)]))
-            print(_shown(rows[-1]), flush=True)
-        result = {
-            "schema": SCHEMA,
-            "measured_at": datetime.now(UTC).isoformat(timespec="seconds"),
-            "took_s": round(time.monotonic() - began),
-            "scale": given.scale,
-            "machine": _machine(ready),
-            "rows": {row.id: row.as_json() for row in rows},
-        }
-    if given.output.exists() and given.only:  # a part measured again takes its place in what was measured before
-        before = json.loads(given.output.read_text())
-        result["rows"] = {
-            name: row
-            for name, row in ((each, {**before["rows"], **result["rows"]}.get(each)) for each in SCENARIOS)
-            if row is not None
-        }
-    given.output.parent.mkdir(exist_ok=True)
-    given.output.write_text(json.dumps(result, indent=1, ensure_ascii=False) + "\n")
+            print(f"{name} ... (load {load():.1f}, {time.monotonic() - began:.0f} s)", file=sys.stderr, flush=True)
+            try:
+                rows.append(_measured(name, ready, size, began, repeat_all=given.repeat_all))
+                print(_shown(rows[-1]), flush=True)
+            except Exception as error:  # noqa: BLE001  the next scenario may work
+                traceback.print_exc()
+                failed[name] = f"{type(error).__name__}: {error}"[:500]
+            measured = {row.id: row.as_json() for row in rows}
+            result = {
+                "schema": SCHEMA,
+                "measured_at": datetime.now(UTC).isoformat(timespec="seconds"),
+                "took_s": round(time.monotonic() - began),
+                "scale": given.scale,
+                "machine": _machine(ready),
+                "failed": failed,
+                "rows": {each: row for each in SCENARIOS if (row := measured.get(each) or before.get(each))},
+            }
+            given.output.parent.mkdir(exist_ok=True)
+            given.output.write_text(json.dumps(result, indent=1, ensure_ascii=False) + "\n")
     missed = [f"{row.id} {check.figure}" for row in rows for check in row.checks if not check.met]
-    print(f"Not reached: {', '.join(missed)}." if missed else "Every target was reached.")
-    return 1 if missed else 0
+    print(f"Not reached: {', '.join(missed)}." if missed else "Every target that was measured was reached.")
+    if failed:
+        print(f"Failed, not measured: {', '.join(failed)}.")
+    return 2 if failed else 1 if missed else 0
+
+
+def _measured(name: str, ready: Stage, size: Size, began: float, *, repeat_all: bool) -> Row:
+    """Run a scenario as often as it has to be, and no more often than there is time for."""
+    once = name in ONCE and not repeat_all and not (name in REPEATED and size.scale >= 1)
+    runs: list[Row] = []
+    with _at_most(SCENARIO_S):
+        for _ in range(1 if once or name not in ONCE else size.repeats):
+            if runs and time.monotonic() - began > BUDGET_S:
+                runs[0].notes.append(f"Measured {len(runs)} times only: there was no time for more.")
+                break
+            runs.append(SCENARIOS[name](ready, size))
+    return _merged(runs)
+
+
+@contextmanager
+def _at_most(seconds: int) -> Iterator[None]:
+    """Raise Failed in the block when it takes longer."""
+
+    def late(*_: object) -> None:
+        raise Failed(f"not within {seconds} s")
+
+    before = signal.signal(signal.SIGALRM, late)
+    signal.alarm(seconds)
+    try:
+        yield
+    finally:
+        signal.alarm(0)
+        signal.signal(signal.SIGALRM, before)
 
 
 def _merged(runs: list[Row]) -> Row:

@@ -69,7 +69,10 @@ def measure(ready: Stage) -> dict[str, float]:
         with ready.worker(upstream, slots=STREAMS + 50) as worker:
             for wire in ("v1", "v2"):
                 archived(ready, upstream, worker, f"run_quick_{wire}_0", CHUNKS)
-                used = [archived(ready, upstream, worker, f"run_quick_{wire}_{n + 1}", CHUNKS)[1] for n in range(RUNS)]
+                used = [
+                    archived(ready, upstream, worker, f"run_quick_{wire}_{number + 1}", CHUNKS)[1].cpu_s
+                    for number in range(RUNS)
+                ]
                 decoded = _cheapest(lambda wire=wire: limit.decode(wire, CHUNKS)[1])  # type: ignore[misc]
                 ratios[f"{wire}: decoding / reference"] = decoded / reference[wire]
                 ratios[f"{wire}: worker CPU / reference"] = _least(used, "worker") / reference[wire]

@@ -60,6 +60,12 @@ class Used:
     cpu_s: dict[str, float] = field(default_factory=dict)
     peak_mb: dict[str, float] = field(default_factory=dict)
 
+    def add(self, cpu_s: dict[str, float], peak_mb: dict[str, float]) -> None:
+        """Add what was used in another time: CPU seconds are added up, of peaks the higher counts."""
+        for name, seconds in cpu_s.items():
+            self.cpu_s[name] = self.cpu_s.get(name, 0.0) + seconds
+            self.peak_mb[name] = max(self.peak_mb.get(name, 0.0), peak_mb.get(name, 0.0))
+
     def as_json(self) -> dict[str, Any]:
         return {
             name: {"cpu_s": round(self.cpu_s[name], 3), "peak_mb": round(self.peak_mb.get(name, 0.0), 1)}

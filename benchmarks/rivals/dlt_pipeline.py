@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import sys
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import dlt
@@ -55,7 +57,8 @@ def main(api_url: str, run_id: str, count: int, database_url: str, number: str) 
     began, cpu = time.perf_counter(), sum(os.times()[:4])
     pipeline.run(chunks())
     seconds, cpu_s = time.perf_counter() - began, sum(os.times()[:4]) - cpu
-    sys.stdout.write(json.dumps({"seconds": seconds, "cpu_s": cpu_s}) + "\n")
+    peak_mb = int(re.search(r"VmHWM:\s*(\d+)", Path("/proc/self/status").read_text())[1]) / 1024  # type: ignore[index]
+    sys.stdout.write(json.dumps({"seconds": seconds, "cpu_s": cpu_s, "peak_mb": peak_mb}) + "\n")
 
 
 if __name__ == "__main__":

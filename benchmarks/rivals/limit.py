@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import sys
 import time
 
 import psycopg
 
+from benchmarks import rivals
 from benchmarks.texts import chunks
 from worker.ingest.sequence import sequence_for
 from worker.model import Checkpoint, Wire
@@ -22,8 +24,14 @@ MAX_EVENT_CHARS = 1 << 24
 NOW_MS = 1_700_000_000_000
 
 
-def copy(url: str, count: int) -> tuple[float, float]:
+def copy(url: str, count: int) -> rivals.Found:
     """Segments of 500 chunks into a table like the archive's, by one ``COPY`` on one connection, one commit."""
+    command, environ = rivals.ours("benchmarks.rivals.limit", url, str(count))
+    return rivals.measure(command, count, environ=environ)
+
+
+def main(url: str, count: int) -> None:
+    """`copy` in this process, and report."""
     texts = list(chunks(count))
     rows = []
     for first in range(0, count, PER_SEGMENT):
@@ -34,8 +42,8 @@ def copy(url: str, count: int) -> tuple[float, float]:
     with psycopg.connect(url, autocommit=True) as connection:
         connection.execute("DROP TABLE IF EXISTS limit_segments")
         connection.execute("CREATE TABLE limit_segments (LIKE tailrace.segments INCLUDING ALL)")
-        began, cpu = time.perf_counter(), time.process_time()
         with (
+            rivals.reported(),
             connection.cursor() as cursor,
             cursor.copy(
                 "COPY limit_segments (stream_id, generation, first_index, last_index, chunk_count, data, emitted_ms)"
@@ -45,9 +53,7 @@ def copy(url: str, count: int) -> tuple[float, float]:
             into.set_types(["int8", "int4", "int8", "int8", "int4", "json", "int8[]"])
             for row in rows:
                 into.write_row((*row[:5], _Json(row[5]), row[6]))
-        took_s, cpu_s = time.perf_counter() - began, time.process_time() - cpu
         connection.execute("DROP TABLE limit_segments")
-    return count / took_s, 1e6 * cpu_s / count
 
 
 class _Json(psycopg.types.json.Json):
@@ -92,3 +98,7 @@ def blocks(wire: str, count: int) -> list[str]:
         body = b"".join(batch_event(records[at : at + 200], at, at, None) for at in range(0, count, 200))
     text_body = body.decode()
     return [text_body[at : at + BLOCK_BYTES] for at in range(0, len(text_body), BLOCK_BYTES)]
+
+
+if __name__ == "__main__":
+    main(sys.argv[1], int(sys.argv[2]))

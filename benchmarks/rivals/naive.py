@@ -3,20 +3,27 @@
 from __future__ import annotations
 
 import json
-import time
+import sys
 
 import httpx
 import sqlalchemy as sa
 from httpx_sse import connect_sse
 
+from benchmarks import rivals
 from worker.replay.app import DEFAULT_KEY
 from worker.store.engine import normal_url
 
 BATCH = 10
 
 
-def measure(api_url: str, run_id: str, count: int, database_url: str) -> tuple[float, float]:
+def measure(api_url: str, run_id: str, count: int, database_url: str) -> rivals.Found:
     """Read ``count`` chunks into a table of one row a chunk."""
+    command, environ = rivals.ours("benchmarks.rivals.naive", api_url, run_id, str(count), database_url)
+    return rivals.measure(command, count, environ=environ)
+
+
+def main(api_url: str, run_id: str, count: int, database_url: str) -> None:
+    """Read in this process, and report; ``count`` is a multiple of ten."""
     engine = sa.create_engine(normal_url(database_url))
     meta = sa.MetaData()
     table = sa.Table(
@@ -44,9 +51,9 @@ def measure(api_url: str, run_id: str, count: int, database_url: str) -> tuple[f
         stored += len(batch)
         batch.clear()
 
-    began, cpu = time.perf_counter(), time.process_time()
     headers = {"Authorization": f"Bearer {DEFAULT_KEY}"}
     with (
+        rivals.reported(),
         httpx.Client(headers=headers, timeout=60, trust_env=False) as client,
         connect_sse(client, "GET", f"{api_url}/realtime/v1/streams/{run_id}/default") as source,
     ):
@@ -61,9 +68,11 @@ def measure(api_url: str, run_id: str, count: int, database_url: str) -> tuple[f
                 batch.append({"run_id": run_id, "position": event.id, "data": json.loads(event.data)})
                 if len(batch) == BATCH:
                     flush(event.id)
-            if stored >= count - BATCH:
+            if stored >= count:
                 break
-    took_s, cpu_s = time.perf_counter() - began, time.process_time() - cpu
     meta.drop_all(engine)
     engine.dispose()
-    return stored / took_s, 1e6 * cpu_s / stored
+
+
+if __name__ == "__main__":
+    main(sys.argv[1], sys.argv[2], int(sys.argv[3]), sys.argv[4])

@@ -5,44 +5,33 @@ Its packages are installed on first use into benchmarks/rivals/node/node_modules
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 import subprocess
 from pathlib import Path
 
+from benchmarks import rivals
 from benchmarks.stage import Failed
 from worker.replay.app import DEFAULT_KEY
 
 PLACE = Path(__file__).parent / "node"
-TIMEOUT_S = 300
 
 
-def count(api_url: str, run_id: str, chunks: int) -> tuple[float, float]:
+def count(api_url: str, run_id: str, chunks: int) -> rivals.Found:
     """Read all and only count."""
     return _run("count.mjs", api_url, run_id, chunks, "")
 
 
-def write(api_url: str, run_id: str, chunks: int, database_url: str) -> tuple[float, float]:
+def write(api_url: str, run_id: str, chunks: int, database_url: str) -> rivals.Found:
     """Read all and write batches of 500 rows, each with its checkpoint in one transaction."""
     return _run("write.mjs", api_url, run_id, chunks, database_url)
 
 
-def _run(script: str, api_url: str, run_id: str, chunks: int, database_url: str) -> tuple[float, float]:
+def _run(script: str, api_url: str, run_id: str, chunks: int, database_url: str) -> rivals.Found:
     _install()
-    done = subprocess.run(
-        ["node", script, api_url, run_id, str(chunks), database_url],
-        cwd=PLACE,
-        env={"PATH": os.environ["PATH"], "TRIGGER_KEY": DEFAULT_KEY},
-        capture_output=True,
-        text=True,
-        timeout=TIMEOUT_S,
-        check=False,
-    )
-    if done.returncode:
-        raise Failed(f"{script}: {done.stderr[-2000:]}")
-    found = json.loads(done.stdout.splitlines()[-1])
-    return chunks / found["seconds"], 1e6 * found["cpu_s"] / chunks
+    command = ["node", script, api_url, run_id, str(chunks), database_url]
+    environ = {"PATH": os.environ["PATH"], "TRIGGER_KEY": DEFAULT_KEY}
+    return rivals.measure(command, chunks, environ=environ, cwd=PLACE)
 
 
 def _install() -> None:

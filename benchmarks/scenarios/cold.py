@@ -8,7 +8,7 @@ import time
 
 from benchmarks.scenarios import Row, Size
 from benchmarks.stage import ROOT, Stage
-from benchmarks.usage import load
+from benchmarks.usage import Used, cpu_s, family_mb, load
 
 IMPORT = "import time; t = time.perf_counter(); import worker.tasks; print(time.perf_counter() - t)"
 
@@ -17,13 +17,16 @@ def run(stage: Stage, size: Size) -> Row:
     """Start workers one after the other; import in fresh interpreters."""
     row = Row("P10", "cold start")
     stage.clear()
+    total = Used()
     ready = []
     with stage.upstream() as upstream:
         for _ in range(max(3, size.repeats)):
             began = time.perf_counter()
             worker = stage.start_worker(upstream)
             ready.append(time.perf_counter() - began)
+            total.add({"worker, until ready": cpu_s(worker.pid)}, {"worker, until ready": family_mb(worker.pid)})
             worker.end()
+    row.used = total.as_json()
     imports = []
     for _ in range(max(5, size.repeats)):
         done = subprocess.run(

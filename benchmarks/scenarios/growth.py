@@ -10,7 +10,7 @@ from collections.abc import Callable
 from benchmarks.scenarios import Row, Size
 from benchmarks.scenarios.speed import archived
 from benchmarks.stage import Stage
-from benchmarks.usage import load
+from benchmarks.usage import load, measured
 from worker.store.engine import create_engine
 from worker.store.leases import Leases, WorkerRow
 from worker.store.runs import Runs
@@ -37,8 +37,10 @@ SELECT id, 0, 0, 1, 2, '["first","second"]', ARRAY[1700000000000, 1700000000001]
 def run(stage: Stage, size: Size) -> Row:
     """Let one stream grow, then the tables."""
     row = Row("P8", "growth: nothing gets dearer")
-    _one_stream(stage, size, row)
-    _tables(stage, size, row)
+    with measured(stage.pids()) as used:
+        _one_stream(stage, size, row)
+        _tables(stage, size, row)
+    row.used = used.as_json()
     row.load = load()
     return row
 
@@ -63,7 +65,7 @@ def _one_stream(stage: Stage, size: Size, row: Row) -> None:
                 for length in lengths:
                     cpu_s = 0.0
                     for _ in range(copies[length]):
-                        used = archived(stage, upstream, worker, names[length].pop(), length)[1]
+                        used = archived(stage, upstream, worker, names[length].pop(), length)[1].cpu_s
                         cpu_s += used["worker"] + used["postgres"]
                     costs[length].append(1e6 * cpu_s / length / copies[length])
     for length in lengths:
@@ -93,7 +95,7 @@ def _tables(stage: Stage, size: Size, row: Row) -> None:
             archived(stage, upstream, worker, probes.pop(), PROBE)
             ingests = []
             for _ in range(size.repeats):
-                used = archived(stage, upstream, worker, probes.pop(), PROBE)[1]
+                used = archived(stage, upstream, worker, probes.pop(), PROBE)[1].cpu_s
                 ingests.append(1e6 * (used["worker"] + used["postgres"]) / PROBE)
             found = _statements(stage)
             for kind in kinds[:4]:

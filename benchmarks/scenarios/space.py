@@ -7,7 +7,7 @@ import time
 from benchmarks.scenarios import Row, Size
 from benchmarks.stage import Stage
 from benchmarks.texts import chunks
-from benchmarks.usage import load
+from benchmarks.usage import load, measured
 from worker.store.compaction import Compaction
 from worker.store.engine import create_engine
 
@@ -37,6 +37,20 @@ def run(stage: Stage, size: Size) -> Row:
     texts = list(chunks(PER_STREAM))
     json_bytes = sum(map(len, texts)) / len(texts)
     row.figure("JSON", json_bytes, "B/chunk")
+    with measured(stage.pids()) as used:
+        _read_at_once(stage, row, streams)
+        _one_row_a_chunk(stage, row, size)
+        _trickled(stage, row, size)
+    row.used = used.as_json()
+    row.ratio("one row a chunk vs segments", "one row a chunk", "v2 compacted")
+    row.at_most("v2 compacted", 25)
+    row.at_most("v1 read in one go", 25)
+    row.at_least("one row a chunk vs segments", 8)
+    row.load = load()
+    return row
+
+
+def _read_at_once(stage: Stage, row: Row, streams: int) -> None:
     for wire in ("v1", "v2"):
         stage.clear()
         with stage.upstream() as upstream:
@@ -56,14 +70,6 @@ def run(stage: Stage, size: Size) -> Row:
                     f"{wire}: heap {heap / total:.1f}, TOAST {toast / total:.1f}, indexes {indexes / total:.1f} B/chunk"
                     f" (empty partitions included)."
                 )
-    _one_row_a_chunk(stage, row, size)
-    _trickled(stage, row, size)
-    row.ratio("one row a chunk vs segments", "one row a chunk", "v2 compacted")
-    row.at_most("v2 compacted", 25)
-    row.at_most("v1 read in one go", 25)
-    row.at_least("one row a chunk vs segments", 8)
-    row.load = load()
-    return row
 
 
 def _settled(stage: Stage, streams: int) -> None:

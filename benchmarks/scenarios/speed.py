@@ -10,7 +10,7 @@ import time
 from benchmarks.rivals import limit, naive, node, pipelines
 from benchmarks.scenarios import Row, Size
 from benchmarks.stage import Child, Stage, UpstreamProcess
-from benchmarks.usage import load, measured
+from benchmarks.usage import Used, load, measured
 
 CHUNKS = 500_000
 NAIVE_CHUNKS = 20_000
@@ -27,11 +27,13 @@ def run(stage: Stage, size: Size, wire: str) -> Row:
     stage.clear()
     rounds: dict[str, list[float]] = {}
     cpu: dict[str, list[float]] = {}
+    total = Used()
 
-    def note(name: str, rate: float, cpu_us: float | None = None) -> None:
+    def note(name: str, rate: float, cpu_us: float, peak_mb: float | None = None, chunks: int = 0) -> None:
         rounds.setdefault(name, []).append(rate)
-        if cpu_us is not None:
-            cpu.setdefault(name, []).append(cpu_us)
+        cpu.setdefault(name, []).append(cpu_us)
+        if peak_mb is not None:
+            total.add({name: cpu_us * chunks / 1e6}, {name: peak_mb})
 
     with stage.upstream() as upstream:
         runs = [f"run_{wire}_{number}" for number in range(size.repeats + 1)]
@@ -42,19 +44,16 @@ def run(stage: Stage, size: Size, wire: str) -> Row:
             archived(stage, upstream, worker, runs[0], count)  # the first time everything is cold
             for number in range(size.repeats):
                 rate, used = archived(stage, upstream, worker, runs[number + 1], count)
-                note("tailrace", rate, 1e6 * used["worker"] / count)
-                cpu.setdefault("postgres", []).append(1e6 * used["postgres"] / count)
-                note("official client, counting", *node.count(upstream.url, runs[0], count))
-                note("COPY of segments", *limit.copy(stage.database.url, count))
+                note("tailrace", rate, 1e6 * used.cpu_s["worker"] / count)
+                cpu.setdefault("postgres", []).append(1e6 * used.cpu_s["postgres"] / count)
+                total.add(used.cpu_s, used.peak_mb)
+                note("official client, counting", *node.count(upstream.url, runs[0], count), chunks=count)
+                note("COPY of segments", *limit.copy(stage.database.url, count), chunks=count)
                 note("decoding in memory", *limit.decode(wire, count))
                 if size.rivals:
-                    part = min(count, WRITTEN_CHUNKS)
-                    note("official client, writing", *node.write(upstream.url, "run_part", part, stage.database.url))
-                    short = min(count, NAIVE_CHUNKS)
-                    note("naive worker", *naive.measure(upstream.url, "run_short", short, stage.database.url))
-            with measured(stage.pids(upstream, worker)) as used_all:
-                time.sleep(0.3)
-            row.used = used_all.as_json()
+                    url, part, short = stage.database.url, min(count, WRITTEN_CHUNKS), min(count, NAIVE_CHUNKS)
+                    note("official client, writing", *node.write(upstream.url, "run_part", part, url), chunks=part)
+                    note("naive worker", *naive.measure(upstream.url, "run_short", short, url), chunks=short)
         stored = stage.database.rows("SELECT stream_key, chunk_count, byte_count FROM tailrace.streams")
         if len({(chunks, size_bytes) for _, chunks, size_bytes in stored}) != 1:
             raise AssertionError(f"not all streams hold the same: {stored}")
@@ -66,7 +65,8 @@ def run(stage: Stage, size: Size, wire: str) -> Row:
                 if found is None:
                     row.notes.append("dlt could not be installed, so it was not measured.")
                     break
-                note("dlt", *found)
+                note("dlt", *found, chunks=min(count, DLT_CHUNKS))
+        row.used = total.as_json()
     for name, values in rounds.items():
         row.figure(name, values, "chunks/s")
     for name, values in cpu.items():
@@ -86,10 +86,8 @@ def run(stage: Stage, size: Size, wire: str) -> Row:
     return row
 
 
-def archived(
-    stage: Stage, upstream: UpstreamProcess, worker: Child, run_id: str, count: int
-) -> tuple[float, dict[str, float]]:
-    """Chunks a second from ``.delay()`` until all are committed, and CPU seconds by process.
+def archived(stage: Stage, upstream: UpstreamProcess, worker: Child, run_id: str, count: int) -> tuple[float, Used]:
+    """Chunks a second from ``.delay()`` until all are committed, and what the processes used.
 
     v1's last chunk is held for 2 s, because it may still be half a line: it is not waited for.
     """
@@ -98,4 +96,4 @@ def archived(
         stage.ask(run_id)
         stage.reached(stage.stream(run_id), count - 2)
         took_s = time.perf_counter() - began
-    return (count - 1) / took_s, used.cpu_s
+    return (count - 1) / took_s, used

@@ -1,4 +1,5 @@
 // The official client's reader of one stream, as its `streams.read()` uses it.
+import { readFileSync } from "node:fs";
 import { SSEStreamSubscription } from "@trigger.dev/core/v3";
 
 const [, , apiUrl, runId, chunks, databaseUrl] = process.argv;
@@ -20,7 +21,8 @@ export function report(began, before) {
     JSON.stringify({
       seconds: (performance.now() - began) / 1000,
       cpu_s: (cpu.user + cpu.system) / 1e6,
-      peak_mb: process.resourceUsage().maxRSS / 1024,
+      // maxRSS would count the process that forked this one.
+      peak_mb: Number(/VmHWM:\s*(\d+)/.exec(readFileSync("/proc/self/status", "utf8"))[1]) / 1024,
     }),
   );
   process.exit(0);
