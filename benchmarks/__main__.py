@@ -67,6 +67,7 @@ def main(arguments: Sequence[str]) -> int:
         before = json.loads(given.output.read_text())["rows"]
     rows: list[Row] = []
     failed: dict[str, str] = {}
+    measured: dict[str, dict[str, Any]] = {}
     began = time.monotonic()
     with stage() as ready:
         for name in chosen:
@@ -77,10 +78,11 @@ def main(arguments: Sequence[str]) -> int:
             except Exception as error:  # noqa: BLE001  the next scenario may work
                 traceback.print_exc()
                 failed[name] = f"{type(error).__name__}: {error}"[:500]
-            measured = {row.id: row.as_json() for row in rows}
+            now = datetime.now(UTC).isoformat(timespec="seconds")
+            measured |= {row.id: row.as_json() | {"measured_at": now} for row in rows if row.id not in measured}
             result = {
                 "schema": SCHEMA,
-                "measured_at": datetime.now(UTC).isoformat(timespec="seconds"),
+                "measured_at": now,
                 "took_s": round(time.monotonic() - began),
                 "scale": given.scale,
                 "machine": _machine(ready),

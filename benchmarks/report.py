@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from benchmarks.__main__ import SCENARIOS
 from benchmarks.stage import ROOT
 
 RESULTS = Path(__file__).parent / "results" / "latest.json"
@@ -44,13 +45,28 @@ def table(results: dict[str, Any]) -> str:
         for name, row in results["rows"].items()
         for process, value in row["used"].items()
     ]
-    lines += [
-        "",
-        "What processes used while the figures above were taken (P1 and P2: see the CPU rows; here at rest after):",
-    ]
+    lines += ["", *_missing(results)]
+    lines += ["", "What processes used while the figures above were taken (P1, P2 and P10: in all runs together):"]
     lines += ["", "| # | Process | CPU s | Peak MB |", "|---|---|---:|---:|", *used, ""]
     lines += [f"- {name}: {note}" for name, row in results["rows"].items() for note in row["notes"]]
     return "\n".join(lines)
+
+
+def _missing(results: dict[str, Any]) -> list[str]:
+    """Say what the table does not have, or has from another time."""
+    rows, failed = results["rows"], results.get("failed", {})
+    said = [f"**{name} was given up**: {why}" for name, why in failed.items()]
+    lacking = [name for name in SCENARIOS if name not in rows and name not in failed]
+    if lacking:
+        said.append(f"**Not measured yet: {', '.join(lacking)}.**")
+    days: dict[str, list[str]] = {}
+    for name, row in rows.items():
+        days.setdefault(row.get("measured_at", results["measured_at"])[:10], []).append(name)
+    if len(days) > 1:
+        said += [f"{', '.join(names)}: measured {day}." for day, names in days.items()]
+    if results["scale"] != 1:
+        said.append(f"Everything is {results['scale']:g} of its size.")
+    return said
 
 
 def main() -> None:

@@ -47,7 +47,7 @@ def run(stage: Stage, size: Size) -> Row:
 
 def _one_stream(stage: Stage, size: Size, row: Row) -> None:
     """CPU of worker and Postgres for the first 10 k, 100 k and 1 M chunks of streams of that length."""
-    lengths = [size.of(length, 5_000) for length in CHUNKS]
+    lengths = [size.of(length, 2_500 * 4**at) for at, length in enumerate(CHUNKS)]
     stage.clear()
     costs: dict[int, list[float]] = {length: [] for length in lengths}
     with stage.upstream() as upstream:
@@ -79,7 +79,7 @@ def _one_stream(stage: Stage, size: Size, row: Row) -> None:
 
 def _tables(stage: Stage, size: Size, row: Row) -> None:
     """The statements of a new run and a lease, and an ingest, with ever more sealed streams in the tables."""
-    counts = [size.of(count, 100) for count in STREAMS]
+    counts = [size.of(count, 100 * 4**at) for at, count in enumerate(STREAMS)]
     stage.clear()
     there = 0
     kinds = ("request and find a run", "claim", "acquire", "rescue", "ingest of a new run")

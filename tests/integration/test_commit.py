@@ -152,6 +152,7 @@ def test_what_postgres_refuses_changes_nothing(engine: sa.Engine, leases: Leases
 def test_an_expired_lease_goes_on_until_somebody_takes_it(engine: sa.Engine, leases: Leases) -> None:
     stream_id = new_stream(engine)
     (stream,) = leases.acquire([stream_id])
+    assert leases.calls([stream_id]) == []  # there is no news of it
     other = Leases(engine, WorkerRow(uuid4(), "there", 2, "local", 1), 10.0)
     other.renew()
     assert other.acquire([stream_id]) == []

@@ -288,12 +288,15 @@ class Leases:
         )
 
     def calls(self, stream_ids: Sequence[int]) -> list[tuple[int, bool, bool]]:
-        """Look after streams that this process reads: id, whether the run is over, whether the lease is still ours."""
+        """Look after streams that this process reads: id, whether the run is over, whether the lease is still ours.
+
+        Those of which neither is news are left out: 5 000 quiet streams would be 5 000 rows every 2 s.
+        """
         rows = self._execute(
             f"""
             SELECT s.id, {OVER} AS over, coalesce(s.worker_id = :worker_id, false) AS ours
             FROM tailrace.streams s JOIN tailrace.runs r ON r.id = s.run
-            WHERE s.id = ANY(:ids)
+            WHERE s.id = ANY(:ids) AND ({OVER} OR s.worker_id IS DISTINCT FROM :worker_id)
             """,
             ids=list(stream_ids),
             worker_id=self._worker.id,
