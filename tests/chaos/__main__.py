@@ -46,7 +46,7 @@ def main() -> int:
     schedules(tally, random.SystemRandom().randrange(1 << 30), until, asked.faults_seconds)
     simulated = simulations.result()
     for seed, found in simulated.wrong:
-        say(f"  VIOLATION in the simulation, SEED={seed}: {found}")
+        say(f"  VIOLATION in the simulation, tests.simulation.core.play({seed}): {found}")
     say(json.dumps(tally.figures() | simulated.figures()))
     return 1 if tally.violations or simulated.wrong or simulated.mutants_not_found else 0
 
