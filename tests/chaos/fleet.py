@@ -120,6 +120,7 @@ class Worker:
     def __init__(self, name: str, pool: str, slots: int, environ: dict[str, str], log: Path, proxies: list[Proxy]):
         self.name = name
         self.log = log
+        self._told_to_end = False
         self.database, self.redis, *upstream = proxies
         self.upstream: Proxy | None = upstream[0] if upstream else None
         with log.open("ab") as output:
@@ -145,6 +146,11 @@ class Worker:
     def alive(self) -> bool:
         return self.process.poll() is None
 
+    @property
+    def fell(self) -> bool:
+        """It was ready, nobody ended it, and it is gone. (One that finds no Postgres as it starts says so and ends.)"""
+        return not self.alive and not self._told_to_end and READY in self.said()
+
     def wait_ready(self) -> Worker:
         def ready() -> bool:
             if not self.alive:
@@ -163,6 +169,7 @@ class Worker:
 
     def kill(self) -> None:
         """SIGKILL: it can do nothing about it."""
+        self._told_to_end = True
         self.signal(signal.SIGKILL)
         self.process.wait(20)
 
@@ -173,6 +180,7 @@ class Worker:
         self.signal(signal.SIGCONT)
 
     def terminate(self) -> None:
+        self._told_to_end = True
         self.signal(signal.SIGTERM)
 
     def wait(self, timeout_s: float) -> int:

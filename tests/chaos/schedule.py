@@ -148,6 +148,9 @@ class Schedule:
         differences = list(self.oracle.differences(archive))
         self.tally.note(differences)
         found += [f"{each.kind}: {each.what}" for each in differences]
+        found += [
+            f"{worker.name} ended by itself: {worker.said()[-500:]}" for worker in self.fleet.workers if worker.fell
+        ]
         found += [f"accounts: {violation}" for violation in archive.violations()]
         found += [f"fence: {violation}" for violation in audit.unfenced(archive)]
         return found
