@@ -33,10 +33,10 @@ class Costs:
     """What things take on the machine that was measured. CPU microseconds unless the name says otherwise."""
 
     packet: float = 75.0  # a packet with a few chunks, from the socket to the statement
-    chunk: float = 4.0  # each chunk in it
-    ping: float = 110.0
-    opening: float = 1_500.0
-    stream_kb: float = 50.0
+    chunk: float = 3.5  # each chunk in it
+    ping: float = 280.0  # everything that an idle stream costs, as if it came with its ping
+    opening: float = 1_300.0
+    stream_kb: float = 49.0
     postgres_chunk: float = 1.5  # in large segments
     postgres_segment: float = 25.0  # each row of segments, its stream's row and its part of a statement
     commit_ms: float = 12.0
