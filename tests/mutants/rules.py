@@ -312,6 +312,7 @@ def skip_events(name: str) -> Callable[[Patch], None]:
 def any_body(patch: Patch) -> None:
     patch.setattr(v2, "envelope", lambda body: Envelope(body.encode() or b"null", ""))
     patch.setattr(v2, "envelopes", lambda bodies: None)
+    patch.setattr(v2, "plain_envelopes", lambda bodies: None)
 
 
 V2 = [
