@@ -8,10 +8,13 @@ from uuid import uuid4
 import pytest
 import sqlalchemy as sa
 
+from worker.errors import LeaseLost
 from worker.model import Checkpoint, Hole, HoleReason, LeasedStream, Quarantined, Settlement, StreamState, Take, Wire
+from worker.store.batch import BatchLimits
 from worker.store.commit import Committer, Flush, FlushRefused
 from worker.store.engine import create_engine
 from worker.store.leases import Leases, WorkerRow
+from worker.store.writer import Writer, WriterLimits
 
 
 @pytest.fixture
@@ -192,4 +195,39 @@ def test_what_is_wrong_stands_in_the_row_while_the_reader_stays(engine: sa.Engin
     right.rev += 1
     assert committer.commit([right]) == {stream.id}
     assert rows(engine, look) == [("active", None, 0, True)]
+    balanced(engine)
+
+
+def test_what_no_column_can_hold_is_refused_before_it_is_sent(engine: sa.Engine, leases: Leases) -> None:
+    """So that it is its own stream's fault; the Writer would send the others' chunks in vain with it for ever."""
+    (stream,) = leases.acquire([new_stream(engine)])
+    late = take(0, b"1")
+    late.emitted_ms = [2**63]
+    committer = Committer(engine)
+    with pytest.raises(FlushRefused):
+        committer.commit([flush_of(stream, late)])
+    settlement = Settlement(StreamState.FAILED, error="said \ud800 and \0")
+    assert committer.commit([flush_of(stream, settlement=settlement)]) == {stream.id}
+    assert rows(engine, "SELECT last_error FROM tailrace.streams") == [("said ? and \ufffd",)]
+
+
+def test_one_stream_that_can_not_be_sent_holds_up_no_other(engine: sa.Engine, leases: Leases) -> None:
+    bad, good = leases.acquire([new_stream(engine, key) for key in ("bad", "good")])
+    writer = Writer(Committer(engine), WriterLimits(), random=lambda: 0.5)
+    late = take(0, b"1")
+    late.emitted_ms = [2**63]
+    sinks = [writer.open(stream, BatchLimits()) for stream in (bad, good)]
+    sinks[0].put(late, Wire.V2)
+    sinks[1].put(take(0, b"2"), Wire.V2)
+    writer.start()  # only now: both go into one flush
+    sinks[1].flush()
+    with pytest.raises(LeaseLost):
+        sinks[0].flush()
+    writer.stop(5)
+    assert rows(
+        engine, "SELECT stream_key, state, chunk_count, last_error IS NULL FROM tailrace.streams ORDER BY 1"
+    ) == [
+        ("bad", "failed", 0, False),
+        ("good", "active", 1, True),
+    ]
     balanced(engine)

@@ -8,6 +8,7 @@ its reader leaves it. A stream that another transaction has locked is left out a
 from __future__ import annotations
 
 import json
+import struct
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from itertools import chain
@@ -153,7 +154,11 @@ class Committer:
             StoreUnavailable: no answer. What became of the flushes is unknown: look at their `fates`.
             FlushRefused: Postgres refuses the data; nothing was stored.
         """
-        return {row[0] for row in self._run(COMMIT, _parameters(flushes))}
+        try:
+            parameters = _parameters(flushes)
+        except (ValueError, OverflowError, struct.error) as error:  # what no column can hold; nothing was sent
+            raise FlushRefused(f"{type(error).__name__}: {error}") from error
+        return {row[0] for row in self._run(COMMIT, parameters)}
 
     def fates(self, stream_ids: Iterable[int]) -> dict[int, Fate]:
         """Read token and ``rev`` of streams. Raises StoreUnavailable."""
@@ -164,7 +169,7 @@ class Committer:
         """Ask Postgres whether it takes this text as JSON. Raises StoreUnavailable."""
         try:
             self._run(IS_JSON, {"text": text.decode()})
-        except FlushRefused:
+        except (FlushRefused, UnicodeDecodeError):
             return False
         return True
 
@@ -246,4 +251,5 @@ def _cursor(checkpoint: Checkpoint) -> bytes:
 
 
 def _clean(error: str | None) -> str | None:
-    return None if error is None else error.replace("\0", "\ufffd")[:2_000]
+    """Make what is said of an error fit a column: whatever upstream's words are, the reason must reach its row."""
+    return None if error is None else error.encode(errors="replace").decode().replace("\0", "\ufffd")[:2_000]
