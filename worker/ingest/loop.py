@@ -382,10 +382,11 @@ class Reader:
 
     def _after_clean_end(self, sweep: bool, before: Checkpoint, opened_at: float) -> Settlement | None:
         sequence = self._ordered()
-        if self._tail is not None and self._tail > self._checkpoint.last_index + 1:
-            # Upstream ends a response only after it has sent all that it has.
-            self._store(sequence.admit_missing(self._tail))
         brought = self._checkpoint is not before
+        if not brought and self._tail is not None and self._tail > self._checkpoint.last_index + 1:
+            # What a response does not begin with is gone; what it did not get to, in a slow catching up, is not.
+            self._store(sequence.admit_missing(self._tail))
+            brought = True
         if sweep and self._loose is not None:
             take = sequence.loose_end(self._loose)
             self._sink.put(take, self._known_wire())

@@ -131,6 +131,22 @@ def test_what_is_missing_at_the_end_of_v2_is_a_gap() -> None:
     assert played.settlement.state is StreamState.PARKED  # it brought something: another sweep
 
 
+@pytest.mark.trap(22)
+def test_a_tail_that_was_not_reached_is_a_gap_only_when_nothing_else_comes() -> None:
+    """A response that was cut short while it caught up has a tail too: what is between comes with the next."""
+    clock = Clock()
+    played = play(
+        Answer(Wire.V2, [v2(2, 3), tail(7), DONE]),
+        Answer(Wire.V2, [v2(3, 4, 5, 6), tail(7), DONE]),
+        Answer(Wire.V2, [v2(6), tail(9), DONE]),
+        Answer(Wire.V2, [tail(9), DONE, lambda: setattr(clock, "now", 999.0)]),
+        stream=leased(Wire.V2, held_v2()),
+        clock=clock,
+    )
+    assert played.shelf.texts == [b"3", b"4", b"5", b"6"]
+    assert [hole for take in played.shelf.takes for hole in take.holes] == [Hole(0, 7, 8, HoleReason.TRIMMED)]
+
+
 def test_a_gap_stays_in_the_verdict() -> None:
     stream = leased(Wire.V2, held_v2(), SWEPT, lost_count=1)
     assert play(Answer(Wire.V2, [v2(2), tail(3), DONE]), stream=stream).settlement.verdict is Verdict.COMPLETE_WITH_GAPS
