@@ -131,6 +131,9 @@ class ControlLoop:
     def _choose(self) -> None:
         """One turn: upkeep, then fill. The next comes after a while, at a call, or when somebody's lease runs out."""
         failing = _Failing("control_turn_failed", "control_recovered")
+        upkeep_failing = _Failing(
+            "upkeep_failed", "upkeep_recovered"
+        )  # mostly there is nothing to do: that is no recovery
         while not self._ended.is_set():
             wait_s = self._every_s
             with failing:
@@ -141,7 +144,7 @@ class ControlLoop:
                 expiry_s = self._runtime.leases.soonest_expiry_s()
                 if expiry_s is not None:
                     wait_s = min(wait_s, expiry_s + EXPIRY_MARGIN_S)
-            with failing:
+            with upkeep_failing:
                 self._upkeep()
             self._called.wait(wait_s)
             self._called.clear()
