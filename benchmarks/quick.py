@@ -23,7 +23,7 @@ from httpx_sse._decoders import SSEDecoder
 from benchmarks.rivals import limit
 from benchmarks.scenarios.live import request_all
 from benchmarks.scenarios.speed import archived
-from benchmarks.stage import ROOT, Stage, stage
+from benchmarks.stage import ROOT, Stage, UpstreamProcess, stage
 from benchmarks.usage import cpu_s, load
 
 BASELINE = Path(__file__).parent / "baseline.json"
@@ -31,7 +31,7 @@ LOSS = 1.25
 RUNS = 3
 CHUNKS = 100_000
 REFERENCE_CHUNKS = 30_000
-STREAMS, LIVE_S = 100, 6.0
+STREAMS, LIVE_S, LIVE_EVERY_S = 100, 4.0, 0.1
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -117,20 +117,27 @@ def _reference(wire: str) -> float:
     return 1e6 * (time.process_time() - cpu) / found
 
 
-def _live(ready: Stage, upstream: object, pid: int, runs: list[str]) -> float:
-    """µs a packet of the worker, with streams that get a packet of two records every 200 ms."""
+def _live(ready: Stage, upstream: UpstreamProcess, pid: int, runs: list[str]) -> float:
+    """µs a packet of the worker, with streams that get a packet of two records ten times a second.
+
+    All at the same moment: how many sockets are ready at once would else depend on what the machine does besides, and
+    the cost of a packet with it (by half, measured).
+    """
     request_all(ready, runs)
     opened = (
         "SELECT count(*) = %s FROM tailrace.streams s JOIN tailrace.runs r ON r.id = s.run"
         " WHERE r.run_id LIKE 'run_quick_live%%' AND last_chunk_index >= 0"
     )
     ready.wait(lambda: ready.database.value(opened, len(runs)), 30, "all open", 0.1)
-    upstream.do("live", runs=runs, every_s=0.2, records=2, for_s=LIVE_S + 2)  # type: ignore[attr-defined]
+    upstream.do("live", runs=runs, every_s=LIVE_EVERY_S, records=2, for_s=RUNS * LIVE_S + 2, together=len(runs))
     time.sleep(1.0)
-    cpu, began = cpu_s(pid), upstream.do("written")["batches"]  # type: ignore[attr-defined]
-    time.sleep(LIVE_S)
-    written = upstream.do("written")["batches"] - began  # type: ignore[attr-defined]
-    return 1e6 * (cpu_s(pid) - cpu) / max(1, written)
+
+    def window() -> float:
+        cpu, began = cpu_s(pid), upstream.do("written")["batches"]
+        time.sleep(LIVE_S)
+        return 1e6 * (cpu_s(pid) - cpu) / max(1, upstream.do("written")["batches"] - began)
+
+    return _cheapest(window)
 
 
 def _view(ready: Stage) -> float:

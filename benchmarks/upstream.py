@@ -108,25 +108,30 @@ class Upstream:
         self.store.append_chunks(run, key, list(chunks(count)))
         return now_ms
 
-    def live(self, runs: list[str], every_s: float, records: int, for_s: float, key: str = "default") -> None:
-        """Have a batch of ``records`` appended to each stream every ``every_s``, evenly spread, in the background."""
+    def live(
+        self, runs: list[str], every_s: float, records: int, for_s: float, together: int = 1, key: str = "default"
+    ) -> None:
+        """Have a batch of ``records`` appended to each stream every ``every_s``, in the background.
+
+        Evenly spread in time, but ``together`` streams at the same moment.
+        """
         assert self.loop is not None
         texts = list(chunks(10_000))
         self._written = {"batches": 0, "chunks": 0, "late_s": 0.0, "done": False}
-        asyncio.run_coroutine_threadsafe(self._write(runs, every_s, records, for_s, key, texts), self.loop)
+        asyncio.run_coroutine_threadsafe(self._write(runs, every_s, records, for_s, together, key, texts), self.loop)
 
     def written(self) -> dict[str, Any]:
         """What `live` has written so far; ``late_s``: by how much it was behind its own plan at most."""
         return self._written
 
     async def _write(
-        self, runs: list[str], every_s: float, records: int, for_s: float, key: str, texts: list[bytes]
+        self, runs: list[str], every_s: float, records: int, for_s: float, together: int, key: str, texts: list[bytes]
     ) -> None:
         written, store = self._written, self.store
         begin = time.monotonic()
         gap_s = every_s / len(runs)
         number = 0
-        while (at := number * gap_s) < for_s:
+        while (at := number // together * together * gap_s) < for_s:
             late_s = time.monotonic() - begin - at
             if late_s < 0:
                 await asyncio.sleep(-late_s)
