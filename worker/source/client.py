@@ -112,7 +112,7 @@ class Upstream:
                     query["handle"] = handle
                 continue
             refuse(response.status_code, body, f"run {run_id}")
-            rows.feed(_json(body))
+            rows.feed(json_of(body, "the run feed"))
             if rows.up_to_date or "electric-up-to-date" in response.headers:
                 break
             query |= {
@@ -254,8 +254,13 @@ def translated(what: str) -> Iterator[None]:
         raise SourceUnavailable(f"{what}: {type(error).__name__}: {error}") from error
 
 
-def _json(body: str) -> Any:
+def json_of(body: str, what: str) -> Any:
+    """Decode an answer's JSON.
+
+    Raises:
+        MalformedRecord: it is none, or deeper than Python's stack.
+    """
     try:
         return json.loads(body)
     except (ValueError, RecursionError) as error:
-        raise MalformedRecord(f"the run feed is not JSON: {body[:200]!r}") from error
+        raise MalformedRecord(f"{what} is not JSON: {body[:200]!r}") from error

@@ -5,12 +5,9 @@
 
 from __future__ import annotations
 
-import json
-from typing import Any
-
 import httpx
 
-from worker.errors import MalformedRecord, NotFound, SourceUnavailable
+from worker.errors import NotFound, SourceUnavailable
 from worker.model import RunView
 from worker.source.body import read_text
 from worker.source.client import (
@@ -18,6 +15,7 @@ from worker.source.client import (
     FEED_PAGES,
     SKIP_COLUMNS,
     Interruptible,
+    json_of,
     refuse,
     segment,
     translated,
@@ -74,7 +72,7 @@ class FeedCursor:
             self._handle, self._offset, self._cursor = headers.get("electric-handle", ""), "-1", ""
             return False
         refuse(status, body, self.name)
-        self._rows.feed(_json(body))
+        self._rows.feed(json_of(body, "the run feed"))
         self._handle = headers.get("electric-handle", "")
         self._offset = headers.get("electric-offset", "-1")
         self._cursor = headers.get("electric-cursor", "")
@@ -124,10 +122,3 @@ class RunFeed(Interruptible):
             if cursor.take(response.status_code, response.headers, body):
                 return cursor.view()
         raise SourceUnavailable(f"{cursor.name}: {NOT_UP_TO_DATE}")
-
-
-def _json(text: str) -> Any:
-    try:
-        return json.loads(text)
-    except ValueError as error:
-        raise MalformedRecord(f"the run feed is not JSON: {text[:200]!r}") from error

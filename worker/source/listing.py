@@ -18,7 +18,7 @@ from typing import Any
 
 from worker.errors import MalformedRecord, SourceUnavailable
 from worker.model import RunView
-from worker.source.client import FEED_PAGES, SKIP_COLUMNS, Upstream, refuse
+from worker.source.client import FEED_PAGES, SKIP_COLUMNS, Upstream, json_of, refuse
 from worker.wire.feed import TERMINAL, FeedRows, storable, timestamp
 
 PAGE_SIZE = 100
@@ -99,7 +99,7 @@ class ManyRunsFeed:
                 followed = _Followed(FeedRows(), {"handle": handle} if handle else {}, self._clock_s())
                 continue
             refuse(response.status_code, body, "the feed of runs")
-            followed.rows.feed(_json(body, "the feed of runs"))
+            followed.rows.feed(json_of(body, "the feed of runs"))
             handle, offset = response.headers.get("electric-handle"), response.headers.get("electric-offset")
             followed.tokens = {"handle": handle, "offset": offset} if handle and offset else {}
             if followed.rows.up_to_date or "electric-up-to-date" in response.headers:
@@ -133,7 +133,7 @@ def list_runs(upstream: Upstream, wanted: ListFilter, cursor: str | None) -> Lis
             "the rate limit is used up", status=429, retry_after_s=rate.reset_s if rate else _reset_of(body)
         )
     refuse(response.status_code, body, "the list of runs")
-    answer = _json(body, "the list of runs")
+    answer = json_of(body, "the list of runs")
     try:
         runs = [listed_run(item) for item in answer["data"]]
         following = answer.get("pagination", {}).get("next")
@@ -177,13 +177,6 @@ def _reset_of(body: str) -> float | None:
         return float(json.loads(body)["secondsUntilReset"])
     except (ValueError, KeyError, TypeError):
         return None
-
-
-def _json(body: str, what: str) -> Any:
-    try:
-        return json.loads(body)
-    except ValueError as error:
-        raise MalformedRecord(f"{what} is not JSON: {body[:200]!r}") from error
 
 
 def _ms(moment: datetime) -> int:

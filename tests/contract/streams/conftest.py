@@ -9,6 +9,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from tests.accounts import assert_balanced
 from tests.streamcases import FLAVOURS, SOURCES, Flavour, Place, World, running_flavour, running_world
 from worker.embedded.postgres import Postgres
 from worker.model import Wire
@@ -18,6 +19,7 @@ from worker.model import Wire
 def world(postgres_server: Postgres, template_database: str) -> Iterator[World]:
     with running_world(postgres_server, template_database) as world:
         yield world
+        assert_balanced(world.archiver.url)
 
 
 @pytest.fixture(scope="module", params=FLAVOURS)

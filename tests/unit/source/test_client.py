@@ -25,6 +25,7 @@ from worker.model import StreamRef, Wire
 from worker.settings import Settings
 from worker.source import client
 from worker.source.client import FEED_PAGES, Endpoint, Upstream, segment
+from worker.source.feed import FeedCursor
 from worker.source.tail import Tail, date_ms, wire_of
 
 KEY = "tr_dev_verysecretindeed"
@@ -313,6 +314,12 @@ def test_a_feed_without_the_run_is_an_error(
     feed: Callable[..., tuple[Any, list[dict[str, str]]]], answer: httpx.Response, error: type[WorkerError]
 ) -> None:
     assert type(feed(answer)[0]) is error
+
+
+@pytest.mark.parametrize("text", ["", "<html>", "[" * 100_000, "9" * 5_000])
+def test_a_followed_feed_that_is_no_json_is_malformed(text: str) -> None:
+    with pytest.raises(MalformedRecord):
+        FeedCursor("run_1").take(200, httpx.Headers(), text)
 
 
 @pytest.mark.trap(27)
