@@ -284,6 +284,17 @@ def no_holes(patch: Patch) -> None:
     patch.setattr(V2Sequence, "admit", admitted)
 
 
+def lost_when_not_reached(patch: Patch) -> None:
+    after = Reader._after_clean_end
+
+    def after_clean_end(self: Reader, *rest: Any) -> Settlement | None:
+        if self._tail is not None and self._tail > self._checkpoint.last_index + 1:
+            self._store(self._ordered().admit_missing(self._tail))
+        return after(self, *rest)
+
+    patch.setattr(Reader, "_after_clean_end", after_clean_end)
+
+
 def forget_records(patch: Patch) -> None:
     init = V2Sequence.__init__
     patch.setattr(V2Sequence, "__init__", lambda self, checkpoint, recent: init(self, checkpoint, []))
@@ -334,6 +345,11 @@ V2 = [
         "gap: none at the end",
         put(V2Sequence, "admit_missing", lambda self, tail: Take(sequence.Checkpoint())),
         test_loop.test_what_is_missing_at_the_end_of_v2_is_a_gap,
+    ),
+    Mutant(
+        "gap: what a response did not get to",
+        lost_when_not_reached,
+        test_loop.test_a_tail_that_was_not_reached_is_a_gap_only_when_nothing_else_comes,
     ),
     Mutant(
         "tail: not looked at",
