@@ -74,13 +74,19 @@ def client_options(endpoint: Endpoint, tls: ssl.SSLContext | None) -> dict[str, 
     }
 
 
+QUESTIONS = httpx.Limits(max_connections=None, max_keepalive_connections=None, keepalive_expiry=60.0)
+"""Of the client that asks about runs, shared by a handful of threads. httpcore counts connections in use against the
+limit of idle ones: with a limit of one, threads that ask at once would open a connection for each question. Upstream
+keeps an idle one for 65 s."""
+
+
 class Upstream:
     """One Trigger.dev environment. Thread-safe."""
 
     def __init__(self, endpoint: Endpoint) -> None:
         self._endpoint = endpoint
         self._tls = ssl.create_default_context() if endpoint.api_url.startswith("https:") else None
-        self._api = self._client()
+        self._api = httpx.Client(**client_options(endpoint, self._tls) | {"limits": QUESTIONS})
 
     def _client(self) -> httpx.Client:
         return httpx.Client(**client_options(self._endpoint, self._tls))
