@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import threading
+import time
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -19,6 +20,9 @@ PAUSES_S = (*(0.002, 0.01, 0.03, 0.2) * 8, 1.0)
 BURSTS = (1, 1, 2, 5, 40, 120)
 TRIM_BEYOND = 150
 """Entries of a v1 stream before it is trimmed: upstream drops whole hundreds."""
+SERVED_S = 0.5
+"""So old is the newest entry when v1 is trimmed: what goes before an open connection has got it leaves no sign at all
+(v1 numbers nothing; upstream keeps 1 000 entries, and Tailrace doubts from there on)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +49,7 @@ class Truth:
     key: str
     wire: Wire
     lives: list[Life] = field(default_factory=lambda: [Life()])
+    written_at: float = 0.0
 
     @property
     def life(self) -> Life:
@@ -112,6 +117,7 @@ class Oracle:
         texts = [style % (truth.key, len(truth.lives) - 1, number) for number in range(first, first + count)]
         life.holds += texts
         self.store.append_chunks(truth.run_id, truth.key, texts)
+        truth.written_at = time.monotonic()
 
     # --- how far it is
 
@@ -145,14 +151,17 @@ class Oracle:
         dice = self._dice
         while not self._stopped.wait(dice.choice(PAUSES_S)):
             truth = dice.choice(self.truths)
+            what = 1.0 if self._calm else dice.random()
+            if truth.wire is Wire.V1:
+                self._disturb_v1(truth, what)
             self.write(truth, dice.choice(BURSTS))
-            if not self._calm:
-                disturb = self._disturb_v1 if truth.wire is Wire.V1 else self._disturb_v2
-                disturb(truth, dice.random())
+            if truth.wire is Wire.V2:
+                self._disturb_v2(truth, what)
 
     def _disturb_v1(self, truth: Truth, what: float) -> None:
         store, life = self.store, truth.life
-        if what < 0.04 and len(life.holds) > TRIM_BEYOND:
+        served = time.monotonic() - truth.written_at > SERVED_S
+        if what < 0.08 and served and len(life.holds) > TRIM_BEYOND:
             store.trim_entries(truth.run_id, truth.key, 100)
             life.gone = len(life.holds) - len(store.entries(truth.run_id, truth.key))
             self.acts["trim"] += 1
