@@ -185,7 +185,8 @@ def test_ten_deliveries_of_a_message_are_one_reader(tmp_path: Path, database_url
         workers.archive.request("run_0")
         wait_for(lambda: workers.archive.leased() == 1, 20)
         deliver(workers, redis_url, times=10)
-        time.sleep(1)
+        with redis.Redis.from_url(redis_url) as broker:
+            wait_for(lambda: broker.llen("tailrace") == 0 and broker.hlen("unacked") == 0, 10, "all are taken")
         store.append_chunk("run_0", "k0", '"second"')
         wait_for(lambda: workers.archive.texts("run_0", "k0") == ['"first"', '"second"'], 10)
         assert upstream.traffic.reading("run_0", "k0") <= 1
