@@ -138,6 +138,7 @@ class ControlLoop:
             wait_s = self._every_s
             with failing:
                 self._turns = 0
+                self._runtime.environments.enrol_missed()
                 self.fill()
                 if self._turns:
                     wait_s = TURN_PAUSE_S

@@ -249,10 +249,10 @@ class Environments:
         """Make the rows of all; keys that were refused get a new chance.
 
         Raises:
-            StoreUnavailable
+            StoreUnavailable: `enrol_missed` makes those that are left.
         """
-        for environment in self.all():
-            environment.enrol()
+        self._not_enrolled = set(self._served)
+        self.enrol_missed()
 
     def look(self) -> list[str]:
         """Take up what has changed in the file with the keys; give the environments that changed or went.
@@ -264,7 +264,7 @@ class Environments:
         return [] if found is None else self._take(found)
 
     def enrol_missed(self) -> None:
-        """Make the rows that could not be made when a `look` found something new.
+        """Make the rows that could not be made: Postgres was away at the start, or when a `look` found something new.
 
         Raises:
             StoreUnavailable

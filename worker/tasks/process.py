@@ -20,7 +20,7 @@ from celery.worker import state
 
 from worker.backfill.housekeeping import Housekeeping
 from worker.control import ControlLoop
-from worker.errors import BadSettings, WorkerError
+from worker.errors import BadSettings, StoreUnavailable, WorkerError
 from worker.keys import readable_by_others
 from worker.runtime import Runtime
 from worker.settings import Settings, load
@@ -86,7 +86,10 @@ class Process:
         keys_file = self.settings.keys_file
         if keys_file is not None and readable_by_others(keys_file):
             log.warning("keys_file_readable", path=str(keys_file), reason="anybody on this machine may read it")
-        self.runtime.environments.enrol()
+        try:
+            self.runtime.environments.enrol()
+        except StoreUnavailable as error:  # the control loop goes on trying
+            log.warning("database_away", error=str(error))
         if self.pool in FEW_PROCESSES:
             self.runtime.start_choosing()
         self._announcer = CeleryAnnouncer(app, self.settings.on_sealed, self.hints_lost)
