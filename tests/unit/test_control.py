@@ -18,7 +18,7 @@ class Away:
     """A runtime whose database does not answer; its upkeep is not due."""
 
     def __init__(self) -> None:
-        self.environments = SimpleNamespace(follow=lambda _: None)
+        self.environments = SimpleNamespace(follow=lambda _: None, enrol_missed=lambda: None)
         self.turns = 0
         self.enough = threading.Event()
 
