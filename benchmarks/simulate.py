@@ -114,8 +114,8 @@ def simulate(load: Load, costs: Costs, workers: int, for_s: float = 120.0, seed:
     outcome.worker_cores = sum(done) / for_s
     outcome.busiest = max(done) / for_s
     outcome.waiting_for_slot = waiting / ticks
-    # A flush takes along what is at least 0.8 of the age old, so a batch waits between 0 and its age.
-    per_batch = max(1.0, load.chunks_per_s * load.batch_age_ms / 1000)
+    # A batch begins with a packet, and a flush takes along what is at least 0.8 of the age old.
+    per_batch = max(1.0, per_packet + 0.8 * load.chunks_per_s * load.batch_age_ms / 1000)
     outcome.chunks_per_segment = per_batch
     segments_per_s = outcome.chunks_per_s / per_batch
     outcome.postgres_cores = (
