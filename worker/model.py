@@ -223,7 +223,7 @@ class Quarantined(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Checkpoint:
-    """Where reading goes on. ``cursor`` is opaque outside `wire` and `ingest.sequence`; None is the beginning."""
+    """Where reading goes on. ``cursor`` is opaque outside `wire` and `ingest`'s sequences; None is the beginning."""
 
     generation: int = 0
     last_index: int = UNSET_INDEX

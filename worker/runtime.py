@@ -24,7 +24,7 @@ from worker.errors import (
     WorkerError,
 )
 from worker.ingest.loop import Reader, ReadPolicy, Signal
-from worker.ingest.sequence import REPEAT_WINDOW
+from worker.ingest.v2_sequence import REPEAT_WINDOW
 from worker.model import LeasedStream, Settlement, StreamState, Verdict
 from worker.readings import Readings, Together
 from worker.retry import backoff

@@ -17,10 +17,11 @@ from tests.unit.ingest import test_doubt, test_late, test_loop, test_v1_sequence
 from tests.unit.source import test_body
 from tests.unit.wire import test_events, test_feed, test_v1, test_v2
 from worker.errors import SourceUnavailable, TransientError
-from worker.ingest import doubt, late, loop, sequence
+from worker.ingest import doubt, late, loop, v2_sequence
 from worker.ingest.doubt import Doubt
 from worker.ingest.loop import Reader
-from worker.ingest.sequence import V1Sequence, V2Sequence
+from worker.ingest.v1_sequence import V1Sequence
+from worker.ingest.v2_sequence import V2Sequence
 from worker.model import Delivery, Settlement, StreamState, Take, V1Record, Verdict, Wire
 from worker.source import body
 from worker.source.body import BodyText
@@ -301,13 +302,13 @@ def forget_records(patch: Patch) -> None:
 
 
 def id_alone(patch: Patch) -> None:
-    patch.setattr(sequence, "mark_of", lambda text, body_id: body_id.encode())
-    patch.setattr(sequence, "marks_of", lambda texts, ids: [each.encode() for each in ids])
+    patch.setattr(v2_sequence, "mark_of", lambda text, body_id: body_id.encode())
+    patch.setattr(v2_sequence, "marks_of", lambda texts, ids: [each.encode() for each in ids])
 
 
 def text_alone(patch: Patch) -> None:
-    patch.setattr(sequence, "mark_of", lambda text, body_id: text)
-    patch.setattr(sequence, "marks_of", lambda texts, ids: list(texts))
+    patch.setattr(v2_sequence, "mark_of", lambda text, body_id: text)
+    patch.setattr(v2_sequence, "marks_of", lambda texts, ids: list(texts))
 
 
 def skip_events(name: str) -> Callable[[Patch], None]:
@@ -343,7 +344,7 @@ V2 = [
     Mutant("gap: none", no_holes, test_v2_sequence.test_a_jump_is_a_gap, ([], 5, (0, 4))),
     Mutant(
         "gap: none at the end",
-        put(V2Sequence, "admit_missing", lambda self, tail: Take(sequence.Checkpoint())),
+        put(V2Sequence, "admit_missing", lambda self, tail: Take(v2_sequence.Checkpoint())),
         test_loop.test_what_is_missing_at_the_end_of_v2_is_a_gap,
     ),
     Mutant(
@@ -358,19 +359,19 @@ V2 = [
     ),
     Mutant(
         "made anew: our record is any record",
-        put(sequence, "_print", lambda timestamp_ms, body: [0, 0]),
+        put(v2_sequence, "_print", lambda timestamp_ms, body: [0, 0]),
         test_v2_sequence.test_another_record_where_ours_was_is_another_stream,
         (data(2, "9"),),
     ),
     Mutant(
         "repeats: no window",
-        put(sequence, "REPEAT_WINDOW", 0),
+        put(v2_sequence, "REPEAT_WINDOW", 0),
         test_v2_sequence.test_a_repeat_is_one_within_5000_records,
         (4_999, True),
     ),
     Mutant(
         "repeats: a window without end",
-        put(sequence, "REPEAT_WINDOW", 1 << 40),
+        put(v2_sequence, "REPEAT_WINDOW", 1 << 40),
         test_v2_sequence.test_a_repeat_is_one_within_5000_records,
         (5_001, False),
     ),

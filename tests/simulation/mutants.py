@@ -10,7 +10,7 @@ from unittest.mock import patch
 from tests.simulation import core
 from tests.simulation.database import OPEN, TERM_S, Database, Row
 from worker.errors import StoreUnavailable
-from worker.ingest.sequence import V2Sequence
+from worker.ingest.v2_sequence import V2Sequence
 from worker.model import Checkpoint, Settlement
 from worker.store.commit import Flush
 from worker.store.writer import Sink, Writer

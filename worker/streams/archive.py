@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import sqlalchemy as sa
 from sqlalchemy import exc
 
-from worker.ingest.sequence import REPEAT_WINDOW
+from worker.ingest.v2_sequence import REPEAT_WINDOW
 from worker.model import UNSET_INDEX, Checkpoint, HoleReason, StreamRef, StreamState, Wire
 from worker.store.engine import autocommit, create_engine, translated
 from worker.store.streams import StreamQueries

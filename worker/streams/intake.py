@@ -9,7 +9,9 @@ from collections import deque
 from collections.abc import Sequence as Seq
 from typing import Any, NamedTuple
 
-from worker.ingest.sequence import Sequence, V1Sequence, V2Sequence, sequence_for
+from worker.ingest.sequence import Sequence, sequence_for
+from worker.ingest.v1_sequence import V1Sequence
+from worker.ingest.v2_sequence import V2Sequence
 from worker.model import Checkpoint, Delivery, Take, V1Record, Wire
 from worker.streams.steps import ArchiveEnd, Chunk, Gap, Opened, Start
 

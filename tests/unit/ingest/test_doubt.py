@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from worker.ingest.doubt import CLOCK_SLACK_MS, FORGOTTEN_MS, KEPT_ENTRIES, PIECE_BYTES
-from worker.ingest.sequence import V1Sequence
+from worker.ingest.v1_sequence import V1Sequence
 from worker.model import Checkpoint, V1Record
 
 NOW = 1_795_000_000_000

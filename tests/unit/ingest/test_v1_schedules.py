@@ -11,7 +11,7 @@ from tests.simulation.archive import Archive, read_until_settled
 from tests.simulation.v1 import STYLES, V1Upstream, entries_of
 from worker.ingest import doubt, loop
 from worker.ingest.loop import Reader, ReadPolicy, Signal
-from worker.ingest.sequence import V1Sequence
+from worker.ingest.v1_sequence import V1Sequence
 from worker.model import Settlement, StreamState, Verdict
 
 SCHEDULES = 20_000

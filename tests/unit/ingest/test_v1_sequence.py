@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from worker.ingest.sequence import V1Sequence, sequence_for
+from worker.ingest.sequence import sequence_for
+from worker.ingest.v1_sequence import V1Sequence
 from worker.model import Checkpoint, Hole, HoleReason, Quarantined, Take, V1Record, Wire
 
 DATE_MS = 1_795_000_000_000

@@ -6,8 +6,8 @@ import random
 
 import pytest
 
-from worker.ingest import sequence as module
-from worker.ingest.sequence import V2Sequence
+from worker.ingest import v2_sequence as module
+from worker.ingest.v2_sequence import V2Sequence
 from worker.model import Checkpoint, Kind, PlainRecords, V2Record
 from worker.wire.jsontext import PLAIN, check, envelope, envelopes, plain_envelopes
 

@@ -10,9 +10,9 @@ from httpx_sse import ServerSentEvent
 
 from tests.simulation.archive import Archive, read_until_settled
 from tests.simulation.v2 import Record, V2Upstream, life_of
-from worker.ingest import sequence
+from worker.ingest import v2_sequence
 from worker.ingest.loop import Reader, ReadPolicy, Signal
-from worker.ingest.sequence import V2Sequence
+from worker.ingest.v2_sequence import V2Sequence
 from worker.model import Delivery, HoleReason, Settlement, Verdict
 from worker.wire.v2 import V2Decoder
 
@@ -114,7 +114,7 @@ def test_moving_the_cursor_on_data_records_only_is_caught(monkeypatch: pytest.Mo
 
 
 def test_no_window_is_caught(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sequence, "REPEAT_WINDOW", 0)
+    monkeypatch.setattr(v2_sequence, "REPEAT_WINDOW", 0)
     assert goes_wrong(500)
 
 

@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from worker.errors import MalformedRecord
-from worker.ingest import sequence as module
-from worker.ingest.sequence import V2Sequence
+from worker.ingest import v2_sequence as module
+from worker.ingest.v2_sequence import V2Sequence
 from worker.model import Checkpoint, Hole, HoleReason, Kind, Quarantined, Take, V2Record
 from worker.wire.v2 import decode_read_batch, mark_of_body
 

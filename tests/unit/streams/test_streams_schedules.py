@@ -14,7 +14,7 @@ import pytest
 from tests.simulation.streams import World, read_all
 from tests.simulation.v1 import V1Upstream, entries_of
 from tests.simulation.v2 import Record, V2Upstream, life_of
-from worker.ingest.sequence import V1Sequence
+from worker.ingest.v1_sequence import V1Sequence
 from worker.streams.follow import Follow
 from worker.streams.intake import Intake
 from worker.streams.steps import Chunk, Source, Start
