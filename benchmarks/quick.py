@@ -1,9 +1,9 @@
-"""The regression gate, below a minute: ``python -m benchmarks.quick`` (``make bench-quick``).
+"""The regression gate: ``python -m benchmarks.quick`` (``make bench-quick``). Below a minute when all is as it was.
 
 Machines differ, so nothing is compared in seconds. Each figure is a *cost ratio*: what Tailrace needs, over what a
 piece of code that is not ours needs in the same run on the same machine. One that is more than 25 % above the committed
 baseline fails. CPU time is compared, not elapsed time, because it hardly depends on what else the machine does; of
-three runs the cheapest counts.
+three runs the cheapest counts, and what seems dearer is measured again, all of it, before it fails.
 
 The last line of output is one JSON object of the ratios. ``--update`` makes them the baseline.
 """
@@ -29,6 +29,8 @@ from benchmarks.usage import cpu_s, load
 BASELINE = Path(__file__).parent / "baseline.json"
 LOSS = 1.25
 RUNS = 3
+TRIES = 3
+"""How often all is measured while something seems dearer: what is dearer is so each time, the machine's mood is not."""
 CHUNKS = 100_000
 REFERENCE_CHUNKS = 30_000
 STREAMS, LIVE_S, LIVE_EVERY_S = 100, 4.0, 0.1
@@ -40,10 +42,16 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("--update", action="store_true", help="make what was measured the baseline")
     given = parser.parse_args(arguments)
     began = time.monotonic()
-    with stage() as ready:
-        ratios = measure(ready)
     before = json.loads(BASELINE.read_text())["ratios"] if BASELINE.exists() else {}
-    worse = [name for name, ratio in ratios.items() if name in before and ratio > LOSS * before[name]]
+    ratios: dict[str, float] = {}
+    worse: list[str] = []
+    for _ in range(1 if given.update else TRIES):
+        with stage() as ready:
+            found = measure(ready)
+        ratios = {name: min(ratio, ratios.get(name, ratio)) for name, ratio in found.items()}
+        worse = [name for name, ratio in ratios.items() if name in before and ratio > LOSS * before[name]]
+        if not worse:
+            break
     print(f"{'cost ratio (less is better)':44s}{'now':>9s}{'baseline':>10s}")
     for name, ratio in ratios.items():
         known = before.get(name)
