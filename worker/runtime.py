@@ -100,19 +100,18 @@ class Runtime:
         """Begin to hold leases and to write. ``slice_s`` replaces the setting where slots are few."""
         if slice_s is not None:
             self._slice_s = slice_s
-        try:
-            self.leases.renew()
-        except StoreUnavailable as error:  # the lease thread goes on trying
-            log.warning("lease_renewal_failed", error=str(error))
         self.writer.start()
         self._start_keepers()
 
     def start_choosing(self) -> None:
         """Keep this process's row alive for its hints; for a process that chooses what others read (prefork)."""
-        self.leases.renew()
         self._start_keepers()
 
     def _start_keepers(self) -> None:
+        try:
+            self.leases.renew()
+        except StoreUnavailable as error:  # the lease thread goes on trying
+            log.warning("lease_renewal_failed", error=str(error))
         self._keeper.start()
         if self.environments.may_change:
             self._key_keeper.start()

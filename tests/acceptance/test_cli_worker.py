@@ -156,6 +156,15 @@ def test_doctor_says_to_migrate(tmp_path: Path, empty_database_url: str) -> None
     assert "tailrace migrate" in done.stdout.decode()
 
 
+def test_a_worker_without_an_archive_ends_and_says_what_to_run(
+    tmp_path: Path, empty_database_url: str, redis_url: str, upstream: RunningServer
+) -> None:
+    cli = cli_for(tmp_path, database_url=empty_database_url, redis_url=redis_url, api_url=upstream.url)
+    done = cli.run("worker", "--slots", "20")
+    assert done.code == 1, done
+    assert "tailrace migrate" in done.stderr
+
+
 def test_a_folder_that_hides_our_package_is_refused(cli: Cli) -> None:
     (cli.cwd / "worker.py").write_text("")
     done = cli.run("worker")

@@ -17,6 +17,7 @@ from typing import Any
 import structlog
 from celery import signals
 from celery.worker import state
+from sqlalchemy.exc import DBAPIError
 
 from worker.backfill.housekeeping import Housekeeping
 from worker.control import ControlLoop
@@ -24,6 +25,7 @@ from worker.errors import BadSettings, StoreUnavailable, WorkerError
 from worker.keys import readable_by_others
 from worker.runtime import Runtime
 from worker.settings import Settings, load
+from worker.store.archive import refusal
 from worker.tasks.announce import CeleryAnnouncer
 from worker.tasks.app import app
 from worker.tasks.ingest import ingest_stream
@@ -277,9 +279,12 @@ def _start(sender: Any, **_: Any) -> None:
         if pool not in ("prefork", "processes"):
             _current.start_reading()
         _current.start_choosing(_own_queue)
-    except WorkerError as error:
-        log.error("worker_refused", reason=str(error))
-        raise SystemExit(f"tailrace: {error}") from error
+    except (WorkerError, DBAPIError) as error:
+        # An error that ends no process would leave a worker that takes messages and does nothing: Celery only logs it.
+        reason = error if isinstance(error, WorkerError) else refusal(error.orig or error)
+        _current = None  # has nothing to give back
+        log.error("worker_refused", reason=str(reason))
+        raise SystemExit(f"tailrace: {reason}") from error
     if pool not in FEW_PROCESSES:
         # Celery's own handler of SIGQUIT waits for the pool, which gevent does not allow in a signal handler: it fails.
         signal.signal(signal.SIGQUIT, lambda *_: os._exit(EXIT_AT_ONCE))
