@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import itertools
 import os
+import resource
 import shutil
 import socket
 from collections.abc import Iterator
@@ -41,6 +42,7 @@ PROXIES = frozenset({"http_proxy", "https_proxy", "all_proxy"})  # no proxy belo
 
 UNIT = Path(__file__).parent / "unit"
 TEMPLATE = "tailrace_template"
+OPEN_FILES = 8_192  # a stand-in upstream lives in the test's own process, with a socket for each stream
 
 _numbers = itertools.count(1)
 
@@ -59,8 +61,12 @@ def _forget_settings() -> None:
 
 
 def pytest_configure() -> None:
-    """Forget our settings before any session fixture reads them."""
+    """Forget our settings before any session fixture reads them; allow the sockets of a thousand streams."""
     _forget_settings()
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = OPEN_FILES if hard == resource.RLIM_INFINITY else min(OPEN_FILES, hard)
+    if soft < wanted:  # an ordinary user's is 1 024 on many systems
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
 @pytest.fixture(autouse=True)
