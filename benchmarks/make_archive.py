@@ -128,8 +128,8 @@ def make(database: str, chunks: int) -> None:
 
 def compact(database: str) -> None:
     """Compact and index everything, as workers do."""
-    from worker.store.compaction import Compaction
-    from worker.store.engine import create_engine
+    from tailrace.store.engine import create_engine
+    from tailrace.store.keeping.compaction import Compaction
 
     compaction = Compaction(create_engine(database))
     for name, work in (("compacted", compaction.compact), ("indexed", compaction.index)):
@@ -193,8 +193,8 @@ def main() -> None:
     parser.add_argument("--chunks", type=int, default=1_000_000)
     given = parser.parse_args()
     if given.what == "run":
-        from worker.embedded.throwaway import ephemeral_postgres
-        from worker.store.migrate import upgrade
+        from tailrace.devtools.servers.throwaway import ephemeral_postgres
+        from tailrace.store.migrate import upgrade
 
         with tempfile.TemporaryDirectory() as place, ephemeral_postgres(Path(place) / "postgres") as server:
             url = server.url("postgres")

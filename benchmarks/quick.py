@@ -91,7 +91,9 @@ def measure(ready: Stage) -> dict[str, float]:
     ready.database.rows("ANALYZE")
     ratios["view: reading / plain rows"] = _view(ready)
     ratios["space: bytes in segments / bytes of JSON"] = _space(ready)
-    ratios["import worker.tasks / import celery"] = _import("worker.tasks") / _import("celery.app.base, kombu, redis")
+    ratios["import tailrace.tasks / import celery"] = _import("tailrace.tasks") / _import(
+        "celery.app.base, kombu, redis"
+    )
     return {name: round(ratio, 4) for name, ratio in ratios.items()}
 
 

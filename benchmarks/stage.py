@@ -20,10 +20,10 @@ from typing import Any
 import psycopg
 import redis
 
-from worker.embedded.server import DURABLE, Lifetime
-from worker.embedded.throwaway import Servers, ephemeral
-from worker.replay.app import DEFAULT_KEY
-from worker.store.migrate import upgrade
+from tailrace.devtools.servers.server import DURABLE, Lifetime
+from tailrace.devtools.servers.throwaway import Servers, ephemeral
+from tailrace.serve.app import DEFAULT_KEY
+from tailrace.store.migrate import upgrade
 
 ROOT = Path(__file__).resolve().parent.parent
 TEMPLATE = "bench_template"
@@ -184,7 +184,7 @@ class Stage:
     def start_worker(self, upstream: UpstreamProcess, slots: int = 100, **settings: str) -> Child:
         before = self.workers()
         child = Child(
-            [sys.executable, "-m", "worker", "worker", "--slots", str(slots)],
+            [sys.executable, "-m", "tailrace", "worker", "--slots", str(slots)],
             {**self.environ, "TRIGGER_API_URL": upstream.url, **settings},
             self.place / f"worker-{next(self._names)}.log",
         )
@@ -207,7 +207,7 @@ class Stage:
 
     def ask(self, run_id: str, **options: Any) -> None:
         """``ingest_run.delay(run_id)``."""
-        from worker.tasks import ingest_run
+        from tailrace.tasks import ingest_run
 
         os.environ["TAILRACE_REDIS_URL"] = self.redis_url
         ingest_run.delay(run_id, **options)

@@ -15,13 +15,13 @@ from collections.abc import Callable
 from typing import Any
 
 from benchmarks.rivals.limit import MAX_EVENT_CHARS, blocks
-from worker.ingest.sequence import sequence_for
-from worker.model import Checkpoint, Take, Wire
-from worker.store.commit import Flush, _parameters
-from worker.tasks.process import GC_OBJECTS
-from worker.wire.events import Framer
-from worker.wire.v1 import V1Decoder
-from worker.wire.v2 import V2Decoder
+from tailrace.ingest.order import order_for
+from tailrace.model import Batch, Checkpoint, Wire
+from tailrace.store.commit import Flush, _parameters
+from tailrace.tasks.process import GC_OBJECTS
+from tailrace.wire.events import Framer
+from tailrace.wire.v1 import V1Decoder
+from tailrace.wire.v2 import V2Decoder
 
 CHUNKS = 100_000
 TAKE = 200
@@ -50,27 +50,27 @@ def measure(wire: str) -> dict[str, float]:
 
     def decode() -> list[Any]:
         decoder = V2Decoder() if wire == "v2" else V1Decoder()
-        return [delivery for each in events for delivery in decoder.decode(each)]
+        return [arrival for each in events for arrival in decoder.decode(each)]
 
-    def admit() -> list[Take]:
-        sequence = sequence_for(Wire(wire), Checkpoint(), [])
+    def admit() -> list[Batch]:
+        sequence = order_for(Wire(wire), Checkpoint(), [])
         sequence.resume()
         sequence.opened(None)
         return [
-            sequence.admit(delivery.records[at : at + TAKE])
-            for delivery in deliveries
-            for at in range(0, len(delivery.records), TAKE)
+            sequence.admit(arrival.records[at : at + TAKE])
+            for arrival in arrivals
+            for at in range(0, len(arrival.records), TAKE)
         ]
 
     def lay_out() -> None:
-        for at in range(0, len(takes), TAKES_PER_FLUSH):
-            group = takes[at : at + TAKES_PER_FLUSH]
+        for at in range(0, len(batches), TAKES_PER_FLUSH):
+            group = batches[at : at + TAKES_PER_FLUSH]
             _parameters([Flush(1, 1, 1, Wire(wire), group[-1].checkpoint, group, max_chunks=500)])
 
     step("bytes to text", lambda: [each.decode() for each in raw])
     events = step("framing (httpx-sse)", frame)
-    deliveries = step("decoding", decode)
-    takes = step("checking and ordering", admit)
+    arrivals = step("decoding", decode)
+    batches = step("checking and ordering", admit)
     step("statement's arrays", lay_out)
     found["all"] = sum(found.values())
     return found

@@ -15,13 +15,13 @@ import time
 from typing import Any
 
 from benchmarks.texts import chunks
-from worker.model import Wire
-from worker.replay import LiveStore, RunningServer, create_app, running
-from worker.replay.entries import V1Id
-from worker.replay.logs import RecordLog
-from worker.replay.records import data_draft
-from worker.replay.server import _allow_many_connections
-from worker.replay.store import Page
+from tailrace.model import Wire
+from tailrace.serve import LiveStore, RunningServer, create_app, running
+from tailrace.serve.entries import V1Id
+from tailrace.serve.logs import RecordLog
+from tailrace.serve.records import data_draft
+from tailrace.serve.server import _allow_many_connections
+from tailrace.serve.store import Page
 
 SMALLEST_BATCH, LARGEST_BATCH = 20, 1_000
 FILL_PIECE = 10_000

@@ -1,4 +1,4 @@
-"""How Alembic runs Tailrace's migrations, from `alembic` and from `worker.store.migrate`.
+"""How Alembic runs Tailrace's migrations, from `alembic` and from `tailrace.store.migrate`.
 
 Everything stays in the schema `tailrace`, Alembic's own version table included: a host application's tables and its own
 Alembic in the same database are neither read nor touched.
@@ -20,9 +20,9 @@ import sqlalchemy as sa
 from alembic import context
 from sqlalchemy import pool
 
-from worker.errors import BadSettings, StoreUnavailable
-from worker.store.engine import create_engine
-from worker.store.tables import SCHEMA, metadata
+from tailrace.errors import BadSettings, StoreUnavailable
+from tailrace.store.engine import create_engine
+from tailrace.store.tables import SCHEMA, metadata
 
 LOCK_TIMEOUT = "5s"
 """A migration that waits for a lock makes everybody behind it wait too: better to fail and be run again."""
@@ -36,7 +36,7 @@ MIGRATION_LOCK_WAIT_S = 600.0
 
 
 def database_url() -> str:
-    """The URL that `worker.store.migrate` handed over, else the environment's."""
+    """The URL that `tailrace.store.migrate` handed over, else the environment's."""
     given = context.config.attributes.get("database_url")
     url = given or os.environ.get("TAILRACE_DATABASE_URL") or os.environ.get("DATABASE_URL")
     if not url:

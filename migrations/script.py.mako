@@ -11,10 +11,10 @@ Before you ship this:
 - Every name is written with its schema (`tailrace.`): the session has no search_path.
 - It waits at most a few seconds for a lock (migrations/env.py). A statement that locks a busy table for longer than a
   moment needs another way: constraints NOT VALID first and VALIDATE later, defaults that do not rewrite the table.
-- An index on a table in use is built with worker/store/indexes.py, inside
+- An index on a table in use is built with worker/tailrace/store/indexes.py, inside
   `with op.get_context().autocommit_block(), patient(op.get_bind()):`; 0006 and 0007 are models.
 - `segments` is partitioned, and `tailrace.ensure_partitions()` must go on making partitions that equal the parent.
-- worker/store/tables.py changes with it, and a changed view or function stands whole in migrations/sql/<revision>/.
+- worker/tailrace/store/tables.py changes with it, and a changed view or function stands whole in migrations/sql/<revision>/.
 """
 
 from __future__ import annotations

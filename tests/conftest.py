@@ -32,9 +32,9 @@ import pytest
 import redis
 from psycopg import sql
 
-from worker.embedded.postgres import Postgres
-from worker.embedded.throwaway import Servers, ephemeral, ephemeral_postgres, ephemeral_valkey
-from worker.embedded.valkey import Valkey
+from tailrace.devtools.servers.postgres import Postgres
+from tailrace.devtools.servers.throwaway import Servers, ephemeral, ephemeral_postgres, ephemeral_valkey
+from tailrace.devtools.servers.valkey import Valkey
 
 OUR_PREFIXES = ("TRIGGER_", "TAILRACE_", "CELERY_", "PG")
 OUR_VARIABLES = frozenset({"DATABASE_URL", "REDIS_URL", "VERCEL_GIT_COMMIT_REF"})
@@ -98,7 +98,7 @@ def postgres_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Postgr
 
 @pytest.fixture(scope="session")
 def template_database(postgres_server: Postgres) -> str:
-    from worker.store.migrate import upgrade  # here: only tests with a database need it
+    from tailrace.store.migrate import upgrade  # here: only tests with a database need it
 
     _administer(postgres_server, "CREATE DATABASE {}", TEMPLATE)
     upgrade(postgres_server.url(TEMPLATE))

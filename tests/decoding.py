@@ -9,10 +9,10 @@ from typing import Any
 
 import httpx
 
+from tailrace.errors import WorkerError
+from tailrace.model import Arrival, V1Record, V2Record, Wire
+from tailrace.source.connection import Tail
 from tests.wirecases import WireCase
-from worker.errors import WorkerError
-from worker.model import Delivery, V1Record, V2Record, Wire
-from worker.source.tail import Tail
 
 LIMIT = 1 << 24
 EVENT_STREAM = {"content-type": "text/event-stream"}
@@ -56,20 +56,20 @@ def every(body: bytes, size: int) -> list[bytes]:
     return [body[at : at + size] for at in range(0, len(body), size)]
 
 
-def deliveries(
+def arrivals(
     blocks: Iterable[bytes],
     wire: Wire,
     *,
     limit: int = LIMIT,
     headers: dict[str, str] | None = None,
     end: Exception | None = None,
-) -> Iterator[Delivery]:
+) -> Iterator[Arrival]:
     """Give what a connection brings whose body comes in these blocks. Raises what it raises."""
     shown = {**(V2_STREAM if wire is Wire.V2 else EVENT_STREAM), **(headers or {})}
     response = httpx.Response(200, headers=shown, stream=Blocks(blocks, end))
     with Tail(GivenSource(response), limit).connect(None, 1) as connection:  # type: ignore[arg-type]
         assert connection.wire is wire
-        yield from connection.deliveries
+        yield from connection.arrivals
 
 
 def outcome(
@@ -78,13 +78,13 @@ def outcome(
     """Give all records (and, for v2, tails and ends) of a body in order, and the name of the error that ended it."""
     found: list[Any] = []
     try:
-        for delivery in deliveries(blocks, wire, limit=limit, headers=headers):
-            found += delivery.records
-            if delivery.oversized is not None:
-                found.append(delivery.oversized)
-            if delivery.tail is not None:
-                found.append(delivery.tail)
-            if delivery.closing:
+        for arrival in arrivals(blocks, wire, limit=limit, headers=headers):
+            found += arrival.records
+            if arrival.oversized is not None:
+                found.append(arrival.oversized)
+            if arrival.tail is not None:
+                found.append(arrival.tail)
+            if arrival.closing:
                 found.append("[DONE]")
     except WorkerError as error:
         return found, type(error).__name__

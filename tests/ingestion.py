@@ -14,11 +14,11 @@ from typing import Any
 import psycopg
 import structlog
 
-from worker.model import Wire
-from worker.replay import LiveStore, RunningServer, Timing, create_app, running
-from worker.replay.app import DEFAULT_KEY
-from worker.runtime import Runtime
-from worker.settings import Settings
+from tailrace.config.settings import Settings
+from tailrace.model import Wire
+from tailrace.serve import LiveStore, RunningServer, Timing, create_app, running
+from tailrace.serve.app import DEFAULT_KEY
+from tailrace.service.runtime import Runtime
 
 TIMING = replace(Timing().scaled(0.02), second_s=0.15, ping_s=0.05)
 """A second is 150 ms long, a v1 block 100 ms; a ping comes before an idle close, and proves the last line whole."""

@@ -1,4 +1,4 @@
-"""What the tests of `worker.streams` share: a stand-in upstream, an archive of it, and both flavours of the API.
+"""What the tests of `tailrace.streams` share: a stand-in upstream, an archive of it, and both flavours of the API.
 
 A test is written once, against a `Flavour`; `Blocking` and `Asyncio` do the same with the two modules. `Place` is one
 run upstream, which can be archived as far as a test wants.
@@ -21,31 +21,31 @@ import sqlalchemy as sa
 from psycopg import sql
 from werkzeug.serving import make_server
 
-import worker.runs
-import worker.runs.aio
-import worker.streams
-import worker.streams.aio
-from worker.embedded.postgres import Postgres
-from worker.ingest.sequence import Sequence, sequence_for
-from worker.model import Checkpoint, Settlement, StreamState, Verdict, Wire
-from worker.replay.app import DEFAULT_KEY, create_app
-from worker.replay.entries import LineJoiner
-from worker.replay.live import LiveStore
-from worker.replay.records import batch_event
-from worker.replay.server import RunningServer, running
-from worker.replay.timing import Timing
-from worker.store.commit import Committer, Flush
-from worker.store.engine import create_engine
-from worker.store.leases import Leases, WorkerRow
-from worker.streams import Client, Pace
-from worker.wire.events import Framer
-from worker.wire.v1 import V1Decoder
-from worker.wire.v2 import V2Decoder
+import tailrace.runs
+import tailrace.runs.aio
+import tailrace.streams
+import tailrace.streams.aio
+from tailrace.devtools.servers.postgres import Postgres
+from tailrace.ingest.order import Order, order_for
+from tailrace.model import Checkpoint, Outcome, StreamState, Verdict, Wire
+from tailrace.serve.app import DEFAULT_KEY, create_app
+from tailrace.serve.entries import LineJoiner
+from tailrace.serve.live import LiveStore
+from tailrace.serve.records import batch_event
+from tailrace.serve.server import RunningServer, running
+from tailrace.serve.timing import Timing as UpstreamTiming
+from tailrace.store.commit import Committer, Flush
+from tailrace.store.engine import create_engine
+from tailrace.store.leases import Leases, WorkerRow
+from tailrace.streams import Client, Timing
+from tailrace.wire.events import Framer
+from tailrace.wire.v1 import V1Decoder
+from tailrace.wire.v2 import V2Decoder
 
-TIMING = Timing().scaled(0.005)
+TIMING = UpstreamTiming().scaled(0.005)
 """Upstream two hundred times as fast: v1 looks at its clocks every 25 ms, 60 s of waiting are 0.3 s."""
 
-PACE = Pace(
+PACE = Timing(
     hold_s=0.015,
     look_after_s=0.02,
     look_every_s=0.05,
@@ -114,8 +114,8 @@ class Flavour:
 
 class Blocking(Flavour):
     name = "blocking"
-    streams = worker.streams
-    runs = worker.runs
+    streams = tailrace.streams
+    runs = tailrace.runs
 
     def call(self, answer: Any) -> Any:
         return answer
@@ -134,8 +134,8 @@ class Asyncio(Flavour):
     """Runs a loop in a thread of its own."""
 
     name = "aio"
-    streams = worker.streams.aio
-    runs = worker.runs.aio
+    streams = tailrace.streams.aio
+    runs = tailrace.runs.aio
 
     def start(self) -> None:
         self.loop = asyncio.new_event_loop()
@@ -222,7 +222,7 @@ class Archiver:
         self._leases = Leases(self.engine, WorkerRow(uuid4(), "here", 1, "local", 1), LONG_S)
         self._leases.renew()
         self._ids: dict[tuple[str, str], int] = {}
-        self._sequences: dict[tuple[str, str], Sequence] = {}
+        self._sequences: dict[tuple[str, str], Order] = {}
         self._done: dict[tuple[str, str], int] = {}
 
     def close(self) -> None:
@@ -250,13 +250,13 @@ class Archiver:
         records = records_of(store, run_id, key, wire)
         done = self._done.get(ref, 0)
         upto = len(records) if upto is None else upto
-        sequence = self._sequences.setdefault(ref, sequence_for(wire, Checkpoint(), []))
+        sequence = self._sequences.setdefault(ref, order_for(wire, Checkpoint(), []))
         (stream,) = self._leases.acquire([self._ids[ref]])
-        takes = [sequence.admit(records[done:upto])] if upto > done else []
-        checkpoint = takes[-1].checkpoint if takes else stream.checkpoint
+        batches = [sequence.admit(records[done:upto])] if upto > done else []
+        checkpoint = batches[-1].checkpoint if batches else stream.checkpoint
         state = StreamState.SEALED if sealed else StreamState.PARKED
-        settlement = Settlement(state, verdict=Verdict.COMPLETE if sealed else None)
-        flush = Flush(stream.id, stream.token, stream.rev, wire, checkpoint, takes, settlement, max_chunks=7)
+        outcome = Outcome(state, verdict=Verdict.COMPLETE if sealed else None)
+        flush = Flush(stream.id, stream.token, stream.rev, wire, checkpoint, batches, outcome, max_chunks=7)
         assert self._committer.commit([flush]) == {stream.id}
         self._done[ref] = max(upto, done)
         return len(records)
@@ -267,10 +267,10 @@ def records_of(store: LiveStore, run_id: str, key: str, wire: Wire) -> list[Any]
     framer = Framer(1 << 26)
     if wire is Wire.V1:
         events = framer.feed(LineJoiner().add(store.entries(run_id, key)).decode())
-        return [record for delivery in V1Decoder().decode(events) for record in delivery.records]
+        return [record for arrival in V1Decoder().decode(events) for record in arrival.records]
     kept = store.records(run_id, key)
     text = "".join(batch_event(kept[at : at + 1000], 1, 1, None).decode() for at in range(0, len(kept), 1000))
-    return [record for delivery in V2Decoder().decode(framer.feed(text)) for record in delivery.records]
+    return [record for arrival in V2Decoder().decode(framer.feed(text)) for record in arrival.records]
 
 
 class World:
@@ -280,7 +280,7 @@ class World:
         self.server = server
         self.store = store
         self.archiver = archiver
-        self.client = Client(DEFAULT_KEY, api_url=server.url, database_url=archiver.url, pace=PACE)
+        self.client = Client(DEFAULT_KEY, api_url=server.url, database_url=archiver.url, timing=PACE)
         self._numbers = itertools.count(1)
 
     def place(self, wire: Wire, source: str = "upstream", **run: Any) -> Place:

@@ -22,17 +22,17 @@ import msgspec
 from starlette.requests import Request
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from worker.model import StreamRef, Wire
-from worker.replay.app import DEFAULT_KEY, create_app, upstream_of
-from worker.replay.body import StreamBody
-from worker.replay.breaks import Break, BrokenOff
-from worker.replay.entries import V1Id
-from worker.replay.live import LiveStore
-from worker.replay.records import Draft
-from worker.replay.server import RunningServer, running
-from worker.replay.statuses import TERMINAL
-from worker.replay.store import INPUT_PREFIX
-from worker.replay.timing import Timing
+from tailrace.model import StreamRef, Wire
+from tailrace.serve.app import DEFAULT_KEY, create_app, upstream_of
+from tailrace.serve.body import StreamBody
+from tailrace.serve.breaks import Break, BrokenOff
+from tailrace.serve.entries import V1Id
+from tailrace.serve.live import LiveStore
+from tailrace.serve.records import Draft
+from tailrace.serve.server import RunningServer, running
+from tailrace.serve.statuses import TERMINAL
+from tailrace.serve.store import INPUT_PREFIX
+from tailrace.serve.timing import Timing
 
 WIRE = Path(__file__).parent / "data" / "wire"
 

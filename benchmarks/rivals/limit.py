@@ -9,14 +9,14 @@ import psycopg
 
 from benchmarks import rivals
 from benchmarks.texts import chunks
-from worker.ingest.sequence import sequence_for
-from worker.model import Checkpoint, Wire
-from worker.replay.entries import Entry, V1Id
-from worker.replay.logs import RecordLog
-from worker.replay.records import batch_event, data_draft
-from worker.wire.events import Framer
-from worker.wire.v1 import V1Decoder
-from worker.wire.v2 import V2Decoder
+from tailrace.ingest.order import order_for
+from tailrace.model import Checkpoint, Wire
+from tailrace.serve.entries import Entry, V1Id
+from tailrace.serve.logs import RecordLog
+from tailrace.serve.records import batch_event, data_draft
+from tailrace.wire.events import Framer
+from tailrace.wire.v1 import V1Decoder
+from tailrace.wire.v2 import V2Decoder
 
 PER_SEGMENT = 500
 BLOCK_BYTES = 65_536
@@ -68,15 +68,15 @@ def decode(wire: str, count: int) -> tuple[float, float]:
     body = blocks(wire, count)
     framer = Framer(MAX_EVENT_CHARS)
     decoder = V2Decoder() if wire == "v2" else V1Decoder()
-    sequence = sequence_for(Wire(wire), Checkpoint(), []) if wire == "v2" else sequence_for(Wire.V1, Checkpoint(), [])
+    sequence = order_for(Wire(wire), Checkpoint(), []) if wire == "v2" else order_for(Wire.V1, Checkpoint(), [])
     sequence.resume()
     sequence.opened(None)
     found = 0
     began, cpu = time.perf_counter(), time.process_time()
     for block in body:
-        for delivery in decoder.decode(framer.feed(block)):
-            for first in range(0, len(delivery.records), 200):
-                found += len(sequence.admit(delivery.records[first : first + 200]).texts)
+        for arrival in decoder.decode(framer.feed(block)):
+            for first in range(0, len(arrival.records), 200):
+                found += len(sequence.admit(arrival.records[first : first + 200]).texts)
     took_s, cpu_s = time.perf_counter() - began, time.process_time() - cpu
     if found != count:
         raise AssertionError(f"{found} of {count} chunks were decoded")

@@ -10,8 +10,8 @@ import sqlalchemy as sa
 from httpx_sse import connect_sse
 
 from benchmarks import rivals
-from worker.replay.app import DEFAULT_KEY
-from worker.store.engine import normal_url
+from tailrace.serve.app import DEFAULT_KEY
+from tailrace.store.engine import normal_url
 
 BATCH = 10
 
@@ -33,13 +33,13 @@ def main(api_url: str, run_id: str, count: int, database_url: str) -> None:
         sa.Column("position", sa.Text, primary_key=True),
         sa.Column("data", sa.JSON, nullable=False),
     )
-    marks = sa.Table(
+    fingerprints = sa.Table(
         "naive_checkpoints", meta, sa.Column("run_id", sa.Text, primary_key=True), sa.Column("last_event_id", sa.Text)
     )
     meta.drop_all(engine)
     meta.create_all(engine)
     with engine.begin() as connection:
-        connection.execute(marks.insert().values(run_id=run_id, last_event_id=""))
+        connection.execute(fingerprints.insert().values(run_id=run_id, last_event_id=""))
     batch: list[dict[str, object]] = []
     stored = 0
 
@@ -47,7 +47,9 @@ def main(api_url: str, run_id: str, count: int, database_url: str) -> None:
         nonlocal stored
         with engine.begin() as connection:
             connection.execute(table.insert(), batch)
-            connection.execute(marks.update().where(marks.c.run_id == run_id).values(last_event_id=last_event_id))
+            connection.execute(
+                fingerprints.update().where(fingerprints.c.run_id == run_id).values(last_event_id=last_event_id)
+            )
         stored += len(batch)
         batch.clear()
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from benchmarks import rivals
 from benchmarks.stage import Failed
-from worker.replay.app import DEFAULT_KEY
+from tailrace.serve.app import DEFAULT_KEY
 
 PLACE = Path(__file__).parent / "node"
 

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from benchmarks import rivals
 from benchmarks.stage import Stage
-from worker.replay.app import DEFAULT_KEY
+from tailrace.serve.app import DEFAULT_KEY
 
 REQUIREMENTS = ("dlt[postgres]", "httpx", "httpx-sse")
 PIPELINE = Path(__file__).with_name("dlt_pipeline.py")

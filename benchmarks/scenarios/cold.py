@@ -10,7 +10,7 @@ from benchmarks.scenarios import Row, Size
 from benchmarks.stage import ROOT, Stage
 from benchmarks.usage import Used, cpu_s, family_mb, load
 
-IMPORT = "import time; t = time.perf_counter(); import worker.tasks; print(time.perf_counter() - t)"
+IMPORT = "import time; t = time.perf_counter(); import tailrace.tasks; print(time.perf_counter() - t)"
 
 
 def run(stage: Stage, size: Size) -> Row:
@@ -34,9 +34,9 @@ def run(stage: Stage, size: Size) -> Row:
         )
         imports.append(1e3 * float(done.stdout))
     row.figure("tailrace worker, to ready", ready, "s")
-    row.figure("import worker.tasks", imports, "ms")
+    row.figure("import tailrace.tasks", imports, "ms")
     row.at_most("tailrace worker, to ready", 2)
-    row.at_most("import worker.tasks", 300)
+    row.at_most("import tailrace.tasks", 300)
     row.notes.append(
         "Ready: the worker's row is in the database, from then on it reads. The interpreter's start is in."
     )

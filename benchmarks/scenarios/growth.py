@@ -11,9 +11,9 @@ from benchmarks.scenarios import Row, Size
 from benchmarks.scenarios.speed import archived
 from benchmarks.stage import Stage
 from benchmarks.usage import load, measured
-from worker.store.engine import create_engine
-from worker.store.leases import Leases, WorkerRow
-from worker.store.runs import Runs
+from tailrace.store.engine import create_engine
+from tailrace.store.leases import Leases, WorkerRow
+from tailrace.store.runs import Runs
 
 CHUNKS = (10_000, 100_000, 1_000_000)
 STREAMS = (1_000, 100_000, 1_000_000)

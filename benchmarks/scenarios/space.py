@@ -8,8 +8,8 @@ from benchmarks.scenarios import Row, Size
 from benchmarks.stage import Stage
 from benchmarks.texts import chunks
 from benchmarks.usage import load, measured
-from worker.store.compaction import Compaction
-from worker.store.engine import create_engine
+from tailrace.store.engine import create_engine
+from tailrace.store.keeping.compaction import Compaction
 
 STREAMS = 200
 PER_STREAM = 1_500

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 
 from alembic import context, op
 
-from worker.store.indexes import build_index, patient
+from tailrace.store.indexes import build_index, patient
 
 revision: str = "0005"
 down_revision: str | Sequence[str] | None = "0004"

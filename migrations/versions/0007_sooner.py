@@ -17,7 +17,7 @@ from pathlib import Path
 import sqlalchemy as sa
 from alembic import context, op
 
-from worker.store.indexes import build_partitioned_index, patient
+from tailrace.store.indexes import build_partitioned_index, patient
 
 revision: str = "0007"
 down_revision: str | Sequence[str] | None = "0006"

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from worker.replay.app import DEFAULT_KEY
+from tailrace.serve.app import DEFAULT_KEY
 
 # Everything that waits, waits shortly.
 QUICK = {
@@ -54,7 +54,7 @@ class Cli:
         """Run a command to its end."""
         # -P: what lies in the folder must not be imported, as for the installed command.
         done = subprocess.run(
-            [sys.executable, "-P", "-m", "worker", *arguments],
+            [sys.executable, "-P", "-m", "tailrace", *arguments],
             cwd=self.cwd,
             env=self._environment(),
             input=stdin,
@@ -71,7 +71,7 @@ class Cli:
         output = self.cwd / f"{arguments[0]}-{time.monotonic_ns()}.log"
         with output.open("wb") as log:
             process = subprocess.Popen(
-                [sys.executable, "-P", "-m", "worker", *arguments],
+                [sys.executable, "-P", "-m", "tailrace", *arguments],
                 cwd=self.cwd,
                 env=self._environment(),
                 stdin=subprocess.DEVNULL,

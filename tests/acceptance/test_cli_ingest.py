@@ -11,12 +11,12 @@ from pathlib import Path
 import psycopg
 import pytest
 
+from tailrace.model import Wire
+from tailrace.serve.app import create_app
+from tailrace.serve.live import LiveStore
+from tailrace.serve.server import RunningServer, running
+from tailrace.serve.timing import Timing
 from tests.acceptance.cli_runner import Cli, cli_for, wait_for
-from worker.model import Wire
-from worker.replay.app import create_app
-from worker.replay.live import LiveStore
-from worker.replay.server import RunningServer, running
-from worker.replay.timing import Timing
 
 TEXTS = [
     b'{"b":1,"a":1.10,"b":2}',

@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 
+from tailrace.serve.app import create_app
+from tailrace.serve.live import LiveStore
+from tailrace.serve.server import running
 from tests.acceptance.cli_runner import Cli, cli_for
 from tests.integration.schema_rows import Archive
-from worker.replay.app import create_app
-from worker.replay.live import LiveStore
-from worker.replay.server import running
 
 HOSTILE = "x'; DROP TABLE tailrace.runs; --"
 

@@ -12,12 +12,12 @@ from collections.abc import Iterator
 import psycopg
 import pytest
 
+from tailrace.model import Wire
+from tailrace.serve.app import create_app
+from tailrace.serve.live import LiveStore
+from tailrace.serve.server import running
+from tailrace.serve.timing import Timing
 from tests.acceptance.cli_runner import Cli, cli_for
-from worker.model import Wire
-from worker.replay.app import create_app
-from worker.replay.live import LiveStore
-from worker.replay.server import running
-from worker.replay.timing import Timing
 
 ODD = [
     b'{"type":"text-delta","id":"1","delta":"a\\u0000\\ud800"}',
@@ -111,7 +111,7 @@ def test_what_is_not_there_is_said(filled: Cli, verb: str, arguments: tuple[str,
 
 
 def test_a_reader_that_ends_first_is_no_error_message(filled: Cli) -> None:
-    command = f"{sys.executable} -P -m worker chunks run_odd --json | true"
+    command = f"{sys.executable} -P -m tailrace chunks run_odd --json | true"
     environ = {**filled.environ, "PATH": "/usr/bin:/bin"}
     done = subprocess.run(["/bin/sh", "-c", command], cwd=filled.cwd, env=environ, capture_output=True, check=False)
     assert done.stderr == b""

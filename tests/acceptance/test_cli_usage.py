@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 
+from tailrace.cli.exits import MEANINGS
+from tailrace.serve.app import create_app
+from tailrace.serve.live import LiveStore
+from tailrace.serve.server import running
 from tests.acceptance.cli_runner import Cli, cli_for
-from worker.cli.exits import MEANINGS
-from worker.replay.app import create_app
-from worker.replay.live import LiveStore
-from worker.replay.server import running
 
 VERBS = ("demo", "up", "down", "migrate", "doctor", "ingest", "status", "chunks", "text", "sql", "worker", "replay")
 SECRET = "tr_dev_0123456789abcdefghij"

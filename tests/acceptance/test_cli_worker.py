@@ -10,12 +10,12 @@ from pathlib import Path
 
 import pytest
 
+from tailrace.model import Wire
+from tailrace.serve.app import DEFAULT_KEY, create_app
+from tailrace.serve.live import LiveStore
+from tailrace.serve.server import RunningServer, running
+from tailrace.serve.timing import Timing
 from tests.acceptance.cli_runner import Cli, cli_for, wait_for
-from worker.model import Wire
-from worker.replay.app import DEFAULT_KEY, create_app
-from worker.replay.live import LiveStore
-from worker.replay.server import RunningServer, running
-from worker.replay.timing import Timing
 
 TEXTS = [b'{"n":1.10}', b'"\\ud800"', b"[ ]"]
 PRINTED = b"".join(text + b"\n" for text in TEXTS)
@@ -166,10 +166,10 @@ def test_a_worker_without_an_archive_ends_and_says_what_to_run(
 
 
 def test_a_folder_that_hides_our_package_is_refused(cli: Cli) -> None:
-    (cli.cwd / "worker.py").write_text("")
+    (cli.cwd / "tailrace.py").write_text("")
     done = cli.run("worker")
     assert done.code == 2, done
-    assert "worker.py" in done.stderr
+    assert "tailrace.py" in done.stderr
 
 
 def test_with_keys_of_several_each_is_asked_and_one_can_be_named(

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
+from tailrace.devtools.demo.recordings import chunks_of
+from tailrace.serve.recording import bundled_recordings
 from tests.acceptance.cli_runner import Cli, Done
-from worker.demo.recordings import chunks_of
-from worker.replay.recording import bundled_recordings
 
 SENT = {path.stem: chunks_of(path.read_bytes()) for path in bundled_recordings()}
 # What a person may have set for the real thing: none of it may reach the demonstration.

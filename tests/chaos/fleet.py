@@ -15,9 +15,9 @@ from urllib.parse import urlsplit
 
 import psycopg
 
+from tailrace.serve import LiveStore, RunningServer, Timing, create_app, running
+from tailrace.serve.app import DEFAULT_KEY
 from tests.chaos.tcpproxy import Proxy
-from worker.replay import LiveStore, RunningServer, Timing, create_app, running
-from worker.replay.app import DEFAULT_KEY
 
 READY = "worker_ready"
 START_S = 40.0
@@ -125,7 +125,7 @@ class Worker:
         self.upstream: Proxy | None = upstream[0] if upstream else None
         with log.open("ab") as output:
             self.process = subprocess.Popen(
-                [sys.executable, "-P", "-m", "worker", "worker", "--pool", pool, "--slots", str(slots)],
+                [sys.executable, "-P", "-m", "tailrace", "worker", "--pool", pool, "--slots", str(slots)],
                 cwd=log.parent,
                 env=environ,
                 stdin=subprocess.DEVNULL,

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import threading
 
-from worker.model import Wire
-from worker.replay import LiveStore, create_app, running
-from worker.replay.app import DEFAULT_KEY
-from worker.source.client import Endpoint, Upstream
+from tailrace.model import Wire
+from tailrace.serve import LiveStore, create_app, running
+from tailrace.serve.app import DEFAULT_KEY
+from tailrace.source.client import Endpoint, Upstream
 
 THREADS = 4
 QUESTIONS = 25

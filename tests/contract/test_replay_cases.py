@@ -8,9 +8,9 @@ import time
 import httpx
 import pytest
 
+from tailrace.model import StreamRef, Wire
+from tailrace.serve.entries import V1Id
 from tests.wirecases import body_entries, body_records, case_names, load_case, load_steps, plain_client, running_case
-from worker.model import StreamRef, Wire
-from worker.replay.entries import V1Id
 
 
 @pytest.mark.parametrize("name", case_names())

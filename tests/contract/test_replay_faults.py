@@ -12,14 +12,14 @@ from contextlib import ExitStack
 import httpx
 import pytest
 
+from tailrace.model import Wire
+from tailrace.serve.app import create_app
+from tailrace.serve.entries import V1Id
+from tailrace.serve.live import LiveStore
+from tailrace.serve.records import Draft
+from tailrace.serve.server import RunningServer, running
+from tailrace.serve.timing import Timing
 from tests.wirecases import plain_client
-from worker.model import Wire
-from worker.replay.app import create_app
-from worker.replay.entries import V1Id
-from worker.replay.live import LiveStore
-from worker.replay.records import Draft
-from worker.replay.server import RunningServer, running
-from worker.replay.timing import Timing
 
 V1 = "/realtime/v1/streams/run_v1/s"
 V2 = "/realtime/v1/streams/run_v2/s"

@@ -9,12 +9,12 @@ from typing import Any
 import httpx
 import pytest
 
+from tailrace.serve.app import create_app
+from tailrace.serve.listing import Index
+from tailrace.serve.live import LiveStore
+from tailrace.serve.rate_limit import RateLimit
+from tailrace.serve.server import RunningServer, running
 from tests.wirecases import plain_client
-from worker.replay.app import create_app
-from worker.replay.listing import Index
-from worker.replay.live import LiveStore
-from worker.replay.rate_limit import RateLimit
-from worker.replay.server import RunningServer, running
 
 FEED, LIST = "/realtime/v1/runs", "/api/v1/runs"
 MODERN = {"x-trigger-electric-version": "1.0.0-beta.1", "x-trigger-api-version": "2025-07-16"}

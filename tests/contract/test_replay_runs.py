@@ -10,13 +10,13 @@ from concurrent.futures import ThreadPoolExecutor
 import httpx
 import pytest
 
+from tailrace.serve.app import FeedFormat, create_app
+from tailrace.serve.electric import ElectricFeed
+from tailrace.serve.live import LiveStore
+from tailrace.serve.rate_limit import RateLimit
+from tailrace.serve.server import RunningServer, running
+from tailrace.serve.timing import Timing
 from tests.wirecases import plain_client
-from worker.replay.app import FeedFormat, create_app
-from worker.replay.electric import ElectricFeed
-from worker.replay.live import LiveStore
-from worker.replay.rate_limit import RateLimit
-from worker.replay.server import RunningServer, running
-from worker.replay.timing import Timing
 
 FEED = "/realtime/v1/runs/run_1"
 API = "/api/v3/runs/run_1"

@@ -18,18 +18,18 @@ import pytest
 import uvicorn
 from starlette.applications import Starlette
 
+from tailrace.errors import MalformedRecord
+from tailrace.serve.app import create_app, upstream_of
+from tailrace.serve.live import LiveStore
+from tailrace.serve.recording import bundled_recordings
+from tailrace.serve.server import main, running
+from tailrace.serve.timing import Timing
 from tests.wirecases import plain_client
-from worker.errors import MalformedRecord
-from worker.replay.app import create_app, upstream_of
-from worker.replay.live import LiveStore
-from worker.replay.recording import bundled_recordings
-from worker.replay.server import main, running
-from worker.replay.timing import Timing
 
 RUN = """
 import sys
 from pathlib import Path
-from worker.replay.server import main
+from tailrace.serve.server import main
 main([Path(name) for name in sys.argv[2:]], 0, float(sys.argv[1]), "secret")
 """
 
@@ -37,7 +37,7 @@ main([Path(name) for name in sys.argv[2:]], 0, float(sys.argv[1]), "secret")
 @pytest.mark.parametrize("ending", [signal.SIGTERM, signal.SIGINT])
 def test_as_a_process_it_prints_its_url_serves_recordings_and_stops_at_a_signal(ending: signal.Signals) -> None:
     command = [sys.executable, "-c", RUN, "0", *map(str, bundled_recordings())]
-    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2] / "worker")}
     with subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment
     ) as process:

@@ -13,14 +13,14 @@ from collections.abc import Iterator
 import httpx
 import pytest
 
+from tailrace.model import Wire
+from tailrace.serve.app import create_app
+from tailrace.serve.entries import V1Id
+from tailrace.serve.live import LiveStore
+from tailrace.serve.records import Draft
+from tailrace.serve.server import RunningServer, running
+from tailrace.serve.timing import Timing
 from tests.wirecases import load_case, load_steps, plain_client
-from worker.model import Wire
-from worker.replay.app import create_app
-from worker.replay.entries import V1Id
-from worker.replay.live import LiveStore
-from worker.replay.records import Draft
-from worker.replay.server import RunningServer, running
-from worker.replay.timing import Timing
 
 QUICK = Timing().scaled(0.01)  # a second is 10 ms, a v1 block 50 ms
 

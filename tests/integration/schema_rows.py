@@ -7,7 +7,7 @@ from typing import Any
 
 import psycopg
 
-from worker.wire.jsontext import PLAIN, check
+from tailrace.wire.chunk_json import PLAIN, check
 
 EPOCH_MS = 1_790_000_000_000
 

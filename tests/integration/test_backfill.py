@@ -13,17 +13,17 @@ from pathlib import Path
 
 import pytest
 
+from tailrace.serve.app import DEFAULT_KEY, create_app
+from tailrace.serve.listing import Index
+from tailrace.serve.live import LiveStore
+from tailrace.serve.rate_limit import RateLimit
+from tailrace.serve.server import running
+from tailrace.service.backfill import Backfills, filter_of, preview
+from tailrace.service.maintenance import backfills_of
+from tailrace.service.rate import wait_s
+from tailrace.source.listing import Rate
 from tests.integration.schema_rows import Archive
 from tests.integration.test_discovery import LIST, Place
-from worker.backfill.housekeeping import backfills_of
-from worker.backfill.rate import wait_s
-from worker.backfill.runner import Backfills, filter_of, preview
-from worker.replay.app import DEFAULT_KEY, create_app
-from worker.replay.listing import Index
-from worker.replay.live import LiveStore
-from worker.replay.rate_limit import RateLimit
-from worker.replay.server import running
-from worker.source.listing import Rate
 
 ROOT = Path(__file__).parents[2]
 NOW = datetime.now(UTC)
@@ -61,27 +61,27 @@ def finish(place: Place, backfills: Backfills) -> None:
             place.archive.run("UPDATE tailrace.backfills SET next_page_at = now(), leased_until = NULL")
 
 
-def standing(place: Place) -> tuple[object, ...]:
+def run_end(place: Place) -> tuple[object, ...]:
     return place.archive.row("SELECT state, pages, seen, requested FROM tailrace.backfills ORDER BY id DESC LIMIT 1")
 
 
 def test_every_run_is_asked_for_once_and_a_second_time_writes_nothing(place: Place) -> None:
     finish(place, begun(place))
-    assert standing(place) == ("done", 10, 1_000, 1_000)
+    assert run_end(place) == ("done", 10, 1_000, 1_000)
     assert place.archive.row("SELECT count(*), min(priority), min(status) FROM tailrace.runs") == (
         1_000, 1, "COMPLETED"
     )  # fmt: skip
     rows = place.archive.rows("SELECT ctid, xmin, * FROM tailrace.runs ORDER BY id")
     finish(place, begun(place))
-    assert standing(place) == ("done", 10, 1_000, 0)
+    assert run_end(place) == ("done", 10, 1_000, 0)
     assert place.archive.rows("SELECT ctid, xmin, * FROM tailrace.runs ORDER BY id") == rows
 
 
 def test_filters_and_windows(place: Place) -> None:
     finish(place, begun(place, days=0.5, filters={"tags": ["tag-1"]}))
-    assert standing(place)[2:] == (120, 120)
+    assert run_end(place)[2:] == (120, 120)
     finish(place, begun(place, filters={"statuses": ["FAILED"]}))
-    assert standing(place) == ("done", 10, 0, 0)  # ten empty pages, each with a next
+    assert run_end(place) == ("done", 10, 0, 0)  # ten empty pages, each with a next
 
 
 def test_runs_that_were_asked_for_are_left_alone(place: Place) -> None:
@@ -89,7 +89,7 @@ def test_runs_that_were_asked_for_are_left_alone(place: Place) -> None:
     place.archive.run("UPDATE tailrace.runs SET state = 'sealed'")
     place.archive.rows("SELECT * FROM tailrace.forget_run('default', 'run_00006')")
     finish(place, begun(place))
-    assert standing(place)[3] == 998
+    assert run_end(place)[3] == 998
     assert place.archive.row("SELECT state, selection, priority FROM tailrace.runs WHERE run_id = 'run_00005'") == (
         *("sealed", ["ai"]),
         0,
@@ -137,7 +137,7 @@ def test_failures_of_upstream_are_waited_out(place: Place, status: int) -> None:
     backfills.step()
     assert place.archive.row("SELECT attempt, pages, last_error IS NOT NULL FROM tailrace.backfills") == (1, 1, True)
     finish(place, backfills)
-    assert standing(place) == ("done", 10, 1_000, 1_000)
+    assert run_end(place) == ("done", 10, 1_000, 1_000)
 
 
 def test_a_cursor_that_upstream_no_longer_takes_begins_anew(place: Place) -> None:
@@ -146,7 +146,7 @@ def test_a_cursor_that_upstream_no_longer_takes_begins_anew(place: Place) -> Non
         backfills.step()
     place.archive.run("UPDATE tailrace.backfills SET cursor = 'stale!'")
     finish(place, backfills)
-    assert standing(place)[3] == 1_000
+    assert run_end(place)[3] == 1_000
     assert place.archive.value("SELECT state FROM tailrace.backfills") == "done"
 
 
@@ -187,11 +187,11 @@ def test_it_keeps_to_its_share_of_the_rate_limit(database_url: str) -> None:
         backfills = begun(place, backfill_rate_share=0.25)
         lowest = 40
         ended = time.monotonic() + 20
-        while standing(place)[0] == "running" and time.monotonic() < ended:
+        while run_end(place)[0] == "running" and time.monotonic() < ended:
             if not backfills.step():
                 time.sleep(0.05)
             lowest = min(lowest, server.upstream.bucket._tokens)
-        assert standing(place)[:3] == ("done", 25, 2_500)
+        assert run_end(place)[:3] == ("done", 25, 2_500)
         assert lowest >= 29
         assert all(seen.path == LIST for seen in server.traffic.requests(LIST))
         place.runtimes[-1].close()
@@ -232,9 +232,9 @@ def test_waits(rate: Rate | None, share: float, expected: float) -> None:
 
 PROGRAM = """
 import os, sys, time
-from worker.backfill.housekeeping import backfills_of
-from worker.runtime import Runtime
-from worker.settings import Settings
+from tailrace.service.maintenance import backfills_of
+from tailrace.service.runtime import Runtime
+from tailrace.config.settings import Settings
 runtime = Runtime(Settings(secret_key=sys.argv[3], api_url=sys.argv[2], backfill_open_runs=100000), sys.argv[1])
 backfills = backfills_of(runtime.environments.default)
 print("up", flush=True)
@@ -251,7 +251,7 @@ def test_killed_ten_times_it_ends_exactly_once(database_url: str) -> None:
         begun(place)
         place.archive.run("SET synchronous_commit = on")
         kills = 0
-        while kills < 10 or standing(place)[0] == "running":
+        while kills < 10 or run_end(place)[0] == "running":
             process = subprocess.Popen(
                 [sys.executable, "-c", PROGRAM, database_url, server.url, DEFAULT_KEY],
                 cwd=ROOT,
@@ -260,23 +260,23 @@ def test_killed_ten_times_it_ends_exactly_once(database_url: str) -> None:
             )
             assert process.stdout is not None
             process.stdout.readline()
-            pages = standing(place)[1]
+            pages = run_end(place)[1]
             if kills < 10:  # in the middle of whatever it does after two pages more
                 until = time.monotonic() + 5
-                while standing(place)[1] < pages + 2 and time.monotonic() < until:  # type: ignore[operator]
+                while run_end(place)[1] < pages + 2 and time.monotonic() < until:  # type: ignore[operator]
                     time.sleep(0.001)
                 process.send_signal(signal.SIGKILL)
                 kills += 1
             else:
                 until = time.monotonic() + 30
-                while standing(place)[0] == "running" and time.monotonic() < until:
+                while run_end(place)[0] == "running" and time.monotonic() < until:
                     time.sleep(0.02)
                 process.kill()
             process.wait(10)
             process.stdout.close()
             # The lease of a dead process ends after a minute; here at once.
             place.archive.run("UPDATE tailrace.backfills SET leased_until = now() WHERE state = 'running'")
-        assert standing(place) == ("done", 30, 3_000, 3_000)
+        assert run_end(place) == ("done", 30, 3_000, 3_000)
         assert place.archive.value("SELECT count(DISTINCT run_id) FROM tailrace.runs") == 3_000
         place.runtimes[-1].close()
         place.archive.connection.close()
@@ -284,9 +284,9 @@ def test_killed_ten_times_it_ends_exactly_once(database_url: str) -> None:
 
 def test_old_runs_end_as_possibly_truncated_or_gone(database_url: str) -> None:
     """v1 has expired, v2 was trimmed, and one is known to the list only: each settles, and none is tried for ever."""
-    from worker.local import LocalIngestion
-    from worker.model import Wire
-    from worker.settings import Settings
+    from tailrace.config.settings import Settings
+    from tailrace.model import Wire
+    from tailrace.service.local import LocalIngestion
 
     store = LiveStore()
     old = NOW - timedelta(days=3)
@@ -313,7 +313,7 @@ def test_old_runs_end_as_possibly_truncated_or_gone(database_url: str) -> None:
         ingestion = LocalIngestion(settings, database_url)
         runtime = ingestion._runtime
         runtime.start()
-        from worker.control import ControlLoop
+        from tailrace.service.control import ControlLoop
 
         ingestion._control = ControlLoop(runtime, ingestion._free_slots, ingestion._dispatch, every_s=0.1)
         ingestion._control.start()

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from tailrace.model import Wire
+from tailrace.serve import LiveStore
 from tests.chaos.fleet import QUICK, scene, wait_for
-from worker.model import Wire
-from worker.replay import LiveStore
 
 STREAMS = 8
 CHUNKS = 15_000

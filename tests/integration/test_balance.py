@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
+from tailrace.model import Wire
 from tests.accounts import assert_balanced
 from tests.ingestion import ingesting, numbered, store_with
-from worker.model import Wire
 
 DAMAGE = {
     "a chunk is gone": "DELETE FROM tailrace.segments WHERE first_index > 0",

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from tailrace.model import Wire
+from tailrace.serve import LiveStore
 from tests.chaos.fleet import Archive, scene, wait_for
-from worker.model import Wire
-from worker.replay import LiveStore
 
 CANCEL_S = 3.0
 

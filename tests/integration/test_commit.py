@@ -8,13 +8,13 @@ from uuid import uuid4
 import pytest
 import sqlalchemy as sa
 
-from worker.errors import LeaseLost
-from worker.model import Checkpoint, Hole, HoleReason, LeasedStream, Quarantined, Settlement, StreamState, Take, Wire
-from worker.store.batch import BatchLimits
-from worker.store.commit import Committer, Flush, FlushRefused
-from worker.store.engine import create_engine
-from worker.store.leases import Leases, WorkerRow
-from worker.store.writer import Writer, WriterLimits
+from tailrace.errors import LeaseLost
+from tailrace.model import Batch, Checkpoint, Hole, HoleReason, LeasedStream, Outcome, Quarantined, StreamState, Wire
+from tailrace.store.commit import Committer, Flush, FlushRefused
+from tailrace.store.engine import create_engine
+from tailrace.store.flush_rule import BatchLimits
+from tailrace.store.leases import Leases, WorkerRow
+from tailrace.store.writer import Writer, WriterLimits
 
 
 @pytest.fixture
@@ -40,14 +40,14 @@ def new_stream(engine: sa.Engine, key: str = "ai") -> int:
         ).scalar_one()
 
 
-def flush_of(stream: LeasedStream, *takes: Take, settlement: Settlement | None = None) -> Flush:
-    checkpoint = takes[-1].checkpoint if takes else stream.checkpoint
-    return Flush(stream.id, stream.token, stream.rev, Wire.V2, checkpoint, list(takes), settlement)
+def flush_of(stream: LeasedStream, *batches: Batch, outcome: Outcome | None = None) -> Flush:
+    checkpoint = batches[-1].checkpoint if batches else stream.checkpoint
+    return Flush(stream.id, stream.token, stream.rev, Wire.V2, checkpoint, list(batches), outcome)
 
 
-def take(first: int, *texts: bytes, generation: int = 0, odd: bool = False) -> Take:
+def batch(first: int, *texts: bytes, generation: int = 0, odd: bool = False) -> Batch:
     last = first + len(texts) - 1
-    return Take(
+    return Batch(
         Checkpoint(generation, last, {"seq_num": last}),
         indices=list(range(first, last + 1)),
         texts=list(texts),
@@ -69,7 +69,7 @@ def balanced(engine: sa.Engine) -> None:
 def test_chunks_and_checkpoint_are_one_statement(engine: sa.Engine, leases: Leases) -> None:
     (stream,) = leases.acquire([new_stream(engine)])
     texts = [b'{"b":1,"a":1.10}', b'"\\u0000"', b"null", '"\u2028é"'.encode(), b'{"a":1,"a":2}']
-    done = Committer(engine).commit([flush_of(stream, take(0, *texts, odd=True))])
+    done = Committer(engine).commit([flush_of(stream, batch(0, *texts, odd=True))])
     assert done == {stream.id}
     stored = rows(engine, "SELECT data_text FROM tailrace.chunks ORDER BY generation, chunk_index")
     assert [text.encode() for (text,) in stored] == texts
@@ -85,16 +85,16 @@ def test_a_flush_with_an_old_token_changes_nothing(engine: sa.Engine, leases: Le
     (new,) = leases.acquire([stream_id])
     assert new.token == old.token + 1
     committer = Committer(engine)
-    assert committer.commit([flush_of(old, take(0, b"1"))]) == set()
+    assert committer.commit([flush_of(old, batch(0, b"1"))]) == set()
     assert rows(engine, "SELECT count(*) FROM tailrace.segments") == [(0,)]
-    assert committer.commit([flush_of(new, take(0, b"2"))]) == {stream_id}
+    assert committer.commit([flush_of(new, batch(0, b"2"))]) == {stream_id}
     assert rows(engine, "SELECT data_text FROM tailrace.chunks") == [("2",)]
 
 
 def test_the_same_flush_twice_is_stored_once(engine: sa.Engine, leases: Leases) -> None:
     (stream,) = leases.acquire([new_stream(engine)])
     committer = Committer(engine)
-    flush = flush_of(stream, take(0, b"1"))
+    flush = flush_of(stream, batch(0, b"1"))
     assert committer.commit([flush]) == {stream.id}
     assert committer.commit([flush]) == set()
     assert committer.fates([stream.id])[stream.id] == (stream.token, stream.rev + 1)
@@ -107,20 +107,20 @@ def test_a_locked_stream_is_left_out_and_the_others_commit(engine: sa.Engine, le
     committer = Committer(engine)
     with engine.begin() as connection:
         connection.execute(sa.text("SELECT FROM tailrace.streams WHERE id = :id FOR UPDATE"), {"id": a.id})
-        assert committer.commit([flush_of(a, take(0, b"1")), flush_of(b, take(0, b"2"))]) == {b.id}
-    assert committer.commit([flush_of(a, take(0, b"1"))]) == {a.id}
+        assert committer.commit([flush_of(a, batch(0, b"1")), flush_of(b, batch(0, b"2"))]) == {b.id}
+    assert committer.commit([flush_of(a, batch(0, b"1"))]) == {a.id}
     balanced(engine)
 
 
 def test_holes_quarantine_and_generations_are_stored_with_the_chunks(engine: sa.Engine, leases: Leases) -> None:
     (stream,) = leases.acquire([new_stream(engine)])
-    first = take(2, b"1", b"2")
+    first = batch(2, b"1", b"2")
     first.holes = [Hole(0, 0, 1, HoleReason.TRIMMED)]
-    second = take(6, b"3")
+    second = batch(6, b"3")
     second.holes = [Hole(0, 4, 4, HoleReason.COMMAND), Hole(0, 5, 5, HoleReason.QUARANTINED)]
     second.quarantined = [Quarantined(0, 5, "not_an_envelope", b"\x00\xff")]
-    third = Take(Checkpoint(1, -1, None), holes=[Hole(0, 7, None, HoleReason.RECREATED)])
-    fourth = take(0, b"4", generation=1)
+    third = Batch(Checkpoint(1, -1, None), holes=[Hole(0, 7, None, HoleReason.RECREATED)])
+    fourth = batch(0, b"4", generation=1)
     Committer(engine).commit([flush_of(stream, first, second, third, fourth)])
     assert rows(
         engine, "SELECT generation, chunk_index, data_text FROM tailrace.chunks ORDER BY generation, chunk_index"
@@ -132,8 +132,8 @@ def test_holes_quarantine_and_generations_are_stored_with_the_chunks(engine: sa.
 
 def test_a_settlement_ends_the_lease_in_the_same_statement(engine: sa.Engine, leases: Leases) -> None:
     (stream,) = leases.acquire([new_stream(engine)])
-    settlement = Settlement(StreamState.PARKED, delay_s=60, attempt=3, error="nul \0 here", swept=True)
-    Committer(engine).commit([flush_of(stream, take(0, b"1"), settlement=settlement)])
+    outcome = Outcome(StreamState.PARKED, delay_s=60, attempt=3, error="nul \0 here", swept=True)
+    Committer(engine).commit([flush_of(stream, batch(0, b"1"), outcome=outcome)])
     assert rows(
         engine,
         "SELECT state, worker_id, attempt, last_error, swept_index, next_attempt_at > now() + interval '50 s'"
@@ -146,7 +146,7 @@ def test_what_postgres_refuses_changes_nothing(engine: sa.Engine, leases: Leases
     (stream,) = leases.acquire([new_stream(engine)])
     committer = Committer(engine)
     with pytest.raises(FlushRefused):
-        committer.commit([flush_of(stream, take(0, b"1", b"NaN"))])
+        committer.commit([flush_of(stream, batch(0, b"1", b"NaN"))])
     assert rows(engine, "SELECT last_chunk_index FROM tailrace.streams") == [(-1,)]
     assert not committer.takes_json(b"NaN")
     assert committer.takes_json(b'"\\ud800"')
@@ -164,10 +164,10 @@ def test_an_expired_lease_goes_on_until_somebody_takes_it(engine: sa.Engine, lea
             sa.text("UPDATE tailrace.workers SET expires_at = now() WHERE id = :id"), {"id": leases.worker_id}
         )
     committer = Committer(engine)
-    assert committer.commit([flush_of(stream, take(0, b"1"))]) == {stream_id}
+    assert committer.commit([flush_of(stream, batch(0, b"1"))]) == {stream_id}
     (taken,) = other.acquire([stream_id])
     assert taken.checkpoint.last_index == 0
-    assert committer.commit([flush_of(stream, take(1, b"2"))]) == set()
+    assert committer.commit([flush_of(stream, batch(1, b"2"))]) == set()
     assert leases.calls([stream_id]) == [(stream_id, False, False)]
 
 
@@ -191,7 +191,7 @@ def test_what_is_wrong_stands_in_the_row_while_the_reader_stays(engine: sa.Engin
     assert committer.commit([wrong]) == {stream.id}
     look = "SELECT state, last_error, attempt, worker_id IS NOT NULL FROM tailrace.streams"
     assert rows(engine, look) == [("active", "upstream answered with 'text/html'", 2, True)]
-    right = flush_of(stream, take(0, b"1"))
+    right = flush_of(stream, batch(0, b"1"))
     right.rev += 1
     assert committer.commit([right]) == {stream.id}
     assert rows(engine, look) == [("active", None, 0, True)]
@@ -201,24 +201,24 @@ def test_what_is_wrong_stands_in_the_row_while_the_reader_stays(engine: sa.Engin
 def test_what_no_column_can_hold_is_refused_before_it_is_sent(engine: sa.Engine, leases: Leases) -> None:
     """So that it is its own stream's fault; the Writer would send the others' chunks in vain with it for ever."""
     (stream,) = leases.acquire([new_stream(engine)])
-    late = take(0, b"1")
+    late = batch(0, b"1")
     late.emitted_ms = [2**63]
     committer = Committer(engine)
     with pytest.raises(FlushRefused):
         committer.commit([flush_of(stream, late)])
-    settlement = Settlement(StreamState.FAILED, error="said \ud800 and \0")
-    assert committer.commit([flush_of(stream, settlement=settlement)]) == {stream.id}
+    outcome = Outcome(StreamState.FAILED, error="said \ud800 and \0")
+    assert committer.commit([flush_of(stream, outcome=outcome)]) == {stream.id}
     assert rows(engine, "SELECT last_error FROM tailrace.streams") == [("said ? and \ufffd",)]
 
 
 def test_one_stream_that_can_not_be_sent_holds_up_no_other(engine: sa.Engine, leases: Leases) -> None:
     bad, good = leases.acquire([new_stream(engine, key) for key in ("bad", "good")])
     writer = Writer(Committer(engine), WriterLimits(), random=lambda: 0.5)
-    late = take(0, b"1")
+    late = batch(0, b"1")
     late.emitted_ms = [2**63]
     sinks = [writer.open(stream, BatchLimits()) for stream in (bad, good)]
     sinks[0].put(late, Wire.V2)
-    sinks[1].put(take(0, b"2"), Wire.V2)
+    sinks[1].put(batch(0, b"2"), Wire.V2)
     writer.start()  # only now: both go into one flush
     sinks[1].flush()
     with pytest.raises(LeaseLost):

@@ -12,10 +12,10 @@ import psycopg
 import pytest
 import sqlalchemy as sa
 
+from tailrace.store.engine import create_engine
+from tailrace.store.keeping.compaction import Compacted, Compaction, KeepFailed
 from tests.integration.schema_rows import EPOCH_MS, Archive
 from tests.integration.test_views_chunks import CHUNKS
-from worker.store.compaction import Compacted, Compaction, KeepFailed
-from worker.store.engine import create_engine
 
 EVERYTHING = """SELECT generation, chunk_index, convert_to(data_text, 'UTF8'), type, text_delta, data_jsonb::text,
                        emitted_at, committed_at FROM tailrace.chunks ORDER BY stream_id, generation, chunk_index"""

@@ -9,9 +9,9 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
+from tailrace.model import Wire
+from tailrace.serve import FeedFormat, LiveStore
 from tests.ingestion import Ingestion, ingesting, numbered, store_with
-from worker.model import Wire
-from worker.replay import FeedFormat, LiveStore
 
 DAY = timedelta(days=1)
 RUN = "run_1"

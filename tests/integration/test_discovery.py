@@ -8,16 +8,16 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
+from tailrace.config.settings import Settings
+from tailrace.errors import Unauthorized
+from tailrace.serve.app import DEFAULT_KEY, create_app
+from tailrace.serve.listing import Index
+from tailrace.serve.live import LiveStore
+from tailrace.serve.server import RunningServer, running
+from tailrace.service.discovery import Discovery
+from tailrace.service.maintenance import discovery_of
+from tailrace.service.runtime import Runtime
 from tests.integration.schema_rows import Archive
-from worker.backfill.housekeeping import discovery_of
-from worker.discover import Discovery
-from worker.errors import Unauthorized
-from worker.replay.app import DEFAULT_KEY, create_app
-from worker.replay.listing import Index
-from worker.replay.live import LiveStore
-from worker.replay.server import RunningServer, running
-from worker.runtime import Runtime
-from worker.settings import Settings
 
 FEED, LIST = "/realtime/v1/runs", "/api/v1/runs"
 

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
+from tailrace.model import Wire
+from tailrace.serve import LiveStore, create_app, running
 from tests.chaos.fleet import fleet, scene, wait_for
 from tests.integration.test_takeover import figures, leased_by, taken_over, written
-from worker.model import Wire
-from worker.replay import LiveStore, create_app, running
 
 DRAIN_S = 10.0
 

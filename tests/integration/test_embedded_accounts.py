@@ -15,8 +15,8 @@ from pathlib import Path
 import psycopg
 import pytest
 
-from worker.embedded import Endpoints, binaries, down, find, launcher, status, up
-from worker.errors import BadSettings
+from tailrace.devtools.servers import Endpoints, binaries, down, find, launcher, status, up
+from tailrace.errors import BadSettings
 
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can change accounts")
 needs_linux = pytest.mark.skipif(sys.platform != "linux", reason="capabilities are Linux's")
@@ -25,8 +25,8 @@ needs_linux = pytest.mark.skipif(sys.platform != "linux", reason="capabilities a
 AS_ANOTHER = """
 import json, os, pathlib, sys, types
 import encodings.idna
-from worker.embedded import binaries, down, find, launcher, up
-from worker.errors import WorkerError
+from tailrace.devtools.servers import binaries, down, find, launcher, up
+from tailrace.errors import WorkerError
 
 home, uid, gid, programs, drop = json.loads(sys.argv[1])
 if programs:

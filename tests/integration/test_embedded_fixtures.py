@@ -4,9 +4,9 @@ import psycopg
 import pytest
 import redis
 
-from worker.embedded.postgres import Postgres
-from worker.embedded.throwaway import Servers
-from worker.embedded.valkey import Valkey
+from tailrace.devtools.servers.postgres import Postgres
+from tailrace.devtools.servers.throwaway import Servers
+from tailrace.devtools.servers.valkey import Valkey
 
 
 @pytest.mark.parametrize("turn", [1, 2])

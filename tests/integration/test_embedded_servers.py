@@ -20,13 +20,13 @@ import psycopg
 import pytest
 import redis
 
-from worker.embedded import Endpoints, ServerFailed, down, find, ports, process, status, up
-from worker.embedded.home import Home, try_flock
-from worker.embedded.postgres import Postgres
-from worker.embedded.server import DURABLE, THROWAWAY
-from worker.embedded.throwaway import Servers, ephemeral
-from worker.embedded.valkey import Valkey
-from worker.errors import BadSettings
+from tailrace.devtools.servers import Endpoints, ServerFailed, down, find, ports, process, status, up
+from tailrace.devtools.servers.home import Home, try_flock
+from tailrace.devtools.servers.postgres import Postgres
+from tailrace.devtools.servers.server import DURABLE, THROWAWAY
+from tailrace.devtools.servers.throwaway import Servers, ephemeral
+from tailrace.devtools.servers.valkey import Valkey
+from tailrace.errors import BadSettings
 
 LONG_ENOUGH = 150  # bytes; the path of a Unix socket may have about 107
 
@@ -311,7 +311,7 @@ class TestLife:
         assert query(endpoints.database_url, "SELECT 1") == (1,)
 
     def test_two_ups_at_once_start_one_pair(self, new_home: Path) -> None:
-        script = "import sys, pathlib; from worker.embedded import up; print(up(pathlib.Path(sys.argv[1])).redis_url)"
+        script = "import sys, pathlib; from tailrace.devtools.servers import up; print(up(pathlib.Path(sys.argv[1])).redis_url)"
         commands = [
             subprocess.Popen([sys.executable, "-c", script, str(new_home)], stdout=subprocess.PIPE, text=True)
             for _ in range(3)
@@ -337,7 +337,7 @@ class TestLife:
     )
     def test_an_up_that_is_killed_leaves_nothing_in_the_way(self, new_home: Path, moment: str, then: str) -> None:
         """What it had begun may still run: initdb, or a server that has not written its pid file yet."""
-        script = "import sys, pathlib; from worker.embedded import up; up(pathlib.Path(sys.argv[1]))"
+        script = "import sys, pathlib; from tailrace.devtools.servers import up; up(pathlib.Path(sys.argv[1]))"
         with subprocess.Popen([sys.executable, "-c", script, str(new_home)]) as command:
             assert process.wait_until((new_home / moment).exists, 30)
             command.kill()
@@ -368,7 +368,7 @@ class TestDetached:
     """The servers live on without the command that started them."""
 
     def test_the_servers_outlive_the_command_its_group_and_its_pipes(self, home: Path) -> None:
-        script = "import sys, pathlib; from worker.embedded import up; up(pathlib.Path(sys.argv[1])); print('done')"
+        script = "import sys, pathlib; from tailrace.devtools.servers import up; up(pathlib.Path(sys.argv[1])); print('done')"
         reading, writing = os.pipe()
         os.set_inheritable(writing, True)  # as make's job server or a CI runner leaves them
         command = subprocess.Popen(
@@ -447,7 +447,7 @@ class TestThrowaway:
     @pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells a process that its parent is gone")
     def test_they_end_with_the_process_that_started_them(self, tmp_path: Path) -> None:
         script = (
-            "import sys, pathlib; from worker.embedded.throwaway import ephemeral\n"
+            "import sys, pathlib; from tailrace.devtools.servers.throwaway import ephemeral\n"
             "with ephemeral(pathlib.Path(sys.argv[1])): print('ready', flush=True); input()"
         )
         command = [sys.executable, "-c", script, str(tmp_path / "servers")]

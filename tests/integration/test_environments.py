@@ -11,16 +11,16 @@ from typing import Any
 
 import pytest
 
+from tailrace.config.settings import Settings
+from tailrace.errors import BadSettings, Unauthorized, UnknownEnvironment
+from tailrace.serve.app import create_app
+from tailrace.serve.live import LiveStore
+from tailrace.serve.server import RunningServer, running
+from tailrace.service.environments import Environment
+from tailrace.service.maintenance import discovery_of
+from tailrace.service.runtime import Runtime
+from tailrace.store.keeping.forget import Forgetting, RunForgotten
 from tests.integration.schema_rows import Archive
-from worker.backfill.housekeeping import discovery_of
-from worker.environments import Environment
-from worker.errors import BadSettings, Unauthorized, UnknownEnvironment
-from worker.replay.app import create_app
-from worker.replay.live import LiveStore
-from worker.replay.server import RunningServer, running
-from worker.runtime import Runtime
-from worker.settings import Settings
-from worker.store.forget import Forgetting, RunForgotten
 
 KEYS = {"staging": "tr_stg_one", "production": "tr_prod_two"}
 

@@ -11,11 +11,11 @@ import duckdb
 import pytest
 import sqlalchemy as sa
 
+from tailrace.errors import BadSettings
+from tailrace.store.engine import create_engine
+from tailrace.store.keeping.export import Export, ExportFormat, digest_of
 from tests.integration.schema_rows import Archive
 from tests.integration.test_views_chunks import CHUNKS
-from worker.errors import BadSettings
-from worker.store.engine import create_engine
-from worker.store.export import Export, ExportFormat, digest_of
 
 FORMS = list(ExportFormat)
 
@@ -117,8 +117,8 @@ def test_an_export_that_was_killed_goes_on(
     cut: str,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("worker.store.export.CHUNKS_PER_FILE", 120)
-    monkeypatch.setattr("worker.store.export.ROWS_AT_A_TIME", 30)
+    monkeypatch.setattr("tailrace.store.keeping.export.CHUNKS_PER_FILE", 120)
+    monkeypatch.setattr("tailrace.store.keeping.export.ROWS_AT_A_TIME", 30)
 
     class Killed(BaseException):
         pass

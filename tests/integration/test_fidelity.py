@@ -8,9 +8,9 @@ from collections.abc import Iterator
 import psycopg
 import pytest
 
+from tailrace.model import Wire
+from tailrace.wire.chunk_json import MAX_DEPTH
 from tests.ingestion import Ingestion, ingesting, store_with
-from worker.model import Wire
-from worker.wire.jsontext import MAX_DEPTH
 
 VIEWS = ("chunks", "stream_text", "stream_stats", "run_overview", "gaps")
 
@@ -206,7 +206,7 @@ def test_bytes_that_are_not_utf8_are_kept_as_they_came(database_url: str) -> Non
 @pytest.mark.trap(39)
 def test_records_that_are_no_chunks(database_url: str) -> None:
     """v2: commands, control records with a live credential, bodies that are no envelope, records with nothing in them."""
-    from worker.replay.records import Draft, control_draft, fence_draft, undefined_draft
+    from tailrace.serve.records import Draft, control_draft, fence_draft, undefined_draft
 
     store = store_with(Wire.V2, ['"a"'], over=False)
     secret = "eyJhbGciOi.secret"

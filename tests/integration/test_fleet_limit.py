@@ -8,13 +8,13 @@ from collections.abc import Callable
 from pathlib import Path
 from uuid import uuid4
 
+from tailrace.model import Wire
+from tailrace.serve import LiveStore
+from tailrace.service.readers import Readers
+from tailrace.store.engine import create_engine
+from tailrace.store.leases import Leases, WorkerRow
 from tests.chaos.fleet import QUICK, Archive, scene, wait_for
 from tests.ingestion import ingesting, numbered, store_with
-from worker.model import Wire
-from worker.readings import Readings
-from worker.replay import LiveStore
-from worker.store.engine import create_engine
-from worker.store.leases import Leases, WorkerRow
 
 LIMIT = 6
 STREAMS = 8
@@ -103,11 +103,11 @@ def test_a_process_that_comes_back_from_the_dead_gives_up_what_is_too_much(datab
     assert not second.renew()
     assert first.renew()
     assert first.excess() == LIMIT
-    readings = Readings()
-    signals = [readings.begin(stream) for stream in ids[:LIMIT]]
+    readers = Readers()
+    signals = [readers.begin(stream) for stream in ids[:LIMIT]]
     for stream in ids[:LIMIT]:
-        readings.leased(stream, "default")
-    readings.shed(first.excess())
+        readers.leased(stream, "default")
+    readers.shed(first.excess())
     assert all(signal is not None and signal.leaving for signal in signals)
     assert not first.renew()
     engine.dispose()

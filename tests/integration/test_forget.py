@@ -11,13 +11,13 @@ import psycopg
 import pytest
 import sqlalchemy as sa
 
+from tailrace.errors import UnknownEnvironment
+from tailrace.store.commit import Committer
+from tailrace.store.engine import create_engine
+from tailrace.store.keeping.forget import Forgetting
+from tailrace.store.leases import Leases, WorkerRow
 from tests.integration.schema_rows import Archive
-from tests.integration.test_commit import flush_of, take
-from worker.errors import UnknownEnvironment
-from worker.store.commit import Committer
-from worker.store.engine import create_engine
-from worker.store.forget import Forgetting
-from worker.store.leases import Leases, WorkerRow
+from tests.integration.test_commit import batch, flush_of
 
 SECRET = "tomatensuppe"
 
@@ -150,9 +150,9 @@ def test_a_writer_at_work_on_it_is_fenced_off(archive: Archive, engine: sa.Engin
     leases.renew()
     (stream,) = leases.acquire([stream_id])
     committer = Committer(engine)
-    assert committer.commit([flush_of(stream, take(0, b'"tomatensuppe"'))]) == {stream_id}
+    assert committer.commit([flush_of(stream, batch(0, b'"tomatensuppe"'))]) == {stream_id}
     forgetting.forget("default", "run_1")
-    assert committer.commit([flush_of(stream, take(1, b'"tomatensuppe"'))]) == set()
+    assert committer.commit([flush_of(stream, batch(1, b'"tomatensuppe"'))]) == set()
     assert committer.fates([stream_id]) == {}
     assert places_with(archive, SECRET) == set()
 

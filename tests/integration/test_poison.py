@@ -5,10 +5,10 @@ from __future__ import annotations
 import time
 from pathlib import Path
 
+from tailrace.model import Wire
+from tailrace.serve import LiveStore
+from tailrace.serve.records import Draft
 from tests.chaos.fleet import QUICK, scene, wait_for
-from worker.model import Wire
-from worker.replay import LiveStore
-from worker.replay.records import Draft
 
 GOOD = 20
 

@@ -17,11 +17,11 @@ import sqlalchemy as sa
 from sqlalchemy.engine import make_url
 from sqlalchemy.orm import Session
 
+from tailrace.store import views
+from tailrace.store.engine import create_engine
 from tests.integration.schema_rows import EPOCH_MS, Archive
 from tests.integration.test_queries_views import MESSAGE, VIEWS
 from tests.integration.test_views_chunks import CHUNKS
-from worker.store import views
-from worker.store.engine import create_engine
 
 DOCUMENT = Path(__file__).parents[2].joinpath("docs", "sql.md").read_text(encoding="utf-8")
 QUERIES = dict(re.findall(r"^### ([^\n`]+)\n(?:(?!^###).)*?```sql\n(.*?)```", DOCUMENT, re.MULTILINE | re.DOTALL))

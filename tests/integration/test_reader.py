@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 
+from tailrace.model import Wire
+from tailrace.serve import RunningServer
+from tailrace.serve.faults import FaultSetter
 from tests.ingestion import ingesting, numbered, store_with
-from worker.model import Wire
-from worker.replay import RunningServer
-from worker.replay.faults import FaultSetter
 
 TEXTS = numbered(40)
 BYTES = [text.encode() for text in TEXTS]

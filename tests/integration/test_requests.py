@@ -13,11 +13,11 @@ import redis
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
+from tailrace.model import Wire
+from tailrace.requests import request_ingest
+from tailrace.serve import LiveStore
+from tailrace.store.engine import create_engine
 from tests.chaos.fleet import QUICK, scene, wait_for
-from worker.model import Wire
-from worker.replay import LiveStore
-from worker.requests import request_ingest
-from worker.store.engine import create_engine
 
 
 @pytest.fixture
@@ -60,7 +60,7 @@ class Refuse:
         if name.partition(".")[0] in {"httpx", "gevent", "msgspec", "pydantic", "structlog", "typer", "alembic", "celery"}:
             raise ImportError(name)
 sys.meta_path.insert(0, Refuse())
-import worker.requests
+import tailrace.requests
 """
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr

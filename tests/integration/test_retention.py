@@ -10,9 +10,9 @@ import psycopg
 import pytest
 import sqlalchemy as sa
 
+from tailrace.store.engine import create_engine
+from tailrace.store.keeping.retention import Day, DayFate, Retention
 from tests.integration.schema_rows import Archive
-from worker.store.engine import create_engine
-from worker.store.retention import Day, DayFate, Retention
 
 TODAY = datetime.now(UTC).date()
 
@@ -139,7 +139,7 @@ def test_a_reader_that_stays_is_not_waited_for(
     archive: Archive, retention: Retention, database_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A backup or a forgotten psql: the day goes the next time, and whoever comes meanwhile waits for nobody."""
-    monkeypatch.setattr("worker.store.retention.DETACH_WAIT_S", 0.5)
+    monkeypatch.setattr("tailrace.store.keeping.retention.DETACH_WAIT_S", 0.5)
     day = TODAY - timedelta(days=12)
     stream_of(archive, 12)
     with psycopg.connect(database_url) as reader:
@@ -162,7 +162,7 @@ def test_a_dry_run_drops_nothing(archive: Archive, retention: Retention) -> None
 
 def test_many_streams_go_in_portions(archive: Archive, retention: Retention, monkeypatch: pytest.MonkeyPatch) -> None:
     streams = [stream_of(archive, 12, n) for n in range(7)]
-    monkeypatch.setattr("worker.store.retention.STREAMS_AT_A_TIME", 3)
+    monkeypatch.setattr("tailrace.store.keeping.retention.STREAMS_AT_A_TIME", 3)
     assert Day(TODAY - timedelta(days=12), 7, DayFate.DROPPED) in retention.prune(10)
     assert all(left(archive, stream) == set() for stream in streams)
 

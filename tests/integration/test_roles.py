@@ -10,10 +10,10 @@ import psycopg
 import pytest
 from sqlalchemy.engine import make_url
 
+from tailrace.store import roles
+from tailrace.store.engine import create_engine
+from tailrace.store.keeping.compaction import Compacted, Compaction
 from tests.integration.schema_rows import Archive
-from worker.store import roles
-from worker.store.compaction import Compacted, Compaction
-from worker.store.engine import create_engine
 
 _numbers = itertools.count(1)
 

@@ -13,7 +13,7 @@ from tests.chaos.fleet import Archive
 
 def tailrace(place: Path, database_url: str, *arguments: str) -> subprocess.CompletedProcess[str]:
     environ = {"PATH": os.environ["PATH"], "DATABASE_URL": database_url, "NO_COLOR": "1"}
-    command = [sys.executable, "-P", "-m", "worker", *arguments]
+    command = [sys.executable, "-P", "-m", "tailrace", *arguments]
     return subprocess.run(command, cwd=place, env=environ, capture_output=True, text=True, timeout=60, check=False)
 
 

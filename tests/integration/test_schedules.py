@@ -13,15 +13,15 @@ from types import SimpleNamespace
 import pytest
 from celery import Celery
 
+from tailrace.celery import beat_schedule, register
+from tailrace.serve.app import create_app
+from tailrace.serve.listing import Index
+from tailrace.serve.live import LiveStore
+from tailrace.serve.server import running
+from tailrace.service.maintenance import Finder, Maintenance
+from tailrace.tasks import maintenance, process
+from tailrace.tasks.app import QUEUE, app
 from tests.integration.test_discovery import Place
-from worker.backfill.housekeeping import Finder, Housekeeping
-from worker.celery import beat_schedule, register
-from worker.replay.app import create_app
-from worker.replay.listing import Index
-from worker.replay.live import LiveStore
-from worker.replay.server import running
-from worker.tasks import process, upkeep
-from worker.tasks.app import QUEUE, app
 
 ROOT = Path(__file__).parents[2]
 NOW = datetime.now(UTC)
@@ -56,17 +56,17 @@ def test_every_entry_is_a_task_on_our_queue_and_expires_before_the_next() -> Non
 
 def test_a_doubled_beat_does_no_harm(place: Place) -> None:
     for _ in range(3):
-        upkeep.backfill.run("2d")
-        upkeep.discover.run()
-        upkeep.compact.run()
-        upkeep.prune.run()
+        maintenance.backfill.run("2d")
+        maintenance.discover.run()
+        maintenance.compact.run()
+        maintenance.prune.run()
     assert place.archive.value("SELECT count(*) FROM tailrace.backfills") == 1
     finder = Finder(place.runtimes[0].environments.default)
     finder.find()
     once = place.archive.rows("SELECT run_id FROM tailrace.runs ORDER BY 1")
     assert len(once) == 120
     for _ in range(3):
-        upkeep.backfill.run("2d")
+        maintenance.backfill.run("2d")
         place.due()
         finder.find()
     assert place.archive.rows("SELECT run_id FROM tailrace.runs ORDER BY 1") == once
@@ -76,12 +76,12 @@ def test_a_doubled_beat_does_no_harm(place: Place) -> None:
 
 
 def test_an_hour_late_beat_covers_the_hour(place: Place) -> None:
-    upkeep.discover.run()
+    maintenance.discover.run()
     place.archive.run("UPDATE tailrace.discoveries SET covered_to = now() - interval '55 minutes'")
     place.store.create_run("run_meanwhile", created_at=NOW - timedelta(minutes=50))
     place.server.faults.runs_feed().answer(200, body=b'[{"headers":{"control":"up-to-date"}}]', times=9)
     place.due()
-    upkeep.discover.run()
+    maintenance.discover.run()
     assert place.archive.value("SELECT count(*) FROM tailrace.runs WHERE run_id = 'run_meanwhile'") == 1
 
 
@@ -94,8 +94,8 @@ def test_without_any_beat_the_workers_do_it(place: Place) -> None:
         archive.run("UPDATE tailrace.streams SET state = %s WHERE id = %s", state, sealed)
     place.runtimes[0].environments.default.many_runs.begin_backfill(NOW - timedelta(days=2), NOW, {})
     place.runtimes[0].settings.__dict__["retention_days"] = 10
-    housekeeping = Housekeeping(place.runtimes[0])
-    housekeeping.start()
+    maintenance = Maintenance(place.runtimes[0])
+    maintenance.start()
     place.store.create_run("run_brand_new")
     until = time.monotonic() + 20
     wanted = (122, "done", True, True, True)
@@ -110,7 +110,7 @@ def test_without_any_beat_the_workers_do_it(place: Place) -> None:
             sealed,
             sealed,
         )
-    housekeeping.stop()
+    maintenance.stop()
     assert state == wanted
 
 
@@ -131,7 +131,7 @@ def test_a_host_with_routes_of_its_own() -> None:
 
 
 def test_importing_it_reads_no_setting_and_needs_no_broker() -> None:
-    program = "import worker.celery as c; assert c.beat_schedule(); print(c.app.main)"
+    program = "import tailrace.celery as c; assert c.beat_schedule(); print(c.app.main)"
     done = subprocess.run(
         [sys.executable, "-c", program],
         cwd=ROOT,

@@ -1,4 +1,4 @@
-"""`worker.store.engine` against a real server: what it sets, and which failures it calls unavailable."""
+"""`tailrace.store.engine` against a real server: what it sets, and which failures it calls unavailable."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ import sqlalchemy as sa
 from sqlalchemy import pool
 from sqlalchemy.engine import make_url
 
-from worker.errors import BadSettings, StoreUnavailable
-from worker.store.engine import autocommit, create_engine, normal_url, translated
+from tailrace.errors import BadSettings, StoreUnavailable
+from tailrace.store.engine import autocommit, create_engine, normal_url, translated
 
 SECRET = "hunter2"
 

@@ -10,8 +10,8 @@ from typing import Any
 import psycopg
 import pytest
 
+from tailrace.model import MOVES, OPEN_STATES, StreamState
 from tests.integration.schema_rows import Archive
-from worker.model import MOVES, OPEN_STATES, StreamState
 
 TODAY = datetime.now(UTC).replace(hour=0, minute=0, second=0, microsecond=0)
 
@@ -278,8 +278,8 @@ def test_absurd_numbers_of_days_are_refused(archive: Archive, ahead: int, back: 
 
 def request(archive: Archive, *arguments: object) -> dict[str, Any]:
     """Ask, and give the run's row."""
-    marks = ", ".join(["%s"] * len(arguments))
-    run = archive.value(f"SELECT tailrace.request_ingest({marks})", *arguments)
+    fingerprints = ", ".join(["%s"] * len(arguments))
+    run = archive.value(f"SELECT tailrace.request_ingest({fingerprints})", *arguments)
     cursor = archive.connection.execute("SELECT * FROM tailrace.runs WHERE id = %s", [run])
     (row,) = cursor.fetchall()
     return dict(zip([column.name for column in cursor.description or ()], row, strict=True))

@@ -18,10 +18,10 @@ from typing import Any
 
 import psutil
 
-from worker.model import Wire
-from worker.replay.app import DEFAULT_KEY, create_app
-from worker.replay.live import LiveStore
-from worker.replay.server import RunningServer, running
+from tailrace.model import Wire
+from tailrace.serve.app import DEFAULT_KEY, create_app
+from tailrace.serve.live import LiveStore
+from tailrace.serve.server import RunningServer, running
 
 ROOT = Path(__file__).parents[2]
 CLIENTS = 500
@@ -35,7 +35,7 @@ import uvicorn
 from starlette.applications import Starlette
 from starlette.responses import PlainTextResponse, StreamingResponse
 from starlette.routing import Route
-from worker.streams import aio as streams
+from tailrace.streams import aio as streams
 
 most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
 resource.setrlimit(resource.RLIMIT_NOFILE, (min(most, 16_384) if most > 0 else 16_384, most))

@@ -12,11 +12,11 @@ import pytest
 import redis
 import sqlalchemy as sa
 
+from tailrace.model import Wire
+from tailrace.serve import LiveStore, create_app, running
+from tailrace.store.engine import create_engine
+from tailrace.store.leases import Leases, WorkerRow
 from tests.chaos.fleet import Archive, Fleet, Worker, fleet, scene, wait_for
-from worker.model import Wire
-from worker.replay import LiveStore, create_app, running
-from worker.store.engine import create_engine
-from worker.store.leases import Leases, WorkerRow
 
 TAKEOVER_S = 15.0
 

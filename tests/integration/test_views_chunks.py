@@ -12,8 +12,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from tailrace.wire.chunk_json import ODD, PLAIN, check
 from tests.integration.schema_rows import EPOCH_MS, Archive
-from worker.wire.jsontext import ODD, PLAIN, check
 
 HALF = "\ufffd"
 

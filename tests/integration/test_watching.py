@@ -6,11 +6,11 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from tailrace.errors import WorkerError
+from tailrace.model import Wire
+from tailrace.serve import LiveStore
+from tailrace.service.runtime import Runtime
 from tests.ingestion import Ingestion, ingesting
-from worker.errors import WorkerError
-from worker.model import Wire
-from worker.replay import LiveStore
-from worker.runtime import Runtime
 
 
 @contextmanager

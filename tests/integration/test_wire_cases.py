@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
+from tailrace.model import Wire
 from tests.ingestion import TIMING, Ingestion
 from tests.wirecases import WireCase, case_names, load_case, plain_client, running_case
-from worker.model import Wire
 
 CASES = {name: load_case(name) for name in case_names()}
 EXPECTED = [name for name, case in CASES.items() if case.expected_chunks is not None]

@@ -10,9 +10,9 @@ import psycopg
 import pytest
 import sqlalchemy as sa
 
-from worker.store import migrate
-from worker.store.engine import create_engine
-from worker.store.indexes import patient
+from tailrace.store import migrate
+from tailrace.store.engine import create_engine
+from tailrace.store.indexes import patient
 
 SEGMENT = """
     INSERT INTO tailrace.segments (stream_id, generation, first_index, last_index, chunk_count, data, emitted_ms)

@@ -8,7 +8,7 @@ from pathlib import Path
 import psycopg
 from alembic.script import ScriptDirectory
 
-from worker.store import migrate
+from tailrace.store import migrate
 
 ROOT = Path(__file__).parents[2]
 

@@ -17,10 +17,10 @@ from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from sqlalchemy.engine import make_url
 
-from worker.errors import BadSettings, StoreUnavailable
-from worker.store import migrate
-from worker.store.engine import create_engine
-from worker.store.tables import SCHEMA, metadata
+from tailrace.errors import BadSettings, StoreUnavailable
+from tailrace.store import migrate
+from tailrace.store.engine import create_engine
+from tailrace.store.tables import SCHEMA, metadata
 
 ROOT = Path(__file__).parents[2]
 
@@ -132,7 +132,7 @@ def test_a_database_never_migrated_has_no_revision(empty_database_url: str) -> N
 
 
 def test_four_at_once_from_empty(empty_database_url: str) -> None:
-    program = "import sys; from worker.store.migrate import upgrade; upgrade(sys.argv[1])"
+    program = "import sys; from tailrace.store.migrate import upgrade; upgrade(sys.argv[1])"
     started = [
         subprocess.Popen(
             [sys.executable, "-c", program, empty_database_url], cwd=ROOT, stderr=subprocess.PIPE, text=True

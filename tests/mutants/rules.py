@@ -13,28 +13,31 @@ from typing import Any
 
 import pytest
 
-from tests.unit.ingest import test_doubt, test_late, test_loop, test_v1_sequence, test_v2_sequence
+from tailrace.errors import SourceUnavailable, TransientError
+from tailrace.ingest import completeness as completeness
+from tailrace.ingest import late
+from tailrace.ingest import reader as loop
+from tailrace.ingest import v2_order as v2_sequence
+from tailrace.ingest.completeness import Completeness
+from tailrace.ingest.reader import Reader
+from tailrace.ingest.v1_order import V1Order
+from tailrace.ingest.v2_order import V2Order
+from tailrace.model import Arrival, Batch, Outcome, StreamState, V1Record, Verdict, Wire
+from tailrace.source import body
+from tailrace.source.body import BodyText
+from tailrace.wire import feed, v1, v2
+from tailrace.wire.chunk_json import Envelope
+from tailrace.wire.events import Framer
+from tailrace.wire.feed import FeedRows
+from tailrace.wire.v1 import V1Decoder
+from tailrace.wire.v2 import V2Decoder
+from tests.unit.ingest import test_completeness_of_v1, test_ingest_reader, test_late, test_v1_order, test_v2_order
 from tests.unit.source import test_body
 from tests.unit.wire import test_events, test_feed, test_v1, test_v2
-from worker.errors import SourceUnavailable, TransientError
-from worker.ingest import doubt, late, loop, v2_sequence
-from worker.ingest.doubt import Doubt
-from worker.ingest.loop import Reader
-from worker.ingest.v1_sequence import V1Sequence
-from worker.ingest.v2_sequence import V2Sequence
-from worker.model import Delivery, Settlement, StreamState, Take, V1Record, Verdict, Wire
-from worker.source import body
-from worker.source.body import BodyText
-from worker.wire import feed, v1, v2
-from worker.wire.events import Framer
-from worker.wire.feed import FeedRows
-from worker.wire.jsontext import Envelope
-from worker.wire.v1 import V1Decoder
-from worker.wire.v2 import V2Decoder
 
 Patch = pytest.MonkeyPatch
-A, B, C = test_v1_sequence.A, test_v1_sequence.B, test_v1_sequence.C
-data = test_v2_sequence.data
+A, B, C = test_v1_order.A, test_v1_order.B, test_v1_order.C
+data = test_v2_order.data
 
 
 @dataclass(frozen=True)
@@ -106,75 +109,75 @@ FRAMING = [
 # --- v1
 
 
-def one_id_back(self: V1Sequence) -> str | None:
+def one_id_back(self: V1Order) -> str | None:
     self._overlap, self._again = bool(self._ids), 0
     return "{}-{}".format(*self._ids[-2]) if len(self._ids) > 1 else None
 
 
-def last_id(self: V1Sequence) -> str | None:
+def last_id(self: V1Order) -> str | None:
     self._overlap, self._again = bool(self._ids), 0
     return "{}-{}".format(*self._ids[-1]) if self._ids else None
 
 
-def skip_by_id(self: V1Sequence, this: tuple[int, int], *_: Any) -> bool:
+def skip_by_id(self: V1Order, this: tuple[int, int], *_: Any) -> bool:
     return this <= self._ids[-1]
 
 
-def skip_by_text_order(self: V1Sequence, this: tuple[int, int], *_: Any) -> bool:
+def skip_by_text_order(self: V1Order, this: tuple[int, int], *_: Any) -> bool:
     return "{}-{}".format(*this) <= "{}-{}".format(*self._ids[-1])
 
 
-def without(drop: Callable[[Take], bool]) -> Callable[[Patch], None]:
+def without(drop: Callable[[Batch], bool]) -> Callable[[Patch], None]:
     """Admit nothing of what ``drop`` names, chunk by chunk."""
 
     def apply(patch: Patch) -> None:
-        admit = V1Sequence.admit
+        admit = V1Order.admit
 
-        def admit_some(self: V1Sequence, records: list[V1Record]) -> Take:
-            take = admit(self, records)
-            kept = [n for n in range(len(take.texts)) if not drop(replace_texts(take, n))]
-            take.indices, take.texts = [take.indices[n] for n in kept], [take.texts[n] for n in kept]
-            return take
+        def admit_some(self: V1Order, records: list[V1Record]) -> Batch:
+            batch = admit(self, records)
+            kept = [n for n in range(len(batch.texts)) if not drop(replace_texts(batch, n))]
+            batch.indices, batch.texts = [batch.indices[n] for n in kept], [batch.texts[n] for n in kept]
+            return batch
 
-        patch.setattr(V1Sequence, "admit", admit_some)
+        patch.setattr(V1Order, "admit", admit_some)
 
     return apply
 
 
-def replace_texts(take: Take, upto: int) -> Take:
-    return replace(take, texts=take.texts[: upto + 1])
+def replace_texts(batch: Batch, upto: int) -> Batch:
+    return replace(batch, texts=batch.texts[: upto + 1])
 
 
-def is_false(take: Take) -> bool:
+def is_false(batch: Batch) -> bool:
     try:
-        return not json.loads(take.texts[-1])
+        return not json.loads(batch.texts[-1])
     except ValueError:
         return False
 
 
-def is_repeated(take: Take) -> bool:
-    return take.texts[-1] in take.texts[:-1]
+def is_repeated(batch: Batch) -> bool:
+    return batch.texts[-1] in batch.texts[:-1]
 
 
-def no_gap(self: V1Sequence, this: tuple[int, int], raw: bytes, take: Take, index: int) -> bool:
-    found: bool = seen_before(self, this, raw, Take(take.checkpoint), index)
+def no_gap(self: V1Order, this: tuple[int, int], raw: bytes, batch: Batch, index: int) -> bool:
+    found: bool = seen_before(self, this, raw, Batch(batch.checkpoint), index)
     return found
 
 
-seen_before = V1Sequence._seen_before
+seen_before = V1Order._seen_before
 
 
-def believe_half_lines(self: V1Sequence, record: V1Record) -> Take:
+def believe_half_lines(self: V1Order, record: V1Record) -> Batch:
     return self.admit([record])
 
 
 def keep_phantoms(patch: Patch) -> None:
     decode = V1Decoder.decode
 
-    def decoded(self: V1Decoder, events: list[Any]) -> Iterator[Delivery]:
+    def decoded(self: V1Decoder, events: list[Any]) -> Iterator[Arrival]:
         phantoms = [V1Record(0, 0, "") for event in events if not event.data]
-        for delivery in decode(self, events):
-            yield delivery._replace(records=delivery.records + phantoms)
+        for arrival in decode(self, events):
+            yield arrival._replace(records=arrival.records + phantoms)
 
     patch.setattr(V1Decoder, "decode", decoded)
 
@@ -182,25 +185,25 @@ def keep_phantoms(patch: Patch) -> None:
 V1 = [
     Mutant(
         "cursor: one id back",
-        put(V1Sequence, "resume", one_id_back),
-        test_v1_sequence.test_a_connection_begins_two_distinct_ids_back,
+        put(V1Order, "resume", one_id_back),
+        test_v1_order.test_a_connection_begins_two_distinct_ids_back,
         ([A, B, C], "5-0"),
     ),
     Mutant(
         "cursor: the last id",
-        put(V1Sequence, "resume", last_id),
-        test_v1_sequence.test_a_connection_begins_two_distinct_ids_back,
+        put(V1Order, "resume", last_id),
+        test_v1_order.test_a_connection_begins_two_distinct_ids_back,
         ([A], None),
     ),
     Mutant(
         "skip: by id alone",
-        put(V1Sequence, "_seen_before", skip_by_id),
-        test_v1_sequence.test_what_is_held_is_skipped_by_id_and_ordinal,
+        put(V1Order, "_seen_before", skip_by_id),
+        test_v1_order.test_what_is_held_is_skipped_by_id_and_ordinal,
     ),
     Mutant(
         "skip: ids as text",
-        put(V1Sequence, "_seen_before", skip_by_text_order),
-        test_v1_sequence.test_ids_are_compared_as_numbers,
+        put(V1Order, "_seen_before", skip_by_text_order),
+        test_v1_order.test_ids_are_compared_as_numbers,
     ),
     Mutant(
         "ids: milliseconds alone",
@@ -208,22 +211,22 @@ V1 = [
         test_v1.test_events_become_records,
         ("id: 5-0\ndata: 0\n\nid: 5-1\ndata: 1\n\n", [V1Record(5, 0, "0"), V1Record(5, 1, "1")]),
     ),
-    Mutant("content: equal lines are one", without(is_repeated), test_v1_sequence.test_equal_lines_are_no_repeats),
-    Mutant("truthiness: what is false is nothing", without(is_false), test_v1_sequence.test_what_is_false_is_a_chunk),
+    Mutant("content: equal lines are one", without(is_repeated), test_v1_order.test_equal_lines_are_no_repeats),
+    Mutant("truthiness: what is false is nothing", without(is_false), test_v1_order.test_what_is_false_is_a_chunk),
     Mutant(
         "gap: none",
-        put(V1Sequence, "_seen_before", no_gap),
-        test_v1_sequence.test_a_newest_line_that_does_not_come_back_is_a_gap_of_unknown_size,
+        put(V1Order, "_seen_before", no_gap),
+        test_v1_order.test_a_newest_line_that_does_not_come_back_is_a_gap_of_unknown_size,
     ),
     Mutant(
         "half line: believed the first time",
-        put(V1Sequence, "loose_end", believe_half_lines),
-        test_v1_sequence.test_a_half_line_is_admitted_when_two_sweeps_end_with_it,
+        put(V1Order, "loose_end", believe_half_lines),
+        test_v1_order.test_a_half_line_is_admitted_when_two_sweeps_end_with_it,
     ),
     Mutant(
         "provisional: the last event is stored at once",
         put(Reader, "_take_back_held", lambda self: self._sink.confirm()),
-        test_loop.test_a_line_that_came_with_the_end_is_read_again_whole,
+        test_ingest_reader.test_a_line_that_came_with_the_end_is_read_again_whole,
     ),
     Mutant(
         "phantom: a ping is a chunk",
@@ -233,25 +236,25 @@ V1 = [
     ),
     Mutant(
         "doubt: whatever is there is all there was",
-        put(doubt, "KEPT_ENTRIES", 1 << 40),
-        test_doubt.test_many_entries_at_the_first_visit_are_a_doubt,
+        put(completeness, "KEPT_ENTRIES", 1 << 40),
+        test_completeness_of_v1.test_many_entries_at_the_first_visit_are_a_doubt,
         (2_500, True),
     ),
     Mutant(
         "doubt: an old stream is whole",
-        put(doubt, "FORGOTTEN_MS", 1 << 60),
-        test_doubt.test_a_first_visit_a_day_late_is_a_doubt,
-        (test_doubt.NOW - 90_000_000, True, 0),
+        put(completeness, "FORGOTTEN_MS", 1 << 60),
+        test_completeness_of_v1.test_a_first_visit_a_day_late_is_a_doubt,
+        (test_completeness_of_v1.NOW - 90_000_000, True, 0),
     ),
     Mutant(
         "doubt: a reader never falls behind",
-        put(Doubt, "passed", lambda self, ms: None),
-        test_doubt.test_a_reader_that_falls_behind_is_a_doubt,
+        put(Completeness, "passed", lambda self, ms: None),
+        test_completeness_of_v1.test_a_reader_that_falls_behind_is_a_doubt,
     ),
     Mutant(
         "anchor: any sweep proves",
-        put(V1Sequence, "anchored", True),
-        test_loop.test_a_sweep_that_does_not_show_what_we_hold_proves_nothing,
+        put(V1Order, "anchored", True),
+        test_ingest_reader.test_a_sweep_that_does_not_show_what_we_hold_proves_nothing,
         (Wire.V1,),
     ),
 ]
@@ -259,36 +262,36 @@ V1 = [
 # --- v2
 
 
-def composite(self: V2Sequence) -> str | None:
+def composite(self: V2Order) -> str | None:
     return f"{self._next - 1},1,1" if self._next else None
 
 
-def minus_one(self: V2Sequence) -> str | None:
+def minus_one(self: V2Order) -> str | None:
     return str(self._next - 1)
 
 
 def data_only(patch: Patch) -> None:
-    admit = V2Sequence.admit
+    admit = V2Order.admit
     patch.setattr(
-        V2Sequence, "admit", lambda self, records: admit(self, [each for each in records if each.kind == "data"])
+        V2Order, "admit", lambda self, records: admit(self, [each for each in records if each.kind == "data"])
     )
 
 
 def no_holes(patch: Patch) -> None:
-    admit = V2Sequence.admit
+    admit = V2Order.admit
 
-    def admitted(self: V2Sequence, records: list[Any]) -> Take:
-        take = admit(self, records)
-        take.holes = [hole for hole in take.holes if not hole.reason.lost]
-        return take
+    def admitted(self: V2Order, records: list[Any]) -> Batch:
+        batch = admit(self, records)
+        batch.holes = [hole for hole in batch.holes if not hole.reason.lost]
+        return batch
 
-    patch.setattr(V2Sequence, "admit", admitted)
+    patch.setattr(V2Order, "admit", admitted)
 
 
 def lost_when_not_reached(patch: Patch) -> None:
     after = Reader._after_clean_end
 
-    def after_clean_end(self: Reader, *rest: Any) -> Settlement | None:
+    def after_clean_end(self: Reader, *rest: Any) -> Outcome | None:
         if self._tail is not None and self._tail > self._checkpoint.last_index + 1:
             self._store(self._ordered().admit_missing(self._tail))
         return after(self, *rest)
@@ -297,18 +300,18 @@ def lost_when_not_reached(patch: Patch) -> None:
 
 
 def forget_records(patch: Patch) -> None:
-    init = V2Sequence.__init__
-    patch.setattr(V2Sequence, "__init__", lambda self, checkpoint, recent: init(self, checkpoint, []))
+    init = V2Order.__init__
+    patch.setattr(V2Order, "__init__", lambda self, checkpoint, recent: init(self, checkpoint, []))
 
 
 def id_alone(patch: Patch) -> None:
-    patch.setattr(v2_sequence, "mark_of", lambda text, body_id: body_id.encode())
-    patch.setattr(v2_sequence, "marks_of", lambda texts, ids: [each.encode() for each in ids])
+    patch.setattr(v2_sequence, "fingerprint_of", lambda text, body_id: body_id.encode())
+    patch.setattr(v2_sequence, "fingerprints_of", lambda texts, ids: [each.encode() for each in ids])
 
 
 def text_alone(patch: Patch) -> None:
-    patch.setattr(v2_sequence, "mark_of", lambda text, body_id: text)
-    patch.setattr(v2_sequence, "marks_of", lambda texts, ids: list(texts))
+    patch.setattr(v2_sequence, "fingerprint_of", lambda text, body_id: text)
+    patch.setattr(v2_sequence, "fingerprints_of", lambda texts, ids: list(texts))
 
 
 def skip_events(name: str) -> Callable[[Patch], None]:
@@ -330,66 +333,66 @@ def any_body(patch: Patch) -> None:
 V2 = [
     Mutant(
         "cursor: the event's id",
-        put(V2Sequence, "resume", composite),
-        test_v2_sequence.test_a_connection_begins_at_the_last_record_that_is_held,
+        put(V2Order, "resume", composite),
+        test_v2_order.test_a_connection_begins_at_the_last_record_that_is_held,
         ([data(0), data(1)], "0"),
     ),
     Mutant(
         "cursor: -1 is the beginning",
-        put(V2Sequence, "resume", minus_one),
-        test_v2_sequence.test_a_connection_begins_at_the_last_record_that_is_held,
+        put(V2Order, "resume", minus_one),
+        test_v2_order.test_a_connection_begins_at_the_last_record_that_is_held,
         ([], None),
     ),
-    Mutant("cursor: data records only", data_only, test_v2_sequence.test_every_record_moves_the_place),
-    Mutant("gap: none", no_holes, test_v2_sequence.test_a_jump_is_a_gap, ([], 5, (0, 4))),
+    Mutant("cursor: data records only", data_only, test_v2_order.test_every_record_moves_the_place),
+    Mutant("gap: none", no_holes, test_v2_order.test_a_jump_is_a_gap, ([], 5, (0, 4))),
     Mutant(
         "gap: none at the end",
-        put(V2Sequence, "admit_missing", lambda self, tail: Take(v2_sequence.Checkpoint())),
-        test_loop.test_what_is_missing_at_the_end_of_v2_is_a_gap,
+        put(V2Order, "admit_missing", lambda self, tail: Batch(v2_sequence.Checkpoint())),
+        test_ingest_reader.test_what_is_missing_at_the_end_of_v2_is_a_gap,
     ),
     Mutant(
         "gap: what a response did not get to",
         lost_when_not_reached,
-        test_loop.test_a_tail_that_was_not_reached_is_a_gap_only_when_nothing_else_comes,
+        test_ingest_reader.test_a_tail_that_was_not_reached_is_a_gap_only_when_nothing_else_comes,
     ),
     Mutant(
         "tail: not looked at",
-        put(V2Sequence, "see_tail", lambda self, tail: None),
-        test_v2_sequence.test_a_tail_behind_us_is_another_stream,
+        put(V2Order, "see_tail", lambda self, tail: None),
+        test_v2_order.test_a_tail_behind_us_is_another_stream,
     ),
     Mutant(
         "made anew: our record is any record",
         put(v2_sequence, "_print", lambda timestamp_ms, body: [0, 0]),
-        test_v2_sequence.test_another_record_where_ours_was_is_another_stream,
+        test_v2_order.test_another_record_where_ours_was_is_another_stream,
         (data(2, "9"),),
     ),
     Mutant(
         "repeats: no window",
         put(v2_sequence, "REPEAT_WINDOW", 0),
-        test_v2_sequence.test_a_repeat_is_one_within_5000_records,
+        test_v2_order.test_a_repeat_is_one_within_5000_records,
         (4_999, True),
     ),
     Mutant(
         "repeats: a window without end",
         put(v2_sequence, "REPEAT_WINDOW", 1 << 40),
-        test_v2_sequence.test_a_repeat_is_one_within_5000_records,
+        test_v2_order.test_a_repeat_is_one_within_5000_records,
         (5_001, False),
     ),
     Mutant(
         "repeats: forgotten at a restart",
         forget_records,
-        test_v2_sequence.test_a_long_id_is_one_before_and_after_a_restart,
+        test_v2_order.test_a_long_id_is_one_before_and_after_a_restart,
     ),
     Mutant(
         "repeats: by id alone",
         id_alone,
-        test_v2_sequence.test_an_id_or_a_text_alone_is_no_repeat,
+        test_v2_order.test_an_id_or_a_text_alone_is_no_repeat,
         (data(1, "2", "a"),),
     ),
     Mutant(
         "repeats: by text alone",
         text_alone,
-        test_v2_sequence.test_an_id_or_a_text_alone_is_no_repeat,
+        test_v2_order.test_an_id_or_a_text_alone_is_no_repeat,
         (data(1, "1", "b"),),
     ),
     Mutant(
@@ -417,8 +420,8 @@ V2 = [
     ),
     Mutant(
         "anchor: any sweep proves",
-        put(V2Sequence, "anchored", True),
-        test_loop.test_a_sweep_that_does_not_show_what_we_hold_proves_nothing,
+        put(V2Order, "anchored", True),
+        test_ingest_reader.test_a_sweep_that_does_not_show_what_we_hold_proves_nothing,
         (Wire.V2,),
     ),
 ]
@@ -426,12 +429,12 @@ V2 = [
 # --- the loop, the late check and the feed
 
 
-def end_is_the_end(*_: Any, **__: Any) -> Settlement:
-    return Settlement(StreamState.SEALED, verdict=Verdict.COMPLETE)
+def end_is_the_end(*_: Any, **__: Any) -> Outcome:
+    return Outcome(StreamState.SEALED, verdict=Verdict.COMPLETE)
 
 
-def one_sweep_is_enough(end: Any, standing: Any, verdict: Any, *_: Any, **__: Any) -> Settlement | None:
-    return Settlement(StreamState.SEALED, verdict=verdict) if standing.over else None
+def one_sweep_is_enough(end: Any, run_end: Any, verdict: Any, *_: Any, **__: Any) -> Outcome | None:
+    return Outcome(StreamState.SEALED, verdict=verdict) if run_end.over else None
 
 
 def faults_are_ends(patch: Patch) -> None:
@@ -447,7 +450,7 @@ def faults_are_ends(patch: Patch) -> None:
 
 
 def change_silently(self: Reader, known: Wire, now: Wire) -> None:
-    self._wire, self._sequence = now, None
+    self._wire, self._order = now, None
 
 
 def whole_rows(patch: Patch) -> None:
@@ -471,34 +474,34 @@ LOOP = [
     Mutant(
         "end: a clean end is one",
         put(loop, "after_clean_end", end_is_the_end),
-        test_loop.test_a_clean_end_of_a_live_run_is_followed_by_the_next_connection,
+        test_ingest_reader.test_a_clean_end_of_a_live_run_is_followed_by_the_next_connection,
         (Wire.V1,),
     ),
     Mutant(
         "end: one sweep is enough",
         put(loop, "after_clean_end", one_sweep_is_enough),
-        test_loop.test_the_first_terminal_status_is_not_the_end,
+        test_ingest_reader.test_the_first_terminal_status_is_not_the_end,
     ),
     Mutant(
         "end: a fault is one",
         faults_are_ends,
-        test_loop.test_a_fault_is_no_end_even_in_the_last_sweep,
+        test_ingest_reader.test_a_fault_is_no_end_even_in_the_last_sweep,
         (SourceUnavailable("cut"),),
     ),
     Mutant(
         "verdict: gaps are forgotten",
         put(loop, "verdict_of", lambda **_: Verdict.COMPLETE),
-        test_loop.test_a_gap_stays_in_the_verdict,
+        test_ingest_reader.test_a_gap_stays_in_the_verdict,
     ),
     Mutant(
         "another wire: read on",
         put(Reader, "_change_wire", change_silently),
-        test_loop.test_another_wire_is_an_alarm_and_a_new_generation,
+        test_ingest_reader.test_another_wire_is_an_alarm_and_a_new_generation,
         (Wire.V1, Wire.V2),
     ),
     Mutant(
         "late check: nothing is ever late",
-        put(late, "moves", lambda take: False),
+        put(late, "moves", lambda batch: False),
         test_late.test_there_is_more_when_something_is_not_held,
         (Wire.V1, [test_late.v1(*test_late.V1_HELD, (2, 0, "4"))], True),
     ),

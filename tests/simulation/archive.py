@@ -6,8 +6,8 @@ import json
 import random
 from collections.abc import Callable
 
-from worker.model import Checkpoint, Hole, LeasedStream, Quarantined, Settlement, Standing, StreamRef, Take, Wire
-from worker.wire.v2 import mark_of_body
+from tailrace.model import Batch, Checkpoint, Hole, LeasedStream, Outcome, Quarantined, RunEnd, StreamRef, Wire
+from tailrace.wire.v2 import fingerprint_of_body
 
 BEGAN_MS = 1_795_000_000_000
 """When the stream's run began, by upstream's clock: nothing is older."""
@@ -18,7 +18,7 @@ class Killed(BaseException):
 
 
 class Archive:
-    """Committed chunks of one stream. Implements `ingest.loop.Sink` and `Surroundings` for the present reader.
+    """Committed chunks of one stream. Implements `ingest.loop.Sink` and `StreamFacts` for the present reader.
 
     ``dice`` decides when the Writer commits and when the process dies. As in the real Writer, what is held is committed
     only when something follows it or when time passes (`time_passes`).
@@ -30,15 +30,15 @@ class Archive:
         self.texts: list[tuple[int, int, bytes]] = []
         self.holes: list[Hole] = []
         self.quarantined: list[Quarantined] = []
-        self.marks: list[tuple[int, int, bytes]] = []
+        self.fingerprints: list[tuple[int, int, bytes]] = []
         self.checkpoint = Checkpoint()
         self.wire: Wire | None = None
         self.over = False
         self.swept_at: int | None = None
-        self.settlement: Settlement | None = None
+        self.outcome: Outcome | None = None
         self.failed: list[str] = []
-        self._pending: list[Take] = []
-        self._held: Take | None = None
+        self._pending: list[Batch] = []
+        self._held: Batch | None = None
 
     # --- a worker takes the stream over
 
@@ -54,40 +54,40 @@ class Archive:
             rev=1,
             wire=self.wire,
             checkpoint=Checkpoint(checkpoint.generation, checkpoint.last_index, cursor),
-            attempt=self.settlement.attempt if self.settlement else 0,
+            attempt=self.outcome.attempt if self.outcome else 0,
             chunk_count=len(self.texts),
             lost_count=sum(hole.reason.lost for hole in self.holes),
             silent_s=0.0,
-            standing=self.standing(),
+            run_end=self.run_end(),
             options={},
             not_before_ms=BEGAN_MS,
         )
 
     # --- Surroundings
 
-    def standing(self) -> Standing:
+    def run_end(self) -> RunEnd:
         swept = self.swept_at == self.checkpoint.last_index
-        return Standing(over=self.over, over_for_s=1.0, swept_for_s=1e6 if swept else None)
+        return RunEnd(over=self.over, over_for_s=1.0, swept_for_s=1e6 if swept else None)
 
     def recent(self, generation: int) -> list[tuple[int, bytes]]:
-        marks = [(index, mark) for of, index, mark in self.marks if of == generation]
+        fingerprints = [(index, snapshot) for of, index, snapshot in self.fingerprints if of == generation]
         repeats = [item for item in self.quarantined if item.generation == generation and item.reason == "repeat"]
-        return sorted(marks + [(item.chunk_index, mark_of_body(item.raw) or b"") for item in repeats])
+        return sorted(fingerprints + [(item.chunk_index, fingerprint_of_body(item.raw) or b"") for item in repeats])
 
     # --- Sink
 
-    def put(self, take: Take, wire: Wire) -> None:
+    def put(self, batch: Batch, wire: Wire) -> None:
         self._maybe_die()
         self.confirm()
         self._wire = wire
-        self._pending.append(take)
+        self._pending.append(batch)
         self._maybe_commit()
 
-    def hold(self, take: Take, wire: Wire) -> None:
+    def hold(self, batch: Batch, wire: Wire) -> None:
         self._maybe_die()
         self.confirm()
         self._wire = wire
-        self._held = take
+        self._held = batch
 
     def confirm(self) -> None:
         if self._held is not None:
@@ -108,12 +108,12 @@ class Archive:
     def trouble(self, error: str | None, attempt: int) -> None:
         pass
 
-    def settle(self, settlement: Settlement) -> None:
+    def settle(self, outcome: Outcome) -> None:
         self.confirm()
         self._commit()
         self._maybe_die()
-        self.settlement = settlement
-        if settlement.swept:
+        self.outcome = outcome
+        if outcome.swept:
             self.swept_at = self.checkpoint.last_index
 
     # --- the world
@@ -132,26 +132,28 @@ class Archive:
         self._maybe_die()
 
     def _commit(self) -> None:
-        for take in self._pending:
-            generation = take.checkpoint.generation
-            self.texts += [(generation, at, text) for at, text in zip(take.indices, take.texts, strict=True)]
-            if take.marks:
-                self.marks += [(generation, at, mark) for at, mark in zip(take.indices, take.marks, strict=True)]
-            self.holes += take.holes
-            self.quarantined += take.quarantined
-            self.checkpoint = take.checkpoint
+        for batch in self._pending:
+            generation = batch.checkpoint.generation
+            self.texts += [(generation, at, text) for at, text in zip(batch.indices, batch.texts, strict=True)]
+            if batch.fingerprints:
+                self.fingerprints += [
+                    (generation, at, snapshot) for at, snapshot in zip(batch.indices, batch.fingerprints, strict=True)
+                ]
+            self.holes += batch.holes
+            self.quarantined += batch.quarantined
+            self.checkpoint = batch.checkpoint
             self.wire = self._wire
         self._pending = []
 
 
-def read_until_settled(archive: Archive, read: Callable[[Archive], Settlement], times: int = 10_000) -> Settlement:
+def read_until_settled(archive: Archive, read: Callable[[Archive], Outcome], times: int = 10_000) -> Outcome:
     """Start readers one after another until the stream is sealed or failed, whatever kills them."""
     for _ in range(times):
         try:
-            settlement = read(archive)
-            archive.settle(settlement)
+            outcome = read(archive)
+            archive.settle(outcome)
         except Killed:
             continue
-        if settlement.state in ("sealed", "failed"):
-            return settlement
+        if outcome.state in ("sealed", "failed"):
+            return outcome
     raise AssertionError("the stream was never settled")

@@ -6,9 +6,9 @@ import json
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from worker.errors import StoreUnavailable
-from worker.model import Checkpoint, Hole, LeasedStream, Standing, StreamRef, StreamState, Wire
-from worker.store.commit import Committer, Fate, Flush
+from tailrace.errors import StoreUnavailable
+from tailrace.model import Checkpoint, Hole, LeasedStream, RunEnd, StreamRef, StreamState, Wire
+from tailrace.store.commit import Committer, Fate, Flush
 
 if TYPE_CHECKING:
     from tests.simulation.core import World
@@ -34,7 +34,7 @@ class Row:
     swept_index: int | None = None
     chunks: list[tuple[int, bytes, int]] = field(default_factory=list)  # index, text, token it was written under
     holes: list[Hole] = field(default_factory=list)
-    marks: list[tuple[int, bytes]] = field(default_factory=list)
+    fingerprints: list[tuple[int, bytes]] = field(default_factory=list)
     owners: list[tuple[int, int]] = field(default_factory=list)  # (token, worker), as leases were given
 
 
@@ -82,15 +82,15 @@ class Database:
             chunk_count=len(row.chunks),
             lost_count=0,
             silent_s=0.0,
-            standing=self.standing(row.id),
+            run_end=self.run_end(row.id),
             options={},
         )
 
-    def standing(self, stream: int) -> Standing:
+    def run_end(self, stream: int) -> RunEnd:
         row, now = self.rows[stream], self.world.now
         over = self.over_at is not None
         swept = row.swept_at is not None and row.swept_index == row.checkpoint.last_index
-        return Standing(
+        return RunEnd(
             over, now - self.over_at if self.over_at is not None else 0.0, now - (row.swept_at or 0) if swept else None
         )
 
@@ -101,7 +101,7 @@ class Database:
         row.rev += 1
         row.checkpoint, row.wire = flush.checkpoint, flush.wire or row.wire
         self.store(row, flush)
-        settled = flush.settlement
+        settled = flush.outcome
         if settled is not None:
             row.state, row.holder = settled.state, None
             row.due_at = self.world.now + settled.delay_s
@@ -110,10 +110,10 @@ class Database:
         return True
 
     def store(self, row: Row, flush: Flush) -> None:
-        for take in flush.takes:
-            row.chunks += [(at, text, flush.token) for at, text in zip(take.indices, take.texts, strict=True)]
-            row.marks += list(zip(take.indices, take.marks, strict=False))  # v1 has none
-            row.holes += take.holes
+        for batch in flush.batches:
+            row.chunks += [(at, text, flush.token) for at, text in zip(batch.indices, batch.texts, strict=True)]
+            row.fingerprints += list(zip(batch.indices, batch.fingerprints, strict=False))  # v1 has none
+            row.holes += batch.holes
 
 
 class ModelCommitter(Committer):

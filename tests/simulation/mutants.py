@@ -7,13 +7,13 @@ from contextlib import contextmanager
 from typing import Any
 from unittest.mock import patch
 
+from tailrace.errors import StoreUnavailable
+from tailrace.ingest.v2_order import V2Order
+from tailrace.model import Checkpoint, Outcome
+from tailrace.store.commit import Flush
+from tailrace.store.writer import Sink, Writer
 from tests.simulation import core
 from tests.simulation.database import OPEN, TERM_S, Database, Row
-from worker.errors import StoreUnavailable
-from worker.ingest.v2_sequence import V2Sequence
-from worker.model import Checkpoint, Settlement
-from worker.store.commit import Flush
-from worker.store.writer import Sink, Writer
 
 SEEDS = range(2_000)
 """How far each is looked for; most show within a few, the rarest (a flush forgotten at the end) in one of 200."""
@@ -54,21 +54,21 @@ class LocalClock(Database):
             self.world.now = now
 
 
-def settle_without_flush(self: Writer, sink: Sink, settlement: Settlement) -> None:
+def settle_without_flush(self: Writer, sink: Sink, outcome: Outcome) -> None:
     """The rest of a stream is forgotten when its reader leaves."""
     self._waiting.pop(sink, None)
     self._bytes -= sink.pending_bytes
     sink.pending, sink.pending_chunks, sink.pending_bytes = [], 0, 0
-    _settle(self, sink, settlement)
+    _settle(self, sink, outcome)
 
 
-def resume_ahead(self: V2Sequence) -> str | None:
+def resume_ahead(self: V2Order) -> str | None:
     """A connection begins one record too far."""
     _resume(self)
     return None if self._next == 0 else str(self._next)
 
 
-def resume_back(self: V2Sequence, checkpoint: Checkpoint, recent: list[tuple[int, bytes]]) -> None:
+def resume_back(self: V2Order, checkpoint: Checkpoint, recent: list[tuple[int, bytes]]) -> None:
     """A reader goes on one record before the checkpoint, and takes what it gets for new.
 
     (To ask for one record more does no harm: what is held already is known again.)
@@ -94,15 +94,15 @@ def guess(self: Writer, sinks: list[Sink]) -> None:
 
 
 _settle, _resolve = Writer.settle, Writer._resolve
-_begin, _resume = V2Sequence.__init__, V2Sequence.resume
+_begin, _resume = V2Order.__init__, V2Order.resume
 
 MUTANTS: dict[str, tuple[type[Database], Callable[[], Any]]] = {
     "fence removed": (NoFence, lambda: _nothing()),
     "checkpoint before chunks": (CheckpointFirst, lambda: _nothing()),
     "renewal by local clock": (LocalClock, lambda: _nothing()),
     "flush forgotten at the end": (Database, lambda: patch.object(Writer, "settle", settle_without_flush)),
-    "resume one id back": (Database, lambda: patch.object(V2Sequence, "__init__", resume_back)),
-    "resume one id ahead": (Database, lambda: patch.object(V2Sequence, "resume", resume_ahead)),
+    "resume one id back": (Database, lambda: patch.object(V2Order, "__init__", resume_back)),
+    "resume one id ahead": (Database, lambda: patch.object(V2Order, "resume", resume_ahead)),
     "commit outcome guessed": (Database, lambda: patch.object(Writer, "_resolve", guess)),
 }
 

@@ -4,18 +4,18 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from tailrace.errors import LeaseLost, StoreUnavailable
+from tailrace.ingest.reader import Reader, Signal, Timing
+from tailrace.model import RunEnd
+from tailrace.store.flush_rule import BatchLimits
+from tailrace.store.writer import Sink, Writer, WriterLimits
 from tests.simulation.database import ModelCommitter
-from worker.errors import LeaseLost, StoreUnavailable
-from worker.ingest.loop import Reader, ReadPolicy, Signal
-from worker.model import Standing
-from worker.store.batch import BatchLimits
-from worker.store.writer import Sink, Writer, WriterLimits
 
 if TYPE_CHECKING:
     from tests.simulation.core import World
 
 RENEW_S = 2.0
-POLICY = ReadPolicy(
+POLICY = Timing(
     wait_s=1, park_after_s=1e9, quiet_s=2.0, slice_s=12.0, retry_base_s=0.5, retry_cap_s=4.0, reconnect_s=0.5
 )
 
@@ -174,7 +174,7 @@ class SimWorker:
                 leased,
                 world.upstreams[stream].tail_for(self),
                 sink,
-                Surroundings(world, stream),
+                StreamFacts(world, stream),
                 POLICY,
                 signal,
                 clock=self.monotonic,
@@ -192,17 +192,17 @@ class SimWorker:
             self.leased.pop(stream, None)
 
 
-class Surroundings:
-    """Fits `ingest.loop.Surroundings`."""
+class StreamFacts:
+    """Fits `ingest.loop.StreamFacts`."""
 
     def __init__(self, world: World, stream: int) -> None:
         self._world = world
         self._stream = stream
 
-    def standing(self) -> Standing:
+    def run_end(self) -> RunEnd:
         if not self._world.postgres_up:
             raise StoreUnavailable
-        return self._world.database.standing(self._stream)
+        return self._world.database.run_end(self._stream)
 
     def recent(self, generation: int) -> list[tuple[int, bytes]]:
-        return list(self._world.database.rows[self._stream].marks)
+        return list(self._world.database.rows[self._stream].fingerprints)

@@ -6,21 +6,21 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
-from worker.ingest.loop import Reader, ReadPolicy, Signal
-from worker.model import (
+from tailrace.ingest.reader import Reader, Signal, Timing
+from tailrace.model import (
+    Arrival,
+    Batch,
     Checkpoint,
-    Delivery,
     LeasedStream,
-    Settlement,
-    Standing,
+    Outcome,
+    RunEnd,
     StreamRef,
-    Take,
     V1Record,
     V2Record,
     Wire,
 )
-from worker.source.tail import Connection
-from worker.wire.v2 import decode_read_batch
+from tailrace.source.connection import Connection
+from tailrace.wire.v2 import decode_read_batch
 
 NOW_MS = 1_795_000_000_000
 
@@ -30,7 +30,7 @@ class Answer:
     """One connection: what it brings, and how it ends. ``end`` None is a clean end; an exception is raised."""
 
     wire: Wire
-    deliveries: list[Delivery | Callable[[], None]] = field(default_factory=list)
+    arrivals: list[Arrival | Callable[[], None]] = field(default_factory=list)
     end: BaseException | None = None
     refused: BaseException | None = None
 
@@ -56,13 +56,13 @@ class Script:
             raise answer.refused
         yield Connection(answer.wire, NOW_MS, self._deliveries(answer))
 
-    def _deliveries(self, answer: Answer) -> Iterator[Delivery]:
-        for each in answer.deliveries:
-            if isinstance(each, Delivery):
+    def _deliveries(self, answer: Answer) -> Iterator[Arrival]:
+        for each in answer.arrivals:
+            if isinstance(each, Arrival):
                 yield each
             else:
                 each()
-                yield Delivery([])
+                yield Arrival([])
         if answer.end is not None:
             raise answer.end
 
@@ -71,32 +71,32 @@ class Script:
 
 
 class Shelf:
-    """Keeps what a reader stores. Fits `loop.Sink` and `loop.Surroundings`. ``late`` makes a withdrawal too late."""
+    """Keeps what a reader stores. Fits `loop.Sink` and `loop.StreamFacts`. ``late`` makes a withdrawal too late."""
 
-    def __init__(self, standing: Standing | None = None) -> None:
-        self.state = standing or Standing()
-        self.takes: list[Take] = []
-        self.held: Take | None = None
+    def __init__(self, run_end: RunEnd | None = None) -> None:
+        self.state = run_end or RunEnd()
+        self.batches: list[Batch] = []
+        self.held: Batch | None = None
         self.wires: list[Wire] = []
         self.lags: list[int] = []
         self.troubles: list[tuple[str | None, int]] = []
         self.late = False
 
-    def put(self, take: Take, wire: Wire) -> None:
+    def put(self, batch: Batch, wire: Wire) -> None:
         self.confirm()
-        self.takes.append(take)
+        self.batches.append(batch)
         self.wires.append(wire)
 
-    def hold(self, take: Take, wire: Wire) -> None:
+    def hold(self, batch: Batch, wire: Wire) -> None:
         self.confirm()
-        self.held = take
+        self.held = batch
         self.wires.append(wire)
         if self.late:
             self.confirm()
 
     def confirm(self) -> None:
         if self.held is not None:
-            self.takes.append(self.held)
+            self.batches.append(self.held)
             self.held = None
 
     def withdraw(self) -> bool:
@@ -112,7 +112,7 @@ class Shelf:
     def trouble(self, error: str | None, attempt: int) -> None:
         self.troubles.append((error, attempt))
 
-    def standing(self) -> Standing:
+    def run_end(self) -> RunEnd:
         return self.state
 
     def recent(self, generation: int) -> list[tuple[int, bytes]]:
@@ -120,7 +120,7 @@ class Shelf:
 
     @property
     def texts(self) -> list[bytes]:
-        return [text for take in self.takes for text in take.texts]
+        return [text for batch in self.batches for text in batch.texts]
 
 
 class Clock:
@@ -149,7 +149,7 @@ class PatientSignal(Signal):
 def leased(
     wire: Wire | None = None,
     checkpoint: Checkpoint | None = None,
-    standing: Standing | None = None,
+    run_end: RunEnd | None = None,
     *,
     attempt: int = 0,
     silent_s: float = 0.0,
@@ -166,7 +166,7 @@ def leased(
         chunk_count=0,
         lost_count=lost_count,
         silent_s=silent_s,
-        standing=standing or Standing(),
+        run_end=run_end or RunEnd(),
         options={},
         not_before_ms=NOW_MS - 60_000,
     )
@@ -176,7 +176,7 @@ def leased(
 class Played:
     """What became of a reader."""
 
-    settlement: Settlement
+    outcome: Outcome
     shelf: Shelf
     script: Script
     signal: PatientSignal
@@ -188,17 +188,17 @@ def play(
     *answers: Answer,
     stream: LeasedStream | None = None,
     shelf: Shelf | None = None,
-    policy: ReadPolicy | None = None,
+    timing: Timing | None = None,
     signal: PatientSignal | None = None,
     clock: Clock | None = None,
 ) -> Played:
     """Run a reader over the answers until it leaves the stream."""
     stream = stream or leased()
-    shelf = shelf or Shelf(stream.standing)
+    shelf = shelf or Shelf(stream.run_end)
     clock = clock or Clock()
     script, signal, alarms = Script(*answers), signal or PatientSignal(clock), list[str]()
     reader = Reader(
-        *(stream, script, shelf, shelf, policy or ReadPolicy(), signal),
+        *(stream, script, shelf, shelf, timing or Timing(), signal),
         clock=clock,
         random=lambda: 1.0,
         pause=lambda: None,
@@ -207,23 +207,23 @@ def play(
     return Played(reader.run(), shelf, script, signal, clock, alarms)
 
 
-def v1(*records: tuple[int, int, str], alive: bool = True) -> Delivery:
-    return Delivery([V1Record(NOW_MS + ms, seq, text) for ms, seq, text in records], alive_after=alive)
+def v1(*records: tuple[int, int, str], alive: bool = True) -> Arrival:
+    return Arrival([V1Record(NOW_MS + ms, seq, text) for ms, seq, text in records], alive_after=alive)
 
 
-def v2(*numbers: int, tail: int | None = None, text: str = "") -> Delivery:
+def v2(*numbers: int, tail: int | None = None, text: str = "") -> Arrival:
     records = ",".join(
         f'{{"seq_num":{n},"timestamp":{NOW_MS},"body":"{{\\"data\\":{text or n},\\"id\\":\\"i{n}\\"}}"}}'
         for n in numbers
     )
-    delivery = decode_read_batch(f'{{"records":[{records}]}}')
-    assert all(isinstance(record, V2Record) for record in delivery.records)
-    return delivery._replace(tail=tail)
+    arrival = decode_read_batch(f'{{"records":[{records}]}}')
+    assert all(isinstance(record, V2Record) for record in arrival.records)
+    return arrival._replace(tail=tail)
 
 
-PING = Delivery([], alive_after=True)
-DONE = Delivery([], closing=True, alive_after=True)
+PING = Arrival([], alive_after=True)
+DONE = Arrival([], closing=True, alive_after=True)
 
 
-def tail(seq_num: int) -> Delivery:
-    return Delivery([], tail=seq_num, alive_after=True)
+def tail(seq_num: int) -> Arrival:
+    return Arrival([], tail=seq_num, alive_after=True)

@@ -11,16 +11,12 @@ from collections.abc import Iterator
 from contextlib import ExitStack
 from datetime import UTC, datetime
 
-from tests.simulation.archive import Archive, Killed
-from tests.simulation.v1 import V1Upstream
-from tests.simulation.v2 import V2Upstream
-from worker.errors import SourceUnavailable
-from worker.ingest.loop import Reader, ReadPolicy, Signal
-from worker.model import Checkpoint, Delivery, RunView, StreamRef
-from worker.streams.follow import Follow, Limits
-from worker.streams.pace import Pace
-from worker.streams.reading import GivenChunk, Reading
-from worker.streams.steps import (
+from tailrace.errors import SourceUnavailable
+from tailrace.ingest.reader import Reader, Signal, Timing
+from tailrace.model import Arrival, Checkpoint, RunView, StreamRef
+from tailrace.streams.follow import Follow, Limits
+from tailrace.streams.reading import GivenChunk, Reading
+from tailrace.streams.steps import (
     ArchiveEnd,
     Chunk,
     Close,
@@ -36,10 +32,14 @@ from worker.streams.steps import (
     Source,
     Start,
 )
-from worker.streams.watch import Watch
+from tailrace.streams.timing import Timing as ReadTiming
+from tailrace.streams.watch import Watch
+from tests.simulation.archive import Archive, Killed
+from tests.simulation.v1 import V1Upstream
+from tests.simulation.v2 import V2Upstream
 
 REF = StreamRef("run_1", "ai")
-POLICY = ReadPolicy(quiet_s=1.0, park_after_s=1e9, retry_base_s=0.0, reconnect_s=0.0, slice_s=1e9, give_up_attempts=99)
+POLICY = Timing(quiet_s=1.0, park_after_s=1e9, retry_base_s=0.0, reconnect_s=0.0, slice_s=1e9, give_up_attempts=99)
 
 
 class World(Archive):
@@ -77,7 +77,7 @@ class World(Archive):
         if self.wire is None:
             return Page([], [], *place, ArchiveEnd(None, Checkpoint(), False, []))
         if place > (checkpoint.generation, checkpoint.last_index):
-            sealed = self.settlement is not None and self.settlement.state == "sealed"
+            sealed = self.outcome is not None and self.outcome.state == "sealed"
             recent = self.recent(checkpoint.generation) if fetch.recent else []
             return Page([], [], *place, ArchiveEnd(self.wire, checkpoint, sealed, recent))
         there = [Chunk(gen, at, text) for gen, at, text in self.texts]
@@ -114,13 +114,13 @@ def read_all(
 
     In a read from the archive, workers go on archiving while it is read.
     """
-    pace = Pace()
-    watch = Watch(pace, subscribed=False, max_retries=None, random=lambda: 0.0, now=0.0)
+    timing = ReadTiming()
+    watch = Watch(timing, subscribed=False, max_retries=None, random=lambda: 0.0, now=0.0)
     reading = world.reading = Reading(watch)
-    follow = Follow(REF, start or Start(), Limits(None, None), pace, source=source, random=lambda: 0.0, now=0.0)
+    follow = Follow(REF, start or Start(), Limits(None, None), timing, source=source, random=lambda: 0.0, now=0.0)
     reading.add("ai", follow)
     found: list[Chunk] = []
-    open_now: tuple[int, Iterator[Delivery]] | None = None
+    open_now: tuple[int, Iterator[Arrival]] | None = None
     with ExitStack() as stack:
         for _ in range(max_steps):
             while (given := reading.take()) is not None:
@@ -147,21 +147,21 @@ def read_all(
                 world.now = max(world.now + 0.01, at if at is not None else 0.0)
                 reading.tick(world.now)
                 continue
-            number, deliveries = open_now
+            number, arrivals = open_now
             if world.dice.random() < 0.2:
                 # Little: a body ends soon after its last event. `World.time_passes` knows when more may pass.
                 world.now += 0.01
                 reading.tick(world.now)
                 continue
             try:
-                delivery = next(deliveries, None)
+                arrival = next(arrivals, None)
             except SourceUnavailable as error:
                 open_now = None
                 stack.close()
                 reading.handle(number, Failed(error), world.now)
                 continue
-            if delivery is not None:
-                reading.handle(number, delivery, world.now)
+            if arrival is not None:
+                reading.handle(number, arrival, world.now)
             else:
                 open_now = None
                 stack.close()
@@ -176,14 +176,14 @@ def _connect(
     reading: Reading,
     number: int,
     world: World,
-) -> tuple[int, Iterator[Delivery]] | None:
+) -> tuple[int, Iterator[Arrival]] | None:
     try:
         connection = stack.enter_context(upstream.connect(request.last_event_id, request.wait_s))
     except SourceUnavailable as error:
         reading.handle(number, Failed(error), world.now)
         return None
     reading.handle(number, Opened(connection.wire, connection.date_ms), world.now)
-    return number, connection.deliveries
+    return number, connection.arrivals
 
 
 def _view(over: bool) -> RunView:

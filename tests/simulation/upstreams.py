@@ -7,12 +7,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from worker.errors import SourceUnavailable
-from worker.model import Delivery, Kind, V2Record, Wire
-from worker.replay.entries import BEGINNING, Entry, LineJoiner, V1Id
-from worker.source.tail import Connection
-from worker.wire.events import Framer
-from worker.wire.v1 import V1Decoder, parse_id
+from tailrace.errors import SourceUnavailable
+from tailrace.model import Arrival, Kind, V2Record, Wire
+from tailrace.serve.entries import BEGINNING, Entry, LineJoiner, V1Id
+from tailrace.source.connection import Connection
+from tailrace.wire.events import Framer
+from tailrace.wire.v1 import V1Decoder, parse_id
 
 if TYPE_CHECKING:
     from tests.simulation.core import World
@@ -77,7 +77,7 @@ class SimTail:
         self.worker.wait(0.02)
         if self.world.dice.random() < self.world.p_refused:
             raise SourceUnavailable("refused", status=503)
-        yield Connection(self.wire, None, self.deliveries(last_event_id, wait_s))
+        yield Connection(self.wire, None, self.arrivals(last_event_id, wait_s))
 
     def interrupt(self) -> None:
         pass
@@ -87,14 +87,14 @@ class SimTail:
         if self.world.dice.random() < self.world.p_cut:
             raise SourceUnavailable("cut")
 
-    def deliveries(self, last_event_id: str | None, wait_s: int) -> Iterator[Delivery]:
+    def arrivals(self, last_event_id: str | None, wait_s: int) -> Iterator[Arrival]:
         raise NotImplementedError
 
 
 class SimV2Tail(SimTail):
     wire = Wire.V2
 
-    def deliveries(self, last_event_id: str | None, wait_s: int) -> Iterator[Delivery]:
+    def arrivals(self, last_event_id: str | None, wait_s: int) -> Iterator[Arrival]:
         world, texts = self.world, self.upstream.texts
         at = 0 if last_event_id is None else int(last_event_id) + 1
         idle_until = world.now + wait_s
@@ -107,13 +107,13 @@ class SimV2Tail(SimTail):
                     V2Record(n, 1_000 + n, Kind.DATA, texts[n], f"id{n:05}", texts[n].decode()) for n in range(at, end)
                 ]
                 at, idle_until = end, world.now + wait_s
-                yield Delivery(records, tail=tail if end == tail else None, alive_after=True)
+                yield Arrival(records, tail=tail if end == tail else None, alive_after=True)
                 self.maybe_cut()
                 continue
             if world.now >= idle_until:
-                yield Delivery([], tail=tail, closing=True)
+                yield Arrival([], tail=tail, closing=True)
                 return
-            yield Delivery([], tail=tail, alive_after=True)
+            yield Arrival([], tail=tail, alive_after=True)
             self.worker.wait(0.2)
 
 
@@ -123,7 +123,7 @@ class SimV1Tail(SimTail):
     wire = Wire.V1
     upstream: SimV1
 
-    def deliveries(self, last_event_id: str | None, wait_s: int) -> Iterator[Delivery]:
+    def arrivals(self, last_event_id: str | None, wait_s: int) -> Iterator[Arrival]:
         world, decoder, framer, joiner = self.world, V1Decoder(), Framer(1 << 20), LineJoiner()
         after = V1Id(*parse_id(last_event_id)) if last_event_id else BEGINNING
         idle_until = world.now + wait_s
@@ -140,7 +140,7 @@ class SimV1Tail(SimTail):
             if world.now >= idle_until:
                 break
             if world.dice.random() < 0.1:
-                yield Delivery([], alive_after=True)
+                yield Arrival([], alive_after=True)
             self.worker.wait(0.2)
         if last := framer.feed(joiner.close().decode()):
             yield from decoder.decode(last)

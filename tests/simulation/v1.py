@@ -7,14 +7,14 @@ from bisect import bisect_right
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from tailrace.errors import SourceUnavailable
+from tailrace.ingest.completeness import CLOCK_SLACK_MS
+from tailrace.model import Arrival, Wire
+from tailrace.serve.entries import BEGINNING, Entry, LineJoiner, V1Id
+from tailrace.source.connection import Connection
+from tailrace.wire.events import Framer
+from tailrace.wire.v1 import V1Decoder, parse_id
 from tests.simulation.archive import BEGAN_MS, Archive
-from worker.errors import SourceUnavailable
-from worker.ingest.doubt import CLOCK_SLACK_MS
-from worker.model import Delivery, Wire
-from worker.replay.entries import BEGINNING, Entry, LineJoiner, V1Id
-from worker.source.tail import Connection
-from worker.wire.events import Framer
-from worker.wire.v1 import V1Decoder, parse_id
 
 
 class V1Upstream:
@@ -57,7 +57,7 @@ class V1Upstream:
     def interrupt(self) -> None:
         pass
 
-    def _deliveries(self, after: V1Id) -> Iterator[Delivery]:
+    def _deliveries(self, after: V1Id) -> Iterator[Arrival]:
         """Give the events of one response, cut into blocks; then a clean end, or a cut at any byte."""
         decoder, framer = V1Decoder(), Framer(1 << 20)
         for block in self._body(after):

@@ -8,12 +8,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
+from tailrace.errors import SourceUnavailable
+from tailrace.model import Arrival, Wire
+from tailrace.source.connection import Connection
+from tailrace.wire.events import Framer
+from tailrace.wire.v2 import V2Decoder
 from tests.simulation.archive import Archive
-from worker.errors import SourceUnavailable
-from worker.model import Delivery, Wire
-from worker.source.tail import Connection
-from worker.wire.events import Framer
-from worker.wire.v2 import V2Decoder
 
 
 @dataclass(frozen=True)
@@ -71,7 +71,7 @@ class V2Upstream:
         assert last_event_id.isdecimal()
         return max(self.kept_from, min(int(last_event_id) + 1, self.visible))
 
-    def _deliveries(self, start: int) -> Iterator[Delivery]:
+    def _deliveries(self, start: int) -> Iterator[Arrival]:
         decoder, framer = V2Decoder(), Framer(1 << 20)
         for block in self._body(start):
             events = framer.feed(block)

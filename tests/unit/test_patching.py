@@ -7,11 +7,11 @@ import sys
 
 PROGRAM = """
 import sys
-sys.argv = ["celery", "-A", "worker.tasks", "worker", "-P", "gevent"]
+sys.argv = ["celery", "-A", "tailrace.tasks", "worker", "-P", "gevent"]
 import celery
 celery.maybe_patch_concurrency()
 import time, kombu.utils.functional, kombu.transport.redis
-from worker.tasks.patching import mend
+from tailrace.tasks.patching import mend
 print(mend())
 assert kombu.utils.functional.sleep is time.sleep
 assert mend() == []

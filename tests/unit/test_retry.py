@@ -4,7 +4,7 @@ import sys
 
 import pytest
 
-from worker.retry import backoff
+from tailrace.retry import backoff
 
 
 @pytest.mark.parametrize(

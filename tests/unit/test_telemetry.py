@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 import structlog
 
-from worker.telemetry import HIDDEN, Metrics, configure, metrics, redact
+from tailrace.telemetry import HIDDEN, Metrics, configure, metrics, redact
 
 S = "Xq7hiddenXq7"  # what must never be seen
 JWT = f"eyJhbGciOiJIUzI1NiJ9.{S}.{S}"
@@ -239,7 +239,7 @@ def test_logs_go_to_stderr(capsys: pytest.CaptureFixture[str]) -> None:
 def test_importing_configures_nothing() -> None:
     code = (
         "import logging, sys; before = (sys.excepthook, logging.root.handlers[:], logging.root.level);"
-        "import worker.telemetry, structlog;"
+        "import tailrace.telemetry, structlog;"
         "assert (sys.excepthook, logging.root.handlers[:], logging.root.level) == before;"
         "assert not structlog.is_configured()"
     )

@@ -15,20 +15,20 @@ from typing import Any
 
 import pytest
 
+from tailrace.ingest.reader import Reader, Signal, Timing
+from tailrace.model import Outcome, StreamRef, Wire
+from tailrace.serve import LiveStore, RunningServer, create_app, running
+from tailrace.serve.app import DEFAULT_KEY
+from tailrace.serve.records import Draft, data_draft
+from tailrace.source.client import Endpoint, Upstream
+from tailrace.source.connection import Tail
 from tests.ingestion import TIMING
 from tests.simulation.archive import Archive, read_until_settled
 from tests.wirecases import case_names, load_case, running_case
-from worker.ingest.loop import Reader, ReadPolicy, Signal
-from worker.model import Settlement, StreamRef, Wire
-from worker.replay import LiveStore, RunningServer, create_app, running
-from worker.replay.app import DEFAULT_KEY
-from worker.replay.records import Draft, data_draft
-from worker.source.client import Endpoint, Upstream
-from worker.source.tail import Tail
 
 DOCUMENT = Path(__file__).parents[2] / "docs" / "fidelity.md"
 UNDEFINED = {"$undefined": True}
-POLICY = ReadPolicy(quiet_s=0.0, retry_base_s=0.01, retry_cap_s=0.05, reconnect_s=0.0)
+POLICY = Timing(quiet_s=0.0, retry_base_s=0.01, retry_cap_s=0.05, reconnect_s=0.0)
 
 
 @dataclass(frozen=True)
@@ -79,7 +79,7 @@ def archived(place: Place) -> list[Any]:
     archive.over = True
     upstream = Upstream(Endpoint(place.url, lambda: DEFAULT_KEY))
 
-    def read(archive: Archive) -> Settlement:
+    def read(archive: Archive) -> Outcome:
         with upstream.stream(place.ref) as source:
             reader = Reader(
                 *(archive.lease(), Tail(source, 1 << 24), archive, archive, POLICY, Signal()), random=lambda: 0.0

@@ -152,7 +152,7 @@ COMMENT ON COLUMN tailrace.streams.recent IS 'The last 5000 body ids with their 
 -- Streams due to be read. Sealed ones are not in it, so a million of them costs nothing.
 CREATE INDEX streams_attempt_idx ON tailrace.streams (next_attempt_at) WHERE state IN ('pending', 'active', 'parked');
 
--- A stream changes its state only by the moves that worker/model.py (MOVES) names. Keep both alike.
+-- A stream changes its state only by the moves that worker/tailrace/model.py (MOVES) names. Keep both alike.
 CREATE FUNCTION tailrace.check_stream_move() RETURNS trigger
 LANGUAGE plpgsql AS $$
 BEGIN

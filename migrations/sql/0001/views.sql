@@ -10,7 +10,7 @@
 --   more than 16 MiB                                all derived columns are null
 --
 -- segments.odd marks a segment that holds such a chunk; only there is this looked at, so the writer must set it
--- whenever is_odd is true of one of its chunks (worker/wire/jsontext.py; verify_accounts checks it), and may set it
+-- whenever is_odd is true of one of its chunks (worker/tailrace/wire/chunk_json.py; verify_accounts checks it), and may set it
 -- without need. The rest is in the columns themselves: a key that is absent, null or of another type than was hoped
 -- for, and times outside the years 1 to 9999, are null. `data` and `data_text` are the chunk as it was sent, always.
 

@@ -9,10 +9,10 @@ from collections.abc import Iterator
 
 import pytest
 
+from tailrace.devtools.servers.postgres import Postgres
+from tailrace.model import Wire
 from tests.accounts import assert_balanced
 from tests.streamcases import FLAVOURS, SOURCES, Flavour, Place, World, running_flavour, running_world
-from worker.embedded.postgres import Postgres
-from worker.model import Wire
 
 
 @pytest.fixture(scope="session")

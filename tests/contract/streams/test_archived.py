@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
+from tailrace.model import Wire
+from tailrace.streams import AbortController, Client, NotArchived, RetriesExhausted, StreamAborted, StreamTimeout
 from tests.streamcases import PACE, Flavour, World, numbers
-from worker.model import Wire
-from worker.streams import AbortController, Client, NotArchived, RetriesExhausted, StreamAborted, StreamTimeout
 
 
 class TestArchive:
@@ -117,7 +117,7 @@ class TestArchive:
             "tr_dev_replay",
             api_url=world.server.url,
             database_url="postgresql://nobody:secret@127.0.0.1:1/x",
-            pace=PACE,
+            timing=PACE,
         )
         seen: list[Any] = []
         for source in ("archive", "auto"):

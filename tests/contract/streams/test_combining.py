@@ -8,9 +8,8 @@ from typing import Any
 
 import pytest
 
-from tests.streamcases import LONG_S, Flavour, Place, World, numbers, running_flavour
-from worker.model import Wire
-from worker.streams import (
+from tailrace.model import Wire
+from tailrace.streams import (
     AbortController,
     ChunkTypeError,
     SomeStreamsFailed,
@@ -19,6 +18,7 @@ from worker.streams import (
     StreamRefused,
     StreamTimeout,
 )
+from tests.streamcases import LONG_S, Flavour, Place, World, numbers, running_flavour
 
 
 @dataclass

@@ -14,11 +14,11 @@ from typing import Any
 import httpx
 import pytest
 
+from tailrace import streams
+from tailrace.model import Wire
+from tailrace.serve.app import DEFAULT_KEY
+from tailrace.serve.server import running
 from tests.streamcases import Place, World, running_wsgi
-from worker import streams
-from worker.model import Wire
-from worker.replay.app import DEFAULT_KEY
-from worker.replay.server import running
 
 PAGE = Path(__file__).parents[3] / "docs" / "streams-api.md"
 

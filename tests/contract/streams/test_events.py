@@ -5,8 +5,8 @@ from __future__ import annotations
 import msgspec
 import pytest
 
+from tailrace.streams import ChunkTypeError
 from tests.streamcases import Flavour, Place, numbers
-from worker.streams import ChunkTypeError
 
 
 class Token(msgspec.Struct):

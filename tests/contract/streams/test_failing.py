@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
+from tailrace.model import Wire
+from tailrace.streams import Client, RetriesExhausted, StreamRefused
 from tests.streamcases import PACE, Flavour, Place, World, numbers
-from worker.model import Wire
-from worker.streams import Client, RetriesExhausted, StreamRefused
 
 
 class TestRetries:
@@ -71,13 +71,13 @@ class TestRetries:
         assert api.all(reader) == [1]
 
     def test_nobody_answers(self, api: Flavour, world: World) -> None:
-        client = Client("tr_dev_replay", api_url="http://127.0.0.1:1", pace=PACE)
+        client = Client("tr_dev_replay", api_url="http://127.0.0.1:1", timing=PACE)
         with pytest.raises(RetriesExhausted) as caught:
             api.all(api.streams.read("run_1", "ai", client=client))
         assert caught.value.status is None
 
     def test_a_wrong_key(self, api: Flavour, live: Place) -> None:
-        client = Client("tr_dev_wrong_key", api_url=live.world.server.url, pace=PACE)
+        client = Client("tr_dev_wrong_key", api_url=live.world.server.url, timing=PACE)
         with pytest.raises(StreamRefused) as caught:
             api.all(api.streams.read(live.run_id, "ai", client=client))
         assert caught.value.status == 401

@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
+from tailrace.model import Wire
+from tailrace.streams import AbortController, AbortSignal, ChunkTypeError, Client, StreamAborted
 from tests.streamcases import LONG_S, PACE, Flavour, Place, World, numbers
-from worker.model import Wire
-from worker.streams import AbortController, AbortSignal, ChunkTypeError, Client, StreamAborted
 
 
 class TestAbort:
@@ -54,7 +54,7 @@ class TestAbort:
         with socket.create_server(("127.0.0.1", 0)) as database:
             database.settimeout(LONG_S)
             url = f"postgresql://nobody@127.0.0.1:{database.getsockname()[1]}/x"
-            client = Client("tr_dev_replay", api_url=world.server.url, database_url=url, pace=PACE)
+            client = Client("tr_dev_replay", api_url=world.server.url, database_url=url, timing=PACE)
             reader = api.streams.read("run_1", "ai", client=client, source=source, signal=controller.signal)
             background = api.in_background(reader)
             connection, _ = database.accept()

@@ -6,9 +6,9 @@ from dataclasses import replace
 
 import pytest
 
+from tailrace.model import HoleReason, Wire
+from tailrace.streams import Client
 from tests.streamcases import LONG_S, PACE, Background, Flavour, Place, World
-from worker.model import HoleReason, Wire
-from worker.streams import Client
 
 PATIENT = replace(PACE, hold_s=5.0)
 
@@ -75,7 +75,7 @@ class TestLive:
     def test_half_a_line_is_never_given(self, api: Flavour, world: World) -> None:
         """Upstream sends it as if it were whole when it closes, and the rest when it is asked again."""
         place = world.place(Wire.V1)
-        patient = Client("tr_dev_replay", api_url=world.server.url, pace=PATIENT)
+        patient = Client("tr_dev_replay", api_url=world.server.url, timing=PATIENT)
         place.store.append_entry(place.run_id, "ai", '1\n{"text":"Hel')
         reader = api.streams.read(place.run_id, "ai", client=patient)
         assert api.next(reader) == 1
@@ -87,7 +87,7 @@ class TestLive:
 
     def test_a_line_without_an_end_is_given_when_the_run_is_over(self, api: Flavour, world: World) -> None:
         place = world.place(Wire.V1)
-        patient = Client("tr_dev_replay", api_url=world.server.url, pace=PATIENT)
+        patient = Client("tr_dev_replay", api_url=world.server.url, timing=PATIENT)
         place.store.append_entry(place.run_id, "ai", '1\n"whole, as it is')
         place.store.append_entry(place.run_id, "ai", ' without a line end"')
         place.finish()

@@ -17,12 +17,12 @@ from pathlib import Path
 
 import pytest
 
+from tailrace.model import Wire
+from tailrace.serve.app import DEFAULT_KEY, create_app
+from tailrace.serve.live import LiveStore
+from tailrace.serve.server import RunningServer, running
+from tailrace.streams import AbortController, Client, StreamAborted, aio, read
 from tests.streamcases import LONG_S, PACE
-from worker.model import Wire
-from worker.replay.app import DEFAULT_KEY, create_app
-from worker.replay.live import LiveStore
-from worker.replay.server import RunningServer, running
-from worker.streams import AbortController, Client, StreamAborted, aio, read
 
 ROOT = Path(__file__).parents[3]
 ABORTS = 30
@@ -113,7 +113,7 @@ monkey.patch_all()
 import json, sys, time
 import gevent
 from gevent.threadpool import ThreadPool
-from worker.streams import AbortController, AbortSignal, Client, StreamAborted, StreamTimeout, read
+from tailrace.streams import AbortController, AbortSignal, Client, StreamAborted, StreamTimeout, read
 
 url, key, count = sys.argv[1], sys.argv[2], int(sys.argv[3])
 client = Client(key, api_url=url)
@@ -174,7 +174,7 @@ import resource
 
 url, key, count, flavour = sys.argv[1], sys.argv[2], int(sys.argv[3]), sys.argv[4]
 resource.setrlimit(resource.RLIMIT_NOFILE, (min(8192, resource.getrlimit(resource.RLIMIT_NOFILE)[1]),) * 2)
-from worker.streams import AbortController, Client, StreamAborted, aio, read
+from tailrace.streams import AbortController, Client, StreamAborted, aio, read
 
 client = Client(key, api_url=url)
 
@@ -274,7 +274,7 @@ def test_reading_is_fast_enough() -> None:
         )
         store.finish_run(f"run_{wire}")
     with running(create_app(store)) as server:
-        client = Client(DEFAULT_KEY, api_url=server.url, pace=PACE)
+        client = Client(DEFAULT_KEY, api_url=server.url, timing=PACE)
         for wire in Wire:
             reader = read(f"run_{wire}", "ai", client=client)
             began = time.perf_counter()

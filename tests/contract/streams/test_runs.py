@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
+from tailrace.model import Wire
+from tailrace.streams import AbortController, Client, RetriesExhausted, SomeStreamsFailed, StreamAborted, StreamRefused
 from tests.streamcases import Flavour, Place, World
-from worker.model import Wire
-from worker.streams import AbortController, Client, RetriesExhausted, SomeStreamsFailed, StreamAborted, StreamRefused
 
 
 class TestRun:

@@ -6,9 +6,9 @@ import time
 
 import pytest
 
+from tailrace.model import Wire
+from tailrace.streams import StreamError, StreamTimeout
 from tests.streamcases import LONG_S, Flavour, Place, World
-from worker.model import Wire
-from worker.streams import StreamError, StreamTimeout
 
 
 class TestTimeout:

@@ -9,10 +9,10 @@ import msgspec
 import pydantic
 import pytest
 
+from tailrace.model import Wire
+from tailrace.serve.records import Draft, data_draft, undefined_draft
+from tailrace.streams import ChunkTypeError, Client, StreamError
 from tests.streamcases import PACE, Flavour, Place, World
-from worker.model import Wire
-from worker.replay.records import Draft, data_draft, undefined_draft
-from worker.streams import ChunkTypeError, Client, StreamError
 
 
 @dataclass
@@ -125,7 +125,7 @@ class TestTypes:
         place = world.place(Wire.V1)
         place.write("ai", ["1", '"' + "x" * 50_000 + '"', "2"])
         place.finish()
-        client = Client("tr_dev_replay", api_url=world.server.url, pace=PACE, event_max_bytes=20_000)
+        client = Client("tr_dev_replay", api_url=world.server.url, timing=PACE, event_max_bytes=20_000)
         refused: list[ChunkTypeError] = []
         reader = api.streams.read(place.run_id, "ai", client=client, on_invalid=refused.append)
         assert api.all(reader) == [1, 2]

@@ -18,11 +18,11 @@ from starlette.requests import Request
 from starlette.responses import StreamingResponse
 from starlette.routing import Route
 
+from tailrace import streams
+from tailrace.model import Wire
+from tailrace.serve.server import running
+from tailrace.streams import aio
 from tests.streamcases import LONG_S, World, running_wsgi
-from worker import streams
-from worker.model import Wire
-from worker.replay.server import running
-from worker.streams import aio
 
 HEARTBEAT_S = 0.05
 

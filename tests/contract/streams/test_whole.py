@@ -6,9 +6,9 @@ import json
 
 import pytest
 
+from tailrace.model import Wire
+from tailrace.streams import AbortController, AbortSignal, StreamAborted
 from tests.streamcases import LONG_S, Flavour, Place, World, numbers
-from worker.model import Wire
-from worker.streams import AbortController, AbortSignal, StreamAborted
 
 ODD_TEXTS = [
     '{"b":1,"a":1.10}',

@@ -2,8 +2,8 @@
 
 import pytest
 
-from worker.cli.exits import MEANINGS, BrokerUnavailable, Exit, advice_for, exit_for
-from worker.errors import (
+from tailrace.cli.exits import MEANINGS, BrokerUnavailable, Exit, advice_for, exit_for
+from tailrace.errors import (
     BadSettings,
     LeaseLost,
     MalformedRecord,

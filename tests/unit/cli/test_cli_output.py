@@ -7,8 +7,8 @@ from decimal import Decimal
 
 import pytest
 
-from worker.cli.output import ago, shown, size, to_json
-from worker.cli.sql import _distinct, _finite, _one_line, _plain
+from tailrace.cli.output import ago, shown, size, to_json
+from tailrace.cli.sql import _distinct, _finite, _one_line, _plain
 
 NOW = datetime(2026, 11, 22, 12, 0, tzinfo=UTC)
 

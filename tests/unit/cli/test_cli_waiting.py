@@ -9,11 +9,11 @@ from typing import Any, cast
 
 import pytest
 
-from worker.cli.progress import Bars, Lines
-from worker.cli.waiting import Before, End, Line, Wanted, note, settled, wait_settled, words
-from worker.errors import StoreUnavailable
-from worker.model import NOT_KNOWN_YET
-from worker.store.archive import Archive, Halted, RunStatus, StreamStatus
+from tailrace.cli.progress import Bars, Lines
+from tailrace.cli.waiting import Before, End, Line, Wanted, note, settled, wait_settled, words
+from tailrace.errors import StoreUnavailable
+from tailrace.model import NOT_KNOWN_YET
+from tailrace.store.queries import Archive, Halted, RunStatus, StreamStatus
 
 NOW = datetime(2026, 11, 22, 12, 0, tzinfo=UTC)
 RUN = RunStatus(

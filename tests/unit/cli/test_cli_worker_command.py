@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from worker.cli.worker import LogLevel, Pool, celery_command, refuse_hidden_package
-from worker.errors import BadSettings
+from tailrace.cli.worker import LogLevel, Pool, celery_command, refuse_hidden_package
+from tailrace.errors import BadSettings
 
 
 def option(command: list[str], name: str) -> str:
@@ -34,15 +34,15 @@ def test_each_worker_has_a_name_of_its_own_and_our_queue() -> None:
     one, two = (celery_command(Pool.GEVENT, 1, 1, LogLevel.WARNING) for _ in range(2))
     assert option(one, "-n") != option(two, "-n")
     assert option(one, "-Q") == "tailrace"
-    assert option(one, "-A") == "worker.tasks"
+    assert option(one, "-A") == "tailrace.tasks"
     assert option(one, "-l") == "WARNING"
 
 
 def test_another_package_of_our_name_in_the_folder_is_refused(tmp_path: Path) -> None:
     refuse_hidden_package(tmp_path)
-    (tmp_path / "worker").mkdir()
+    (tmp_path / "tailrace").mkdir()
     refuse_hidden_package(tmp_path)
-    (tmp_path / "worker" / "__init__.py").touch()
+    (tmp_path / "tailrace" / "__init__.py").touch()
     with pytest.raises(BadSettings, match="hides"):
         refuse_hidden_package(tmp_path)
 

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import pytest
 
-from worker.ingest.ending import UNANCHORED, UNANCHORED_SWEEPS, Clean, after_clean_end, verdict_of
-from worker.model import Settlement, Standing, StreamState, Verdict
+from tailrace.ingest.ending import UNANCHORED, UNANCHORED_SWEEPS, Clean, after_clean_end, verdict_of
+from tailrace.model import Outcome, RunEnd, StreamState, Verdict
 
-LIVE = Standing(over=False)
+LIVE = RunEnd(over=False)
 PARKED, SEALED = StreamState.PARKED, StreamState.SEALED
 
 
-def over(swept_for_s: float | None = None) -> Standing:
-    return Standing(over=True, over_for_s=100.0, swept_for_s=swept_for_s)
+def over(swept_for_s: float | None = None) -> RunEnd:
+    return RunEnd(over=True, over_for_s=100.0, swept_for_s=swept_for_s)
 
 
 def clean(**fields: object) -> Clean:
@@ -22,39 +22,39 @@ def clean(**fields: object) -> Clean:
 @pytest.mark.trap(12)
 @pytest.mark.trap(16)
 @pytest.mark.parametrize(
-    ("end", "standing", "settlement"),
+    ("end", "run_end", "outcome"),
     [
         # The run goes on: so do we, or look again later.
         (clean(), LIVE, None),
         (clean(brought=True), LIVE, None),
         (clean(silent_s=299.9), LIVE, None),
-        (clean(silent_s=300.0), LIVE, Settlement(PARKED, delay_s=10.0)),
+        (clean(silent_s=300.0), LIVE, Outcome(PARKED, delay_s=10.0)),
         # The run is over, but was not when this connection was opened.
         (clean(), over(), None),
         (clean(silent_s=900.0), over(1_000.0), None),
         # A sweep.
-        (clean(sweep=True), over(), Settlement(PARKED, delay_s=60.0, swept=True)),
-        (clean(sweep=True, brought=True), over(1_000.0), Settlement(PARKED, delay_s=60.0, swept=True)),
-        (clean(sweep=True), over(20.0), Settlement(PARKED, delay_s=40.0)),
-        (clean(sweep=True), over(60.0), Settlement(SEALED, verdict=Verdict.COMPLETE)),
+        (clean(sweep=True), over(), Outcome(PARKED, delay_s=60.0, swept=True)),
+        (clean(sweep=True, brought=True), over(1_000.0), Outcome(PARKED, delay_s=60.0, swept=True)),
+        (clean(sweep=True), over(20.0), Outcome(PARKED, delay_s=40.0)),
+        (clean(sweep=True), over(60.0), Outcome(SEALED, verdict=Verdict.COMPLETE)),
         # A run that was over and is not any more: nothing is swept.
         (clean(sweep=True), LIVE, None),
         # A sweep that ended before it came to what we hold.
-        (clean(sweep=True, anchored=False), over(60.0), Settlement(PARKED, delay_s=60.0, attempt=1, error=UNANCHORED)),
+        (clean(sweep=True, anchored=False), over(60.0), Outcome(PARKED, delay_s=60.0, attempt=1, error=UNANCHORED)),
         (
             clean(sweep=True, anchored=False, attempt=UNANCHORED_SWEEPS),
             over(),
-            Settlement(PARKED, delay_s=60.0, swept=True),
+            Outcome(PARKED, delay_s=60.0, swept=True),
         ),
         (
             clean(sweep=True, anchored=False, attempt=UNANCHORED_SWEEPS),
             over(60.0),
-            Settlement(SEALED, verdict=Verdict.COMPLETE),
+            Outcome(SEALED, verdict=Verdict.COMPLETE),
         ),
     ],
 )
-def test_how_a_stream_is_left(end: Clean, standing: Standing, settlement: Settlement | None) -> None:
-    assert after_clean_end(end, standing, Verdict.COMPLETE, 60.0, 300.0, 10.0) == settlement
+def test_how_a_stream_is_left(end: Clean, run_end: RunEnd, outcome: Outcome | None) -> None:
+    assert after_clean_end(end, run_end, Verdict.COMPLETE, 60.0, 300.0, 10.0) == outcome
 
 
 @pytest.mark.parametrize(

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import pytest
 
+from tailrace.errors import SourceUnavailable
+from tailrace.ingest.late import has_more
+from tailrace.model import Arrival, Checkpoint, RunEnd, Wire
 from tests.simulation.script import DONE, PING, Answer, Script, leased, play, tail, v1, v2
-from worker.errors import SourceUnavailable
-from worker.ingest.late import has_more
-from worker.model import Checkpoint, Delivery, Standing, Wire
 
 V1_HELD = ((0, 0, "1"), (1, 0, "2"), (2, 0, "3"))
 
 
 def held(wire: Wire) -> Checkpoint:
     brings = [v1(*V1_HELD)] if wire is Wire.V1 else [v2(0, 1, 2), tail(3), DONE]
-    return play(Answer(wire, list(brings)), stream=leased(standing=Standing(over=True))).shelf.takes[-1].checkpoint
+    return play(Answer(wire, list(brings)), stream=leased(run_end=RunEnd(over=True))).shelf.batches[-1].checkpoint
 
 
 @pytest.mark.trap(16)
@@ -35,10 +35,10 @@ def held(wire: Wire) -> Checkpoint:
         (Wire.V2, [tail(0), DONE], False),  # deleted, and made anew by our reading it
         (Wire.V2, [tail(1), DONE], True),
         (Wire.V2, [v2(2, text="7"), tail(3), DONE], True),
-        (Wire.V2, [Delivery([], oversized=("3,1,1", "x")), DONE], True),
+        (Wire.V2, [Arrival([], oversized=("3,1,1", "x")), DONE], True),
     ],
 )
-def test_there_is_more_when_something_is_not_held(wire: Wire, brings: list[Delivery], more: bool) -> None:
+def test_there_is_more_when_something_is_not_held(wire: Wire, brings: list[Arrival], more: bool) -> None:
     script = Script(Answer(wire, list(brings)))
     assert has_more(script, wire, held(wire)) == more
     assert script.asked[0][1] == 1

@@ -7,20 +7,21 @@ from collections.abc import Iterator
 
 import pytest
 
+from tailrace.ingest import completeness as completeness
+from tailrace.ingest import reader as loop
+from tailrace.ingest.reader import Reader, Signal, Timing
+from tailrace.ingest.v1_order import V1Order
+from tailrace.model import Outcome, StreamState, Verdict
 from tests.simulation.archive import Archive, read_until_settled
 from tests.simulation.v1 import STYLES, V1Upstream, entries_of
-from worker.ingest import doubt, loop
-from worker.ingest.loop import Reader, ReadPolicy, Signal
-from worker.ingest.v1_sequence import V1Sequence
-from worker.model import Settlement, StreamState, Verdict
 
 SCHEDULES = 20_000
-POLICY = ReadPolicy(quiet_s=1.0, park_after_s=1e9, retry_base_s=0.0, reconnect_s=0.0, slice_s=1e9)
+POLICY = Timing(quiet_s=1.0, park_after_s=1e9, retry_base_s=0.0, reconnect_s=0.0, slice_s=1e9)
 
 
 def play(
     seed: int, *, most: int = 12, keep: int | None = None, styles: tuple[str, ...] = STYLES
-) -> tuple[list[bytes], list[bytes], Archive, Settlement]:
+) -> tuple[list[bytes], list[bytes], Archive, Outcome]:
     """Run one schedule; give what was written and what is archived."""
     dice = random.Random(seed)
     lines = [
@@ -30,7 +31,7 @@ def play(
     archive = Archive(dice)
     upstream = V1Upstream(entries_of(lines, dice, styles), archive, dice, keep=keep)
 
-    def read(archive: Archive) -> Settlement:
+    def read(archive: Archive) -> Outcome:
         reader = Reader(
             *(archive.lease(), upstream, archive, archive, POLICY, Signal()),
             clock=lambda: upstream.now_ms / 1000,
@@ -39,16 +40,16 @@ def play(
         )
         return reader.run()
 
-    settlement = read_until_settled(archive, read)
-    return [line.encode() for line in lines], [text for _, _, text in sorted(archive.texts)], archive, settlement
+    outcome = read_until_settled(archive, read)
+    return [line.encode() for line in lines], [text for _, _, text in sorted(archive.texts)], archive, outcome
 
 
 def wrong(seeds: range) -> Iterator[int]:
     """Play schedules; give those that end otherwise than they should."""
     for seed in seeds:
-        written, archived, archive, settlement = play(seed)
+        written, archived, archive, outcome = play(seed)
         numbered = [index for _, index, _ in archive.texts] == list(range(len(written)))
-        if archived != written or not numbered or archive.holes or settlement.verdict is not Verdict.COMPLETE:
+        if archived != written or not numbered or archive.holes or outcome.verdict is not Verdict.COMPLETE:
             yield seed
 
 
@@ -66,12 +67,12 @@ def test_every_schedule_ends_with_exactly_what_was_written(part: int) -> None:
 def test_one_id_back_is_caught(monkeypatch: pytest.MonkeyPatch) -> None:
     """The rule of two ids back is needed: with one, the schedules above find lost or broken chunks."""
 
-    def resume(self: V1Sequence) -> str | None:
+    def resume(self: V1Order) -> str | None:
         two_back(self)
         return "{}-{}".format(*self._ids[-2]) if len(self._ids) >= 2 else None
 
-    two_back = V1Sequence.resume
-    monkeypatch.setattr(V1Sequence, "resume", resume)
+    two_back = V1Order.resume
+    monkeypatch.setattr(V1Order, "resume", resume)
     assert goes_wrong(3_000)
 
 
@@ -84,16 +85,16 @@ def test_committing_the_last_event_at_once_is_caught(monkeypatch: pytest.MonkeyP
 def test_skipping_by_id_alone_is_caught(monkeypatch: pytest.MonkeyPatch) -> None:
     """The ordinal is needed: several lines can share an id."""
 
-    def seen_before(self: V1Sequence, this: tuple[int, int], *_: object) -> bool:
+    def seen_before(self: V1Order, this: tuple[int, int], *_: object) -> bool:
         return this <= self._ids[-1]
 
-    monkeypatch.setattr(V1Sequence, "_seen_before", seen_before)
+    monkeypatch.setattr(V1Order, "_seen_before", seen_before)
     assert goes_wrong(1_000)
 
 
 def test_a_sealed_state_needs_two_sweeps() -> None:
-    _, _, archive, settlement = play(1)
-    assert settlement.state is StreamState.SEALED
+    _, _, archive, outcome = play(1)
+    assert outcome.state is StreamState.SEALED
     assert archive.swept_at == archive.checkpoint.last_index
     assert loop.DRAIN_WAIT_S == 1
 
@@ -102,8 +103,8 @@ def falsely_complete(seeds: range) -> tuple[list[int], int, int]:
     """Play schedules in which upstream keeps eight entries: which claim too much, how many lost, how many claim."""
     false, lost, complete = [], 0, 0
     for seed in seeds:
-        written, archived, _, settlement = play(seed, most=40, keep=8, styles=("line", "lumps"))
-        claims = settlement.verdict is Verdict.COMPLETE
+        written, archived, _, outcome = play(seed, most=40, keep=8, styles=("line", "lumps"))
+        claims = outcome.verdict is Verdict.COMPLETE
         lost += archived != written
         complete += claims
         if claims and archived != written:
@@ -114,8 +115,8 @@ def falsely_complete(seeds: range) -> tuple[list[int], int, int]:
 @pytest.mark.trap(21)
 def test_what_was_trimmed_is_never_called_complete(monkeypatch: pytest.MonkeyPatch) -> None:
     """Between two visits, before the first, and under a reader that falls behind."""
-    monkeypatch.setattr(doubt, "KEPT_ENTRIES", 6)
-    monkeypatch.setattr(doubt, "SPAN_ENTRIES", 1)
+    monkeypatch.setattr(completeness, "KEPT_ENTRIES", 6)
+    monkeypatch.setattr(completeness, "SPAN_ENTRIES", 1)
     false, lost, complete = falsely_complete(range(3_000))
     assert false == []
     assert lost > 300

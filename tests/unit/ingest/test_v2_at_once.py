@@ -6,10 +6,10 @@ import random
 
 import pytest
 
-from worker.ingest import v2_sequence as module
-from worker.ingest.v2_sequence import V2Sequence
-from worker.model import Checkpoint, Kind, PlainRecords, V2Record
-from worker.wire.jsontext import PLAIN, check, envelope, envelopes, plain_envelopes
+from tailrace.ingest import v2_order as module
+from tailrace.ingest.v2_order import V2Order
+from tailrace.model import Checkpoint, Kind, PlainRecords, V2Record
+from tailrace.wire.chunk_json import PLAIN, check, envelope, envelopes, plain_envelopes
 
 TEXTS = (b'"a"', b'{"a":1}', b'"\\u0000"', b"1e99999", b'"\xc3\xa9"', b'"\\ud800"')
 
@@ -48,7 +48,7 @@ def test_admitting_at_once_is_admitting_each(seed: int, window: int, monkeypatch
     monkeypatch.setattr(module, "REPEAT_WINDOW", window)
     chance = random.Random(seed)
     given = records(chance, 300)
-    short, long = V2Sequence(Checkpoint(), []), V2Sequence(Checkpoint(), [])
+    short, long = V2Order(Checkpoint(), []), V2Order(Checkpoint(), [])
     at = 0
     while at < len(given):
         size = chance.randrange(1, 25)

@@ -8,26 +8,26 @@ from collections.abc import Callable, Iterator
 import pytest
 from httpx_sse import ServerSentEvent
 
+from tailrace.ingest import v2_order as v2_sequence
+from tailrace.ingest.reader import Reader, Signal, Timing
+from tailrace.ingest.v2_order import V2Order
+from tailrace.model import Arrival, HoleReason, Outcome, Verdict
+from tailrace.wire.v2 import V2Decoder
 from tests.simulation.archive import Archive, read_until_settled
 from tests.simulation.v2 import Record, V2Upstream, life_of
-from worker.ingest import v2_sequence
-from worker.ingest.loop import Reader, ReadPolicy, Signal
-from worker.ingest.v2_sequence import V2Sequence
-from worker.model import Delivery, HoleReason, Settlement, Verdict
-from worker.wire.v2 import V2Decoder
 
 SCHEDULES = 10_000
-POLICY = ReadPolicy(quiet_s=1.0, park_after_s=1e9, retry_base_s=0.0, reconnect_s=0.0, slice_s=1e9, give_up_attempts=99)
+POLICY = Timing(quiet_s=1.0, park_after_s=1e9, retry_base_s=0.0, reconnect_s=0.0, slice_s=1e9, give_up_attempts=99)
 
 
-def play(seed: int, *, trim: bool) -> tuple[list[list[Record]], Archive, Settlement]:
+def play(seed: int, *, trim: bool) -> tuple[list[list[Record]], Archive, Outcome]:
     dice = random.Random(seed)
     # A stream that is both created anew and trimmed past our place leaves no sign that any reader could see.
     lives = [life_of(dice, number) for number in range(1 if trim else dice.choice((1, 1, 1, 2)))]
     archive = Archive(dice)
     upstream = V2Upstream(lives, archive, dice, trim)
 
-    def read(archive: Archive) -> Settlement:
+    def read(archive: Archive) -> Outcome:
         reader = Reader(
             archive.lease(), upstream, archive, archive, POLICY, Signal(), random=lambda: 0.0, pause=lambda: None
         )
@@ -37,7 +37,7 @@ def play(seed: int, *, trim: bool) -> tuple[list[list[Record]], Archive, Settlem
 
 
 def faults(seed: int, *, trim: bool = False) -> Iterator[str]:
-    lives, archive, settlement = play(seed, trim=trim)
+    lives, archive, outcome = play(seed, trim=trim)
     held = {(generation, index): text for generation, index, text in archive.texts}
     if len(held) != len(archive.texts):
         yield "a chunk is stored twice"
@@ -71,14 +71,14 @@ def faults(seed: int, *, trim: bool = False) -> Iterator[str]:
     if not trim and any(hole.reason is HoleReason.TRIMMED for hole in archive.holes):
         yield "a loss is noted where nothing was lost"
     whole = not any(hole.reason.lost for hole in archive.holes)
-    if (settlement.verdict is Verdict.COMPLETE) != whole:
-        yield f"the verdict is {settlement.verdict}"
+    if (outcome.verdict is Verdict.COMPLETE) != whole:
+        yield f"the verdict is {outcome.verdict}"
 
 
-def _without_tails(decode: Callable[..., Iterator[Delivery]]) -> Callable[..., Iterator[Delivery]]:
-    def decoded(self: V2Decoder, events: list[ServerSentEvent]) -> Iterator[Delivery]:
-        for delivery in decode(self, events):
-            yield delivery._replace(tail=None)
+def _without_tails(decode: Callable[..., Iterator[Arrival]]) -> Callable[..., Iterator[Arrival]]:
+    def decoded(self: V2Decoder, events: list[ServerSentEvent]) -> Iterator[Arrival]:
+        for arrival in decode(self, events):
+            yield arrival._replace(tail=None)
 
     return decoded
 
@@ -104,12 +104,12 @@ def test_dropping_repeats_within_one_connection_only_is_caught(monkeypatch: pyte
 
 
 def test_moving_the_cursor_on_data_records_only_is_caught(monkeypatch: pytest.MonkeyPatch) -> None:
-    admit = V2Sequence.admit
+    admit = V2Order.admit
 
-    def data_only(self: V2Sequence, records: list[object]) -> object:
+    def data_only(self: V2Order, records: list[object]) -> object:
         return admit(self, [record for record in records if record.kind != "command"])  # type: ignore[attr-defined]
 
-    monkeypatch.setattr(V2Sequence, "admit", data_only)
+    monkeypatch.setattr(V2Order, "admit", data_only)
     assert goes_wrong(500)
 
 
@@ -119,26 +119,26 @@ def test_no_window_is_caught(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_not_looking_at_the_tail_is_caught(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(V2Sequence, "see_tail", lambda self, tail: None)
+    monkeypatch.setattr(V2Order, "see_tail", lambda self, tail: None)
     assert goes_wrong(2_000)
 
 
 def test_not_counting_what_was_trimmed_to_the_tail_is_caught(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("worker.wire.v2.V2Decoder.decode", _without_tails(V2Decoder.decode))
+    monkeypatch.setattr("tailrace.wire.v2.V2Decoder.decode", _without_tails(V2Decoder.decode))
     assert goes_wrong(2_000, trim=True)
 
 
 def test_trusting_an_end_without_done_is_caught(monkeypatch: pytest.MonkeyPatch) -> None:
     """A short body then passes for a final sweep that brought nothing."""
-    monkeypatch.setattr("worker.wire.v2.V2Decoder.finish", lambda self: None)
+    monkeypatch.setattr("tailrace.wire.v2.V2Decoder.finish", lambda self: None)
     assert goes_wrong(3_000)
 
 
 def test_resuming_after_the_last_record_is_caught(monkeypatch: pytest.MonkeyPatch) -> None:
     """A stream that was created anew and has grown past our place shows itself only by the record that we hold."""
 
-    def resume(self: V2Sequence) -> str | None:
+    def resume(self: V2Order) -> str | None:
         return None if self._next == 0 else str(self._next - 1)
 
-    monkeypatch.setattr(V2Sequence, "resume", resume)
+    monkeypatch.setattr(V2Order, "resume", resume)
     assert goes_wrong(5_000)

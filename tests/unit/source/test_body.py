@@ -10,10 +10,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.decoding import Blocks, deliveries, every, outcome, v1_event
-from worker.errors import SourceUnavailable
-from worker.model import Wire
-from worker.source.body import STEP_BYTES, BodyText, read_text
+from tailrace.errors import SourceUnavailable
+from tailrace.model import Wire
+from tailrace.source.body import STEP_BYTES, BodyText, read_text
+from tests.decoding import Blocks, arrivals, every, outcome, v1_event
 
 GZIP = {"content-encoding": "gzip"}
 BODY = b"".join(v1_event(f"5-{n}", f'{{"n":{n}}}') for n in range(300))
@@ -45,7 +45,7 @@ def test_a_compressed_body_says_the_same(encoding: str, window: int, flush_every
 def test_what_was_flushed_is_given_out_before_more_comes() -> None:
     compressor = zlib.compressobj(wbits=31)
     first = compressor.compress(v1_event("5-0", "1")) + compressor.flush(zlib.Z_SYNC_FLUSH)
-    reader = deliveries([first, b"never asked for"], Wire.V1, headers=GZIP)
+    reader = arrivals([first, b"never asked for"], Wire.V1, headers=GZIP)
     assert [record.text for record in next(reader).records] == ["1"]
 
 
@@ -102,7 +102,7 @@ def test_a_bomb_does_not_fill_the_memory() -> None:
 
 def test_a_reader_gets_its_turn_while_a_large_event_arrives() -> None:
     compressed = zipped(b"id: 5-0\ndata: " + b"x" * (50 * STEP_BYTES) + b"\n\n")
-    assert sum(not delivery.records for delivery in deliveries([compressed], Wire.V1, headers=GZIP)) >= 50
+    assert sum(not arrival.records for arrival in arrivals([compressed], Wire.V1, headers=GZIP)) >= 50
 
 
 @given(st.binary(max_size=200), st.integers(1, 20))

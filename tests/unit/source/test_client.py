@@ -9,9 +9,8 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.decoding import EVENT_STREAM, Blocks
-from tests.wirecases import load_steps
-from worker.errors import (
+from tailrace.config.settings import Settings
+from tailrace.errors import (
     MalformedRecord,
     NotFound,
     RequestRefused,
@@ -21,12 +20,13 @@ from worker.errors import (
     Unauthorized,
     WorkerError,
 )
-from worker.model import StreamRef, Wire
-from worker.settings import Settings
-from worker.source import client
-from worker.source.client import FEED_PAGES, Endpoint, Upstream, segment
-from worker.source.feed import FeedCursor
-from worker.source.tail import Tail, date_ms, wire_of
+from tailrace.model import StreamRef, Wire
+from tailrace.source import client
+from tailrace.source.client import FEED_PAGES, Endpoint, Upstream, segment
+from tailrace.source.connection import Tail, date_ms, wire_of
+from tailrace.source.feed import FeedCursor
+from tests.decoding import EVENT_STREAM, Blocks
+from tests.wirecases import load_steps
 
 KEY = "tr_dev_verysecretindeed"
 Handler = Callable[[httpx.Request], httpx.Response]
@@ -199,8 +199,8 @@ def test_a_broken_body_is_a_fault_and_never_an_end(
 
     def read() -> None:
         with upstream.stream(StreamRef("run_1", "ai")) as source, Tail(source, 1 << 20).connect(None, 1) as connection:
-            for delivery in connection.deliveries:
-                records.extend(delivery.records)
+            for arrival in connection.arrivals:
+                records.extend(arrival.records)
 
     with pytest.raises(error):
         read()

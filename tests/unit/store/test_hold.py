@@ -6,10 +6,10 @@ from collections.abc import Iterable, Iterator
 
 import pytest
 
-from worker.model import Checkpoint, LeasedStream, Standing, StreamRef, Take, Wire
-from worker.store.batch import BatchLimits
-from worker.store.commit import Committer, Fate, Flush
-from worker.store.writer import HOLD_GRACE, Sink, Writer, WriterLimits
+from tailrace.model import Batch, Checkpoint, LeasedStream, RunEnd, StreamRef, Wire
+from tailrace.store.commit import Committer, Fate, Flush
+from tailrace.store.flush_rule import BatchLimits
+from tailrace.store.writer import HOLD_GRACE, Sink, Writer, WriterLimits
 
 HOLD_S = 2.0
 
@@ -51,13 +51,13 @@ def writer(clock: Clock) -> Iterator[Writer]:
 def sink_of(writer: Writer, stream_id: int) -> Sink:
     ref = StreamRef("run_1", str(stream_id))
     stream = LeasedStream(
-        *(stream_id, ref, 1, 1, Wire.V1, Checkpoint(), 0, 0, 0, 0.0, Standing(), {}),
+        *(stream_id, ref, 1, 1, Wire.V1, Checkpoint(), 0, 0, 0, 0.0, RunEnd(), {}),
     )
     return writer.open(stream, BatchLimits())
 
 
-def line(index: int) -> Take:
-    return Take(Checkpoint(0, index), indices=[index], texts=[b"1"], emitted_ms=[1], size_bytes=1)
+def line(index: int) -> Batch:
+    return Batch(Checkpoint(0, index), indices=[index], texts=[b"1"], emitted_ms=[1], size_bytes=1)
 
 
 def a_turn_of(writer: Writer, other: Sink, index: int) -> None:

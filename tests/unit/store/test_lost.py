@@ -7,12 +7,12 @@ from collections.abc import Iterable
 
 import pytest
 
+from tailrace.errors import LeaseLost
+from tailrace.model import Batch, Checkpoint, Wire
+from tailrace.store.commit import Committer, Fate, Flush, FlushRefused
+from tailrace.store.flush_rule import BatchLimits
+from tailrace.store.writer import Writer, WriterLimits
 from tests.simulation.script import leased
-from worker.errors import LeaseLost
-from worker.model import Checkpoint, Take, Wire
-from worker.store.batch import BatchLimits
-from worker.store.commit import Committer, Fate, Flush, FlushRefused
-from worker.store.writer import Writer, WriterLimits
 
 
 class Taken(Committer):
@@ -34,7 +34,7 @@ class Refusing(Committer):
         self.settled = threading.Event()
 
     def commit(self, flushes: list[Flush]) -> set[int]:
-        if any(flush.takes for flush in flushes):
+        if any(flush.batches for flush in flushes):
             raise FlushRefused("22000: refused")
         self.settled.set()
         return {flush.stream_id for flush in flushes}
@@ -50,7 +50,7 @@ def test_whoever_waits_for_upstream_is_called(kind: type[Committer]) -> None:
     writer.start()
     called = threading.Event()
     sink = writer.open(leased(Wire.V2), BatchLimits(max_age_s=0.01), called.set)
-    sink.put(Take(Checkpoint(0, 0), indices=[0], texts=[b"1"], emitted_ms=[1], size_bytes=1), Wire.V2)
+    sink.put(Batch(Checkpoint(0, 0), indices=[0], texts=[b"1"], emitted_ms=[1], size_bytes=1), Wire.V2)
     assert called.wait(5)
     with pytest.raises(LeaseLost):
         sink.flush()
@@ -68,7 +68,7 @@ def test_whoever_is_content_is_not_called() -> None:
     writer.start()
     called = threading.Event()
     sink = writer.open(leased(Wire.V2), BatchLimits(max_age_s=0.01), called.set)
-    sink.put(Take(Checkpoint(0, 0), indices=[0], texts=[b"1"], emitted_ms=[1], size_bytes=1), Wire.V2)
+    sink.put(Batch(Checkpoint(0, 0), indices=[0], texts=[b"1"], emitted_ms=[1], size_bytes=1), Wire.V2)
     sink.flush()
     assert not called.is_set()
     writer.stop(5)

@@ -8,12 +8,12 @@ from dataclasses import dataclass, field
 
 import pytest
 
+from tailrace.errors import LeaseLost, StoreUnavailable
+from tailrace.model import Batch, Checkpoint, Hole, HoleReason, LeasedStream, Outcome, StreamState, Wire
+from tailrace.store.commit import Fate, Flush, FlushRefused
+from tailrace.store.flush_rule import BatchLimits
+from tailrace.store.writer import Sink, Writer, WriterLimits
 from tests.simulation.script import leased
-from worker.errors import LeaseLost, StoreUnavailable
-from worker.model import Checkpoint, Hole, HoleReason, LeasedStream, Settlement, StreamState, Take, Wire
-from worker.store.batch import BatchLimits
-from worker.store.commit import Fate, Flush, FlushRefused
-from worker.store.writer import Sink, Writer, WriterLimits
 
 AT_ONCE = BatchLimits(max_chunks=1)
 NEVER = BatchLimits(max_chunks=2_000, max_age_s=3_600.0)
@@ -29,7 +29,7 @@ class Tables:
     texts: list[bytes] = field(default_factory=list)
     holes: list[Hole] = field(default_factory=list)
     reasons: list[str] = field(default_factory=list)
-    settlements: list[Settlement] = field(default_factory=list)
+    settlements: list[Outcome] = field(default_factory=list)
     trouble: list[str] = field(default_factory=list)
     commits: int = 0
     bad: bytes = b"NaN"
@@ -44,17 +44,17 @@ class Tables:
         if trouble == "surprise":
             raise RuntimeError("nobody has foreseen this")
         (flush,) = flushes
-        if any(text == self.bad for take in flush.takes for text in take.texts):
+        if any(text == self.bad for batch in flush.batches for text in batch.texts):
             raise FlushRefused("22P02")
         if (flush.token, flush.rev) != (self.token, self.rev):
             return set()
         self.rev += 1
-        for take in flush.takes:
-            self.texts += take.texts
-            self.holes += take.holes
-            self.reasons += [item.reason for item in take.quarantined]
-        if flush.settlement:
-            self.settlements.append(flush.settlement)
+        for batch in flush.batches:
+            self.texts += batch.texts
+            self.holes += batch.holes
+            self.reasons += [item.reason for item in batch.quarantined]
+        if flush.outcome:
+            self.settlements.append(flush.outcome)
         if trouble == "answer lost":
             raise StoreUnavailable
         return {flush.stream_id}
@@ -88,9 +88,9 @@ def stream() -> LeasedStream:
     return leased(Wire.V2)
 
 
-def chunk(index: int, text: bytes | None = None, size: int = 0) -> Take:
+def chunk(index: int, text: bytes | None = None, size: int = 0) -> Batch:
     text = text or b"%d" % index
-    return Take(Checkpoint(0, index), [index], [text], [1_000], [b"m"], size_bytes=size or len(text))
+    return Batch(Checkpoint(0, index), [index], [text], [1_000], [b"m"], size_bytes=size or len(text))
 
 
 def put(sink: Sink, *indices: int) -> None:
@@ -184,10 +184,10 @@ def test_how_a_stream_is_left_goes_with_its_last_chunks(writer: Writer, tables: 
     sink.flush()
     put(sink, 1)
     commits = tables.commits
-    sink.settle(Settlement(StreamState.PARKED))
+    sink.settle(Outcome(StreamState.PARKED))
     assert (tables.texts, tables.settlements, tables.commits) == (
         [b"0", b"1"],
-        [Settlement(StreamState.PARKED)],
+        [Outcome(StreamState.PARKED)],
         commits + 1,
     )
 
@@ -211,8 +211,8 @@ def test_a_flush_that_is_refused_for_no_chunk_ends_its_stream_with_the_reason(wr
     with pytest.raises(LeaseLost):
         sink.flush()
     assert until(writer, lambda: bool(tables.settlements))
-    (settlement,) = tables.settlements
-    assert (settlement.state, settlement.error) == (StreamState.FAILED, "refused: 22P02")
+    (outcome,) = tables.settlements
+    assert (outcome.state, outcome.error) == (StreamState.FAILED, "refused: 22P02")
 
 
 def test_a_full_writer_makes_its_readers_wait(tables: Tables) -> None:

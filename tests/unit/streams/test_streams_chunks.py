@@ -9,7 +9,7 @@ import msgspec
 import pydantic
 import pytest
 
-from worker.streams.chunks import RAW_SHOWN_CHARS, Unfit, decoder, shown
+from tailrace.streams.chunks import RAW_SHOWN_CHARS, Unfit, decoder, shown
 
 
 @dataclass

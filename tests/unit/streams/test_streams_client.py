@@ -6,11 +6,11 @@ import traceback
 
 import pytest
 
-from worker import streams
-from worker.runs import subscribe_to_run
-from worker.streams import NotConfigured
-from worker.streams.client import Client, configure, default_client
-from worker.streams.session import Options
+from tailrace import streams
+from tailrace.runs import subscribe_to_run
+from tailrace.streams import NotConfigured
+from tailrace.streams.client import Client, configure, default_client
+from tailrace.streams.session import Options
 
 KEY = "tr_dev_very_secret"
 

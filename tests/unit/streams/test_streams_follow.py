@@ -7,14 +7,13 @@ from datetime import UTC, datetime
 
 import pytest
 
-from worker.errors import MalformedRecord, NotFound, RequestRefused, SourceUnavailable, StoreUnavailable, Unauthorized
-from worker.model import Checkpoint, Delivery, HoleReason, Kind, RunView, StreamRef, V1Record, V2Record, Wire
-from worker.streams.errors import NotArchived, RetriesExhausted, StreamError, StreamRefused, StreamTimeout
-from worker.streams.follow import Follow, Limits
-from worker.streams.intake import LOOKBACK
-from worker.streams.pace import Pace
-from worker.streams.reading import GivenChunk, GivenRun, Reading
-from worker.streams.steps import (
+from tailrace.errors import MalformedRecord, NotFound, RequestRefused, SourceUnavailable, StoreUnavailable, Unauthorized
+from tailrace.model import Arrival, Checkpoint, HoleReason, Kind, RunView, StreamRef, V1Record, V2Record, Wire
+from tailrace.streams.errors import NotArchived, RetriesExhausted, StreamError, StreamRefused, StreamTimeout
+from tailrace.streams.follow import Follow, Limits
+from tailrace.streams.intake import LOOKBACK
+from tailrace.streams.reading import GivenChunk, GivenRun, Reading
+from tailrace.streams.steps import (
     ArchiveEnd,
     Chunk,
     Close,
@@ -31,9 +30,10 @@ from worker.streams.steps import (
     Source,
     Start,
 )
-from worker.streams.watch import Watch
+from tailrace.streams.timing import Timing
+from tailrace.streams.watch import Watch
 
-PACE = Pace()
+PACE = Timing()
 OVER = datetime(2026, 11, 22, tzinfo=UTC)
 
 
@@ -77,14 +77,14 @@ class Bench:
 
     def lines(self, *numbers: int, followed: bool = True) -> None:
         records = [V1Record(1_000 + number, 0, str(number)) for number in numbers]
-        self.follow.handle(Delivery(records, alive_after=followed), self.now)
+        self.follow.handle(Arrival(records, alive_after=followed), self.now)
 
     def records(self, *numbers: int, tail: int | None = None, life: int = 0) -> None:
         records = [v2(number, life=life) for number in numbers]
-        self.follow.handle(Delivery(records, tail=tail, alive_after=True), self.now)
+        self.follow.handle(Arrival(records, tail=tail, alive_after=True), self.now)
 
     def ping(self, tail: int | None = None) -> None:
-        self.follow.handle(Delivery([], tail=tail, alive_after=True), self.now)
+        self.follow.handle(Arrival([], tail=tail, alive_after=True), self.now)
 
     def ends(self) -> None:
         self.follow.handle(Ended(), self.now)
@@ -348,7 +348,7 @@ def test_a_stream_that_is_quiet_among_busy_ones_times_out_alone() -> None:
     left: list[str] = []
     for number in range(6):
         bench.now += 1
-        bench.reading.handle(asked["busy"][0], Delivery([v2(number)], alive_after=True), bench.now)
+        bench.reading.handle(asked["busy"][0], Arrival([v2(number)], alive_after=True), bench.now)
         bench.reading.tick(bench.now)
         for key, (at, request) in bench.asked().items():
             if request == Close():
@@ -586,13 +586,13 @@ def test_what_is_no_chunk_is_given_with_its_reason() -> None:
     odd = V2Record(1, 5, Kind.ODD, b"", "", "not json")
     skipped = [v2(2, Kind.COMMAND), v2(3, Kind.CONTROL)]
     repeat = v2(0)._replace(seq_num=4)
-    bench.follow.handle(Delivery([v2(0), odd, *skipped, repeat, v2(5)], alive_after=True), bench.now)
+    bench.follow.handle(Arrival([v2(0), odd, *skipped, repeat, v2(5)], alive_after=True), bench.now)
     assert [(chunk.chunk_index, chunk.invalid, chunk.text) for chunk in bench.follow.items] == [
         (0, "", b"0"),
         (1, "not_an_envelope", b"not json"),
         (5, "", b"5"),
     ]
-    bench.follow.handle(Delivery([], oversized=("8,3,1", "[1,1,1")), bench.now)
+    bench.follow.handle(Arrival([], oversized=("8,3,1", "[1,1,1")), bench.now)
     assert bench.follow.items[-1][1:4] == (6, b"[1,1,1", "too_large")
 
 
@@ -742,7 +742,7 @@ def test_a_subscription_looks_once_more_when_its_streams_are_drained() -> None:
     asked = bench.asked()
     assert asked["a"][1] == Open(None, PACE.drain_wait_s)
     bench.reading.handle(asked["a"][0], Opened(Wire.V2, None), bench.now)
-    bench.reading.handle(asked["a"][0], Delivery([v2(0)], tail=1, alive_after=True), bench.now)
+    bench.reading.handle(asked["a"][0], Arrival([v2(0)], tail=1, alive_after=True), bench.now)
     assert bench.given() == ["COMPLETED", "a:0"]
     assert not bench.reading.finished
     asked = bench.asked()
@@ -751,7 +751,7 @@ def test_a_subscription_looks_once_more_when_its_streams_are_drained() -> None:
     assert not bench.reading.finished
     asked = bench.asked()
     bench.reading.handle(asked["late"][0], Opened(Wire.V2, None), bench.now)
-    bench.reading.handle(asked["late"][0], Delivery([v2(0)], tail=1, alive_after=True), bench.now)
+    bench.reading.handle(asked["late"][0], Arrival([v2(0)], tail=1, alive_after=True), bench.now)
     number, _ = bench.asked()[""]
     bench.reading.handle(number, Looked(view("COMPLETED", ("a", "late"), over=True)), bench.now)
     assert bench.given() == ["COMPLETED", "late:0"]

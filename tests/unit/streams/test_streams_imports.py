@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-import worker.runs.aio
-import worker.streams.aio
+import tailrace.runs.aio
+import tailrace.streams.aio
 
 ROOT = Path(__file__).parents[3]
 
@@ -34,13 +34,13 @@ sys.meta_path.insert(0, Refuse())
 
 READ = """
 import threading
-from worker import streams
-from worker.streams import aio
-import worker.runs, worker.runs.aio
+from tailrace import streams
+from tailrace.streams import aio
+import tailrace.runs, tailrace.runs.aio
 
 assert threading.active_count() == 1
-ours = {name for name in sys.modules if name.startswith("worker.")}
-assert not {name for name in ours if name.startswith(("worker.store", "worker.settings", "worker.embedded"))}, ours
+ours = {name for name in sys.modules if name.startswith("tailrace.")}
+assert not {name for name in ours if name.startswith(("tailrace.store", "tailrace.config.settings", "tailrace.devtools.servers"))}, ours
 streams.read("run_1", client=streams.Client("tr_dev_x"))
 aio.read("run_1", client=streams.Client("tr_dev_x"))
 try:
@@ -57,7 +57,7 @@ import sys
 import httpx, httpx_sse, msgspec
 
 known = set(sys.modules)
-import worker.streams, worker.streams.aio, worker.runs, worker.runs.aio
+import tailrace.streams, tailrace.streams.aio, tailrace.runs, tailrace.runs.aio
 
 names = {name.partition(".")[0] for name in set(sys.modules) - known}
 print(sorted(names - set(sys.stdlib_module_names)))
@@ -77,10 +77,10 @@ def test_reading_from_upstream_needs_httpx_httpx_sse_and_msgspec_only() -> None:
 
 
 def test_importing_pulls_in_nothing_else() -> None:
-    assert run(IMPORT) == "['worker']"
+    assert run(IMPORT) == "['tailrace']"
 
 
-@pytest.mark.parametrize("module", ["worker.streams", "worker.streams.aio", "worker.runs", "worker.runs.aio"])
+@pytest.mark.parametrize("module", ["tailrace.streams", "tailrace.streams.aio", "tailrace.runs", "tailrace.runs.aio"])
 def test_everything_that_a_module_names_is_there(module: str) -> None:
     assert run(f"from {module} import *; print('fine')") == "fine"
 
@@ -88,11 +88,11 @@ def test_everything_that_a_module_names_is_there(module: str) -> None:
 def test_importing_reads_no_setting() -> None:
     code = (
         "import os; os.environ.update(TRIGGER_SECRET_KEY='\\n', TRIGGER_API_URL='nonsense', DATABASE_URL='nonsense');"
-        "import worker.streams, worker.runs, worker.streams.aio, worker.runs.aio; print('fine')"
+        "import tailrace.streams, tailrace.runs, tailrace.streams.aio, tailrace.runs.aio; print('fine')"
     )
     assert run(code) == "fine"
 
 
 def test_both_flavours_have_the_same_names() -> None:
-    assert worker.streams.__all__ == worker.streams.aio.__all__
-    assert worker.runs.__all__ == worker.runs.aio.__all__
+    assert tailrace.streams.__all__ == tailrace.streams.aio.__all__
+    assert tailrace.runs.__all__ == tailrace.runs.aio.__all__

@@ -8,16 +8,16 @@ import warnings
 
 import pytest
 
-from worker.model import Delivery, Wire
-from worker.streams import Client, aio, blocking, waiting
-from worker.streams.steps import Ended, Fetch, Look, Opened
+from tailrace.model import Arrival, Wire
+from tailrace.streams import Client, aio, blocking, waiting
+from tailrace.streams.steps import Ended, Fetch, Look, Opened
 
 OPENED = Opened(Wire.V2, None)
 LONG_S = 30.0
 
 
-def delivery(number: int) -> Delivery:
-    return Delivery([], tail=number)
+def arrival(number: int) -> Arrival:
+    return Arrival([], tail=number)
 
 
 def test_a_connection_waits_while_its_events_wait() -> None:
@@ -27,7 +27,7 @@ def test_a_connection_waits_while_its_events_wait() -> None:
 
     def fill() -> None:
         for number in range(6):
-            assert inbox.put(1, delivery(number))
+            assert inbox.put(1, arrival(number))
             done.append(number)
 
     thread = threading.Thread(target=fill)
@@ -39,22 +39,22 @@ def test_a_connection_waits_while_its_events_wait() -> None:
         found.append(got[1])
         assert len(done) <= len(found) + blocking.WAITING_EVENTS
     thread.join(LONG_S)
-    assert found == [delivery(number) for number in range(6)]
+    assert found == [arrival(number) for number in range(6)]
 
 
 def test_one_that_is_not_wanted_any_more_is_told() -> None:
     inbox = blocking.Inbox()
     inbox.begin(1)
     for number in range(blocking.WAITING_EVENTS):
-        assert inbox.put(1, delivery(number))
+        assert inbox.put(1, arrival(number))
     told: list[bool] = []
-    thread = threading.Thread(target=lambda: told.append(inbox.put(1, delivery(9))))
+    thread = threading.Thread(target=lambda: told.append(inbox.put(1, arrival(9))))
     thread.start()
     inbox.end(1)
     thread.join(LONG_S)
     assert told == [False]
-    assert inbox.put(1, delivery(9)) is False
-    assert inbox.put(2, delivery(9)) is False
+    assert inbox.put(1, arrival(9)) is False
+    assert inbox.put(2, arrival(9)) is False
 
 
 def test_a_call_wakes_whoever_waits_once() -> None:
@@ -93,7 +93,7 @@ def test_in_asyncio_too() -> None:
 
         async def fill() -> None:
             for number in range(6):
-                await inbox.put(1, delivery(number))
+                await inbox.put(1, arrival(number))
                 done.append(number)
             await inbox.put(1, Ended())
 
@@ -104,7 +104,7 @@ def test_in_asyncio_too() -> None:
             assert got is not None
             found.append(got[1])
             assert len(done) <= len(found) + waiting.WAITING_EVENTS
-        assert found == [delivery(number) for number in range(6)]
+        assert found == [arrival(number) for number in range(6)]
         assert await inbox.get(LONG_S) == (1, Ended())
         await task
         assert inbox._waiting == {}

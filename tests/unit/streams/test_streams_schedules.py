@@ -11,13 +11,13 @@ from collections.abc import Iterator
 
 import pytest
 
+from tailrace.ingest.v1_order import V1Order
+from tailrace.streams.follow import Follow
+from tailrace.streams.intake import Intake
+from tailrace.streams.steps import Chunk, Source, Start
 from tests.simulation.streams import World, read_all
 from tests.simulation.v1 import V1Upstream, entries_of
 from tests.simulation.v2 import Record, V2Upstream, life_of
-from worker.ingest.v1_sequence import V1Sequence
-from worker.streams.follow import Follow
-from worker.streams.intake import Intake
-from worker.streams.steps import Chunk, Source, Start
 
 SCHEDULES = int(os.environ.get("STREAM_SCHEDULES", "400"))
 
@@ -84,12 +84,12 @@ def test_believing_the_last_line_at_once_is_caught(monkeypatch: pytest.MonkeyPat
 
 
 def test_resuming_one_id_back_is_caught(monkeypatch: pytest.MonkeyPatch) -> None:
-    def resume(self: V1Sequence) -> str | None:
+    def resume(self: V1Order) -> str | None:
         two_back(self)
         return "{}-{}".format(*self._ids[-2]) if len(self._ids) >= 2 else None
 
-    two_back = V1Sequence.resume
-    monkeypatch.setattr(V1Sequence, "resume", resume)
+    two_back = V1Order.resume
+    monkeypatch.setattr(V1Order, "resume", resume)
     assert wrong_v1(range(400), "upstream")
 
 

@@ -6,7 +6,7 @@ import threading
 
 import pytest
 
-from worker.streams import AbortController, AbortSignal, StreamAborted
+from tailrace.streams import AbortController, AbortSignal, StreamAborted
 
 
 def test_a_controller_aborts_its_signal_once() -> None:

@@ -8,10 +8,10 @@ from dataclasses import dataclass
 import pydantic
 import pytest
 
-from worker.streams.session import Value
-from worker.streams.sse import SSE_HEADERS, Events
-from worker.streams.steps import Chunk
-from worker.wire.events import Framer
+from tailrace.streams.session import Value
+from tailrace.streams.sse import SSE_HEADERS, Events
+from tailrace.streams.steps import Chunk
+from tailrace.wire.events import Framer
 
 
 def value(text: str, of: object = None) -> Value:

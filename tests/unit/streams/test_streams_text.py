@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from worker.streams.text import Transcript
+from tailrace.streams.text import Transcript
 
 
 def delta(text: str, block: str = "0") -> dict[str, str]:

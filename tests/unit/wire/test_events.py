@@ -12,7 +12,7 @@ from httpx_sse._decoders import SSEDecoder
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from worker.wire.events import HEAD_CHARS, Framer, OversizedEvent
+from tailrace.wire.events import HEAD_CHARS, Framer, OversizedEvent
 
 LIMIT = 1 << 24
 Shown = tuple[str, str, str, bool]

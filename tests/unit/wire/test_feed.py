@@ -10,11 +10,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tailrace.errors import MalformedRecord
+from tailrace.model import RunView
+from tailrace.serve.feed import array_literal as written
+from tailrace.wire.feed import FeedRows, api_status, array_literal, run_view, timestamp
 from tests.wirecases import load_steps
-from worker.errors import MalformedRecord
-from worker.model import RunView
-from worker.replay.feed import array_literal as written
-from worker.wire.feed import FeedRows, api_status, array_literal, run_view, timestamp
 
 UP_TO_DATE = {"headers": {"control": "up-to-date"}}
 KEY = '"public"."TaskRun"/"cm1"'

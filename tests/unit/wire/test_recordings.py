@@ -6,9 +6,9 @@ import random
 
 import pytest
 
+from tailrace.model import V1Record, V2Record, Wire
 from tests.decoding import blocks_of, every, outcome
 from tests.wirecases import WireCase, case_names, load_case
-from worker.model import V1Record, V2Record, Wire
 
 CASES = {name: case for name in case_names() if (case := load_case(name)).status == 200}
 CUTS_IN_FULL = 1_500

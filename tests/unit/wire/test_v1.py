@@ -6,14 +6,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tailrace.errors import MalformedRecord
+from tailrace.model import Arrival, V1Record, Wire
+from tailrace.wire.events import HEAD_CHARS, Framer
+from tailrace.wire.v1 import V1Decoder, parse_id
 from tests.decoding import every, outcome, v1_event
-from worker.errors import MalformedRecord
-from worker.model import Delivery, V1Record, Wire
-from worker.wire.events import HEAD_CHARS, Framer
-from worker.wire.v1 import V1Decoder, parse_id
 
 
-def decoded(body: str, *more: str) -> list[Delivery]:
+def decoded(body: str, *more: str) -> list[Arrival]:
     """One delivery for each block that holds an event."""
     framer, decoder = Framer(1 << 20), V1Decoder()
     return [given for block in (body, *more) if (events := framer.feed(block)) for given in decoder.decode(events)]
@@ -34,7 +34,7 @@ def decoded(body: str, *more: str) -> list[Delivery]:
     ],
 )
 def test_events_become_records(body: str, records: list[V1Record]) -> None:
-    assert [record for delivery in decoded(body) for record in delivery.records] == records
+    assert [record for arrival in decoded(body) for record in arrival.records] == records
 
 
 @pytest.mark.parametrize(
@@ -48,7 +48,7 @@ def test_events_become_records(body: str, records: list[V1Record]) -> None:
 )
 @pytest.mark.trap(4)
 def test_only_what_follows_proves_the_last_record_whole(blocks: list[str], alive: list[bool]) -> None:
-    assert [delivery.alive_after for delivery in decoded(*blocks)] == alive
+    assert [arrival.alive_after for arrival in decoded(*blocks)] == alive
 
 
 @pytest.mark.trap(2)
@@ -67,11 +67,11 @@ def test_what_is_no_redis_id_is_refused(bad: str) -> None:
 @pytest.mark.trap(12)
 def test_an_end_is_never_the_end_of_the_stream() -> None:
     """v1 has no word for it: no delivery says `closing`, whatever a line looks like."""
-    (delivery,) = decoded(
+    (arrival,) = decoded(
         'id: 5-0\ndata: <<CLOSE_STREAM>>\n\nid: 5-1\ndata: {"type":"finish"}\n\nid: 5-2\ndata: [DONE]\n\n'
     )
-    assert not delivery.closing
-    assert len(delivery.records) == 3
+    assert not arrival.closing
+    assert len(arrival.records) == 3
 
 
 @pytest.mark.parametrize("size", [1, 777, 65_536])

@@ -9,11 +9,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tailrace.errors import MalformedRecord, SourceUnavailable
+from tailrace.model import Arrival, Kind, V2Record, Wire
+from tailrace.wire.events import Framer
+from tailrace.wire.v2 import V2Decoder, decode_read_batch
 from tests.decoding import every, outcome
-from worker.errors import MalformedRecord, SourceUnavailable
-from worker.model import Delivery, Kind, V2Record, Wire
-from worker.wire.events import Framer
-from worker.wire.v2 import V2Decoder, decode_read_batch
 
 DONE = "data: [DONE]\n\n"
 
@@ -22,7 +22,7 @@ def event(batch: Any, name: str = "batch", event_id: str = "9,1,1") -> str:
     return f"event: {name}\nid: {event_id}\ndata: {batch if isinstance(batch, str) else json.dumps(batch)}\n\n"
 
 
-def decoded(*blocks: str) -> list[Delivery]:
+def decoded(*blocks: str) -> list[Arrival]:
     framer, decoder = Framer(1 << 20), V2Decoder()
     return [given for block in blocks if (events := framer.feed(block)) for given in decoder.decode(events)]
 
@@ -126,18 +126,18 @@ def test_a_batch_without_numbers_is_refused_without_its_text(data: str) -> None:
 @pytest.mark.parametrize(
     ("body", "found"),
     [
-        (event({"records": [], "tail": {"seq_num": 3, "timestamp": 1}}), Delivery([], tail=3, alive_after=True)),
-        (event({}), Delivery([], alive_after=True)),
+        (event({"records": [], "tail": {"seq_num": 3, "timestamp": 1}}), Arrival([], tail=3, alive_after=True)),
+        (event({}), Arrival([], alive_after=True)),
         (
             event({"timestamp": 1, "tail": {"seq_num": 0, "timestamp": 0}}, "ping"),
-            Delivery([], tail=0, alive_after=True),
+            Arrival([], tail=0, alive_after=True),
         ),
-        (event({"timestamp": 1}, "ping"), Delivery([], alive_after=True)),
-        (event("what is this", "ping"), Delivery([], alive_after=True)),
-        (DONE, Delivery([], closing=True, alive_after=True)),
+        (event({"timestamp": 1}, "ping"), Arrival([], alive_after=True)),
+        (event("what is this", "ping"), Arrival([], alive_after=True)),
+        (DONE, Arrival([], closing=True, alive_after=True)),
     ],
 )
-def test_what_an_event_says(body: str, found: Delivery) -> None:
+def test_what_an_event_says(body: str, found: Arrival) -> None:
     assert decoded(body) == [found]
 
 

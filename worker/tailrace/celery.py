@@ -1,0 +1,76 @@
+"""For hosts with a Celery app and a beat of their own::
+
+    from tailrace.celery import beat_schedule, register
+
+    register(app)                                  # routes tailrace.* to Tailrace's queue
+    app.conf.beat_schedule |= beat_schedule()      # or only the entries you want
+
+The host's beat sends names; Tailrace's own workers (``tailrace worker``) run them. Both must use one broker. Without a
+host, ``celery -A tailrace.celery beat`` sends the same schedule. Importing this reads no setting and opens nothing.
+"""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import Any
+
+from celery.schedules import crontab
+
+from tailrace.tasks.app import QUEUE
+from tailrace.tasks.app import app as _tailrace
+
+__all__ = ["app", "beat_schedule", "register"]
+
+
+def beat_schedule(*, backfill_since: str = "2d") -> dict[str, dict[str, Any]]:
+    """Give the schedule with its defaults.
+
+    Every entry may come twice, late or never: what it asks for is claimed in the database, reaches back to where the
+    last one ended, and is done by the workers themselves too. A message that nobody took expires before the next one.
+
+    Args:
+        backfill_since: how far the nightly backfill reaches back.
+    """
+    return {
+        # New runs (TAILRACE_DISCOVER). Workers look every 10 s by themselves; a beat makes up for workers that can't
+        # (a fleet of prefork children whose parent is busy), and a minute is soon enough for that.
+        "tailrace-discover": _entry("tailrace.discover", timedelta(minutes=1)),
+        # The safety net under everything else: whatever was created in the last two days and is not archived. Two days
+        # survive a missed night, and v1 streams are gone after one. At 03:23: not at the full hour, with all others.
+        "tailrace-backfill": _entry(
+            "tailrace.backfill", crontab(hour="3", minute="23"), 6 * 3_600.0, kwargs={"since": backfill_since}
+        ),
+        # Sealed streams wait seconds to be compacted; this is for the streams that no worker got to.
+        "tailrace-compact": _entry("tailrace.compact", timedelta(minutes=10)),
+        # Days end at midnight UTC, so once a day is as often as anything can go.
+        "tailrace-prune": _entry("tailrace.prune", crontab(hour="4", minute="41"), 6 * 3_600.0),
+    }
+
+
+def register(app: Any) -> Any:
+    """Make a host's app send ``tailrace.*`` tasks to Tailrace's queue; give the app back.
+
+    ``app.send_task("tailrace.ingest_run", ["run_..."])`` works from then on. Nothing else of the app changes; doing it
+    twice changes nothing.
+    """
+    routes = app.conf.task_routes
+    mine = {"tailrace.*": {"queue": QUEUE}}
+    if not routes:
+        app.conf.task_routes = mine
+    elif isinstance(routes, dict):
+        app.conf.task_routes = {**routes, **mine}
+    elif mine not in routes:
+        app.conf.task_routes = [mine, *routes]
+    return app
+
+
+def _entry(
+    task: str, schedule: Any, expires_s: float | None = None, kwargs: dict[str, Any] | None = None
+) -> dict[str, Any]:
+    expires = expires_s if expires_s is not None else schedule.total_seconds()
+    return {"task": task, "schedule": schedule, "kwargs": kwargs or {}, "options": {"queue": QUEUE, "expires": expires}}
+
+
+app = _tailrace
+"""Tailrace's own app with the schedule: ``celery -A tailrace.celery beat``."""
+app.add_defaults({"beat_schedule": beat_schedule()})

@@ -1,0 +1,37 @@
+"""`tailrace text`: print the text that a run's chunks add up to."""
+
+from __future__ import annotations
+
+from tailrace.cli.archives import chosen_streams, open_archive, the_run
+from tailrace.cli.arguments import AsJson, Environment, OneStream, RunId
+from tailrace.cli.output import end_with_reader, say, write, write_json
+
+
+def text(
+    run_id: RunId,
+    stream: OneStream = None,
+    environment: Environment = None,
+    as_json: AsJson = False,
+) -> None:
+    """Print the text of a run's streams, put together from their chunks.
+
+    Knows plain strings and the deltas of AI SDK, OpenAI and Anthropic (view tailrace.stream_text). Several texts are
+    each headed by the name of their stream. --json prints one object a line, streams without text included.
+    """
+    end_with_reader()
+    archive = open_archive()
+    run = the_run(archive, run_id, environment)
+    chosen_streams(archive, run, stream)
+    texts = archive.texts(run, stream)
+    if as_json:
+        for each in texts:
+            write_json(each._asdict())
+        return
+    readable = [each for each in texts if each.text is not None]
+    for each in readable:
+        if len(readable) > 1:
+            again = f" (generation {each.generation})" if each.generation else ""
+            write(f"== {each.stream_key}{again}")
+        write((each.text or "").removesuffix("\n"))
+    if not readable:
+        say(f"tailrace: no text in {run_id}: its chunks hold none that Tailrace knows (see `tailrace chunks`)")

@@ -1,0 +1,557 @@
+"""The settings: the environment, read once into one frozen object. A wrong value is refused here, by its variable.
+
+Each field has its unit, its range and the reason for its default; `docs/settings.md` shows the same as a table, and a
+test compares the two. Where the database and the broker are, `tailrace.config.urls` knows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal, NamedTuple
+from urllib.parse import urlsplit
+
+from pydantic import AfterValidator, AliasChoices, BeforeValidator, Field, SecretStr, ValidationError, model_validator
+from pydantic.config import JsonDict
+from pydantic.fields import FieldInfo
+from pydantic_core import PydanticCustomError
+from pydantic_settings import BaseSettings, EnvSettingsSource, PydanticBaseSettingsSource, SettingsConfigDict
+
+from tailrace.errors import BadSettings
+from tailrace.telemetry import redact
+
+__all__ = [
+    "PREVIEW_PREFIX",
+    "ApiUrl",
+    "EnvironmentName",
+    "HeaderValue",
+    "Rule",
+    "SecretKey",
+    "Settings",
+    "Variable",
+    "load",
+    "variables",
+]
+
+MIB = 1_048_576
+SHOWN_CHARACTERS = 80
+
+
+# --- kinds of values
+
+
+def _number(default: float | None, low: float, high: float, unit: str, reason: str) -> Any:
+    extra: JsonDict = {"unit": unit, "allowed": f"{low:,} to {high:,}".replace(".0 ", " ")}
+    return Field(default, ge=low, le=high, description=reason, json_schema_extra=extra)
+
+
+def _text(default: Any, allowed: str, reason: str, *names: str) -> Any:
+    alias = AliasChoices(*names) if names else None
+    return Field(default, description=reason, validation_alias=alias, json_schema_extra={"allowed": allowed})
+
+
+def _refuse(message: str) -> PydanticCustomError:
+    return PydanticCustomError("refused", "{message}", {"message": message})
+
+
+_WRONG_KEYS = {
+    "tr_pat_": "is a personal access token; streams need an environment's secret key (tr_prod_..., tr_dev_...)",
+    "tr_oat_": "is an organisation's token; streams need an environment's secret key (tr_prod_..., tr_dev_...)",
+    "pk_": "is a public key of an old kind, which upstream no longer takes; use the environment's secret key (tr_...)",
+}
+
+
+def _secret_key(given: SecretStr) -> SecretStr:
+    """Source: PROTOCOL §7."""
+    key = given.get_secret_value().strip()
+    for prefix, problem in _WRONG_KEYS.items():
+        if key.startswith(prefix):
+            raise _refuse(problem)
+    if not (key.isascii() and key.isprintable()) or " " in key or not key:
+        raise _refuse("holds characters that no key has (blanks, line ends or non-ASCII ones)")
+    return SecretStr(key)
+
+
+def _api_url(given: str) -> str:
+    url = given.strip().rstrip("/")
+    try:
+        parts = urlsplit(url)
+        usable = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0
+    except ValueError:
+        raise _refuse("can't be read as a URL") from None
+    if parts.username is not None or parts.password is not None:
+        raise _refuse("must not hold a user or password: the key belongs in TRIGGER_SECRET_KEY")
+    if not usable or parts.query or parts.fragment or not url.isascii() or not url.isprintable() or " " in url:
+        raise ValueError
+    return url
+
+
+def _header_value(given: str) -> str:
+    text = given.strip()
+    if not text or not text.isascii() or not text.isprintable():
+        raise ValueError
+    return text
+
+
+def _name(given: str) -> str:
+    if not given.strip() or len(given) > 100 or not given.isprintable():
+        raise ValueError
+    return given.strip()
+
+
+def _task_name(given: str) -> str:
+    text = given.strip()
+    name, _, queue = text.partition("@")
+    if not name or " " in text or not text.isprintable() or (not queue and "@" in text):
+        raise ValueError
+    return text
+
+
+def _discover(given: str) -> str:
+    kind, separator, names = given.strip().partition("=")
+    words = [word.strip() for word in names.split(",")]
+    if given.strip().lower() == "all":
+        return "all"
+    if not separator or kind.strip().lower() not in ("tags", "tasks") or not all(words):
+        raise ValueError
+    return f"{kind.strip().lower()}={','.join(sorted(set(words)))}"
+
+
+def _lower(given: Any) -> Any:
+    return given.strip().lower() if isinstance(given, str) else given
+
+
+SecretKey = Annotated[SecretStr, AfterValidator(_secret_key)]
+ApiUrl = Annotated[str, AfterValidator(_api_url)]
+HeaderValue = Annotated[str, AfterValidator(_header_value)]
+EnvironmentName = Annotated[str, AfterValidator(_name)]
+Rule = Annotated[str, AfterValidator(_discover)]
+"""Which new runs are archived unasked."""
+
+PREVIEW_PREFIX = "tr_preview_"
+
+
+# --- settings
+
+
+class Settings(BaseSettings):
+    """What can be set. Made by `load`; tests make one from keyword arguments, with the same checks.
+
+    Counts have no unit in their name, sizes are in bytes, times in what their name ends with.
+    """
+
+    model_config = SettingsConfigDict(
+        env_prefix="TAILRACE_",
+        frozen=True,
+        extra="forbid",
+        populate_by_name=True,
+        allow_inf_nan=False,
+        hide_input_in_errors=True,
+    )
+
+    # --- upstream
+
+    secret_key: SecretKey | None = _text(
+        None,
+        "secret key of an environment (tr_dev_, tr_stg_, tr_prod_, tr_preview_) or public access token",
+        "No default can be right. Needed by what reads from upstream, not by queries.",
+        "TRIGGER_SECRET_KEY",
+        "TRIGGER_ACCESS_TOKEN",
+    )
+    api_url: ApiUrl = _text(
+        "https://api.trigger.dev",
+        "http:// or https://, without user and query",
+        "Trigger.dev's cloud; the same variable and default as in its own client.",
+        "TRIGGER_API_URL",
+    )
+    preview_branch: HeaderValue | None = _text(
+        None,
+        "printable ASCII",
+        "Only keys of preview environments need one. The variables are those of Trigger.dev's own client: `default` "
+        "in the last means none.",
+        "TRIGGER_PREVIEW_BRANCH",
+        "VERCEL_GIT_COMMIT_REF",
+        "TRIGGER_DEV_BRANCH",
+    )
+    environment: EnvironmentName = _text(
+        "default",
+        "up to 100 printable characters",
+        "One key is one Trigger.dev environment; give each a name of its own when one archive holds several. With "
+        "TAILRACE_KEYS_FILE: the one that is meant by requests that name none.",
+    )
+    keys_file: Path | None = _text(
+        None,
+        "a path to a TOML file",
+        "Keys of several environments that one worker serves, in place of TRIGGER_SECRET_KEY; read again when it "
+        "changes.",
+    )
+    connect_timeout_seconds: float = _number(
+        10.0, 0.1, 120, "seconds", "TCP and TLS take less than a second; ten ride out a lost packet or two."
+    )
+    read_timeout_seconds: float = _number(
+        45.0,
+        0.1,
+        600,
+        "seconds",
+        "Upstream pings every 5-15 s, so three pings missing is a dead socket. Below 20, sound connections are cut; "
+        "only tests want that.",
+    )
+    wait_seconds: int = _number(
+        60,
+        1,
+        600,
+        "seconds",
+        "Asked of upstream as Timeout-Seconds: its own default, after which it ends idle responses.",
+    )
+    event_max_bytes: int = _number(
+        16 * MIB,
+        1_024,
+        64 * MIB,
+        "bytes",
+        "A v2 batch holds 1 MiB of records, some MiB once escaped; v1 lines have no limit upstream. A larger event is "
+        "quarantined.",
+    )
+    max_connections: int | None = _number(
+        None,
+        1,
+        1_000_000,
+        "connections",
+        "No limit: upstream does not count stream reads. Counts the streams read by all workers together; "
+        "late checks, at most 4 at once in a worker, come on top.",
+    )
+
+    # --- batches and memory
+
+    batch_max_chunks: int = _number(
+        500,
+        1,
+        2_000,
+        "chunks",
+        "Larger segments save hardly any space (16-23 bytes a chunk) and make range reads slower.",
+    )
+    batch_max_bytes: int = _number(
+        MIB, 1_024, MIB, "bytes", "A segment is one row: larger ones are slow to unpack. One larger chunk goes alone."
+    )
+    batch_max_age_ms: int = _number(
+        250,
+        1,
+        60_000,
+        "milliseconds",
+        "The longest that a chunk waits to be durable: short to a reader, long to a database.",
+    )
+    hold_seconds: float = _number(
+        2.0,
+        0,
+        60,
+        "seconds",
+        "v1's last event may be half a line until something follows it or this has passed (PROTOCOL §1.7).",
+    )
+    buffer_max_bytes: int = _number(
+        64 * MIB,
+        MIB,
+        64 * 1_024 * MIB,
+        "bytes",
+        "Of one process; some seconds at full speed. When it is full, readers wait and stop reading their sockets.",
+    )
+    stream_buffer_max_bytes: int = _number(
+        8 * MIB, 1_024, 1_024 * MIB, "bytes", "An eighth of the process's buffer, so that no stream starves the others."
+    )
+
+    # --- retries
+
+    retry_base_ms: int = _number(
+        500,
+        1,
+        60_000,
+        "milliseconds",
+        "Bound of the first wait; it doubles with each attempt and is drawn with full jitter.",
+    )
+    retry_cap_ms: int = _number(
+        30_000,
+        1,
+        3_600_000,
+        "milliseconds",
+        "Upstream is back within half a minute of its recovery, without a stampede.",
+    )
+
+    # --- how long a stream is followed
+
+    park_after_seconds: float = _number(
+        300.0,
+        0.1,
+        86_400,
+        "seconds",
+        "A stream this silent gives its slot away; tools and people take minutes to answer.",
+    )
+    park_v1_seconds: float = _number(
+        10.0,
+        0.1,
+        60,
+        "seconds",
+        "How often a parked v1 stream is read: upstream keeps about 1 000 entries, which 100 a second fill in 10 s.",
+    )
+    park_v2_seconds: float = _number(
+        30.0,
+        0.1,
+        3_600,
+        "seconds",
+        "How often a parked v2 stream is read: upstream keeps all of it for days, so less often.",
+    )
+    seal_quiet_seconds: float = _number(
+        60.0,
+        0.1,
+        86_400,
+        "seconds",
+        "Nothing new for this long after the run's end: its children, and a worker still stopping, may write on.",
+    )
+    late_check_seconds: float = _number(
+        21_600.0,
+        0,
+        604_800,
+        "seconds",
+        "A sealed run is looked at once more after six hours, well before v1's day is over; reopened if there is more. "
+        "0: never.",
+    )
+    unknown_run_seconds: float = _number(
+        120.0, 0.1, 86_400, "seconds", "A run is visible seconds after its trigger; after two minutes the id is wrong."
+    )
+    watch_seconds: float = _number(
+        5.0, 0.1, 300, "seconds", "How often a run's status and stream keys are asked for; that path has no rate limit."
+    )
+    slice_seconds: float = _number(
+        600.0,
+        1,
+        1_800,
+        "seconds",
+        "How long one task reads before it hands the stream on: far below the broker's visibility timeout of one hour.",
+    )
+
+    # --- leases and control
+
+    lease_seconds: float = _number(
+        8.0,
+        2,
+        300,
+        "seconds",
+        "A killed worker's streams are taken over after this and one turn of control: within 15 s.",
+    )
+    lease_renew_seconds: float = _number(
+        3.0, 0.1, 150, "seconds", "Three tries in each lease. Must be less than half of TAILRACE_LEASE_SECONDS."
+    )
+    control_seconds: float = _number(
+        2.0, 0.1, 60, "seconds", "One turn of the control loop: two statements when there is nothing to do."
+    )
+    hint_seconds: float = _number(
+        30.0, 1, 600, "seconds", "A message not taken up for this long is sent again; messages are only hints."
+    )
+    drain_seconds: float = _number(
+        10.0, 0.1, 600, "seconds", "Kubernetes and Heroku kill 30 s after SIGTERM; commits take milliseconds."
+    )
+
+    # --- finding and keeping
+
+    discover: Rule | None = _text(
+        None,
+        "all, tags=a,b or tasks=a,b",
+        "Off: only what is asked for is archived. tags and tasks mean any of those named.",
+    )
+    discover_seconds: float = _number(
+        10.0, 0.1, 3_600, "seconds", "How often new runs are looked for: one call, on a path without a rate limit."
+    )
+    discover_scan_seconds: float = _number(
+        300.0,
+        1,
+        86_400,
+        "seconds",
+        "How often the list of runs is read too, for what the feed left out: a page or two of a limit of 1 500 "
+        "a minute.",
+    )
+    discover_overlap_seconds: float = _number(
+        900.0,
+        0,
+        86_400,
+        "seconds",
+        "How far each reading of the list goes back over the last one: its index is late by seconds, at worst minutes.",
+    )
+    backfill_rate_share: float = _number(
+        0.25,
+        0.01,
+        1,
+        "of the rate limit",
+        "Three quarters are left to your own calls: a backfill asks only while at least so much is left.",
+    )
+    backfill_open_runs: int = _number(
+        500,
+        1,
+        100_000,
+        "runs",
+        "A backfill asks for no more while so many of its runs are not sealed: live streams need the slots.",
+    )
+    retention_days: int | None = _number(
+        None, 1, 36_500, "days", "Everything is kept. Whole days go, counted from when a stream was archived."
+    )
+
+    # --- this process
+
+    slots: int = _number(
+        1_000,
+        1,
+        20_000,
+        "streams",
+        "Streams read at once by one process under gevent. Each takes 43 kB; at 10 chunks/s, a thousand fill one core.",
+    )
+    reserve_slots: int = _number(
+        8,
+        0,
+        1_000,
+        "slots",
+        "Never taken by readers, so that new requests do not wait behind streams; at most half of all.",
+    )
+    on_sealed: Annotated[str, AfterValidator(_task_name)] | None = _text(
+        None,
+        "a Celery task's name, with @queue unless its queue is `celery`",
+        "Called with run_id, event (sealed, failed, reopened), environment and verdicts, at least once.",
+    )
+    home: Path = _text(
+        Path(".tailrace"), "a path", "Embedded servers are used only in the directory where `tailrace up` started them."
+    )
+    log_format: Annotated[Literal["auto", "console", "json"], BeforeValidator(_lower)] = _text(
+        "auto", "auto, console or json", "auto: console on a terminal, else one JSON object a line. Logs go to stderr."
+    )
+    log_level: Annotated[Literal["debug", "info", "warning", "error"], BeforeValidator(_lower)] = _text(
+        "info", "debug, info, warning or error", "One line for each change of state; nothing for each chunk."
+    )
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Take what `load` found: no .env file, and not this process's environment behind the caller's back."""
+        return (init_settings,)
+
+    @model_validator(mode="after")
+    def _fit_together(self) -> Settings:
+        lease_s, renew_s = self.lease_seconds, self.lease_renew_seconds
+        if not renew_s < lease_s / 2:
+            raise _refuse(
+                f"TAILRACE_LEASE_RENEW_SECONDS ({renew_s:g}) must be less than half of "
+                f"TAILRACE_LEASE_SECONDS ({lease_s:g})."
+            )
+        if self.retry_base_ms > self.retry_cap_ms:
+            raise _refuse(
+                f"TAILRACE_RETRY_BASE_MS ({self.retry_base_ms}) must not be more than "
+                f"TAILRACE_RETRY_CAP_MS ({self.retry_cap_ms})."
+            )
+        if self.stream_buffer_max_bytes > self.buffer_max_bytes:
+            raise _refuse(
+                f"TAILRACE_STREAM_BUFFER_MAX_BYTES ({self.stream_buffer_max_bytes}) must not be more than "
+                f"TAILRACE_BUFFER_MAX_BYTES ({self.buffer_max_bytes})."
+            )
+        if self._is_preview_key and self.preview_branch is None:
+            raise _refuse("TRIGGER_SECRET_KEY is a key of preview environments: set TRIGGER_PREVIEW_BRANCH too.")
+        return self
+
+    @property
+    def _is_preview_key(self) -> bool:
+        return self.secret_key is not None and self.secret_key.get_secret_value().startswith(PREVIEW_PREFIX)
+
+    def key(self) -> str:
+        """Give the credential for upstream.
+
+        Raises:
+            BadSettings: none is set.
+        """
+        if self.secret_key is None:
+            raise BadSettings(
+                "No key: set TRIGGER_SECRET_KEY to the secret key of your Trigger.dev environment, or "
+                "TAILRACE_KEYS_FILE to a file with those of several."
+            )
+        return self.secret_key.get_secret_value()
+
+    @property
+    def batch_max_age_s(self) -> float:
+        return self.batch_max_age_ms / 1_000
+
+    @property
+    def retry_base_s(self) -> float:
+        return self.retry_base_ms / 1_000
+
+    @property
+    def retry_cap_s(self) -> float:
+        return self.retry_cap_ms / 1_000
+
+
+# --- loading
+
+
+class Variable(NamedTuple):
+    """What there is to know of one setting. ``names`` are its variables; the first that is set counts."""
+
+    field: str
+    names: tuple[str, ...]
+    default: Any
+    unit: str
+    allowed: str
+    reason: str
+
+
+def variables() -> Iterator[Variable]:
+    """Give every setting, in the order of the fields."""
+    for name, info in Settings.model_fields.items():
+        extra = info.json_schema_extra
+        assert isinstance(extra, dict)
+        yield Variable(
+            name,
+            _names(name, info),
+            info.default,
+            str(extra.get("unit", "")),
+            str(extra["allowed"]),
+            info.description or "",
+        )
+
+
+def load(environ: Mapping[str, str]) -> Settings:
+    """Read the settings. A variable that is empty counts as not set.
+
+    Raises:
+        BadSettings: names every variable that is wrong, says what is allowed and what was given (unless it is secret).
+    """
+    given = {name: value for name, value in environ.items() if value.strip()}
+    if given.get("TRIGGER_DEV_BRANCH") == "default":  # what Trigger.dev's own tools set when there is none
+        del given["TRIGGER_DEV_BRANCH"]
+    source = EnvSettingsSource(Settings)
+    source.env_vars = {name.lower(): value for name, value in given.items()}
+    try:
+        return Settings(**source())
+    except ValidationError as error:
+        problems = [
+            _problem(details["loc"], details["type"], details.get("ctx", {}), given) for details in error.errors()
+        ]
+    # Outside the except block: pydantic's error holds what was given, secrets too, and must not be this one's context.
+    raise BadSettings("\n".join(problems))
+
+
+def _problem(location: tuple[int | str, ...], kind: str, context: Mapping[str, Any], given: Mapping[str, str]) -> str:
+    """One sentence about one wrong value."""
+    message = str(context["message"]) if kind == "refused" else ""
+    if not location:
+        return message
+    setting = next(each for each in variables() if location[0] in (each.field, *each.names))
+    name = next((name for name in setting.names if name in given), setting.names[0])
+    if message:
+        return f"{name} {message}."
+    whole = "a whole number, " if Settings.model_fields[setting.field].annotation in (int, int | None) else ""
+    must_be = f"{whole}{setting.allowed} {setting.unit}".strip()
+    shown = "" if setting.field == "secret_key" else f", not {redact(given.get(name, ''))[:SHOWN_CHARACTERS]!r}"
+    return f"{name} must be {must_be}{shown}."
+
+
+def _names(field: str, info: FieldInfo) -> tuple[str, ...]:
+    if isinstance(info.validation_alias, AliasChoices):
+        return tuple(str(choice) for choice in info.validation_alias.choices)
+    return (f"{Settings.model_config['env_prefix']}{field}".upper(),)

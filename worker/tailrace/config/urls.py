@@ -1,0 +1,151 @@
+"""Where the database and the broker are. Needs only the standard library: callers of ``.delay`` import this.
+
+No error here repeats a URL, or the text of another error: each can hold a password.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from urllib.parse import SplitResult, parse_qsl, urlencode, urlsplit
+
+from tailrace.devtools.servers.home import Endpoints, home_directory
+from tailrace.devtools.servers.servers import find
+from tailrace.errors import BadSettings
+
+__all__ = [
+    "DATABASE_VARIABLES",
+    "REDIS_MASTER_VARIABLE",
+    "REDIS_VARIABLES",
+    "database_url",
+    "home_database_url",
+    "home_redis_url",
+    "redis_master",
+    "redis_url",
+]
+
+DATABASE_VARIABLES = ("TAILRACE_DATABASE_URL", "DATABASE_URL")
+REDIS_VARIABLES = ("TAILRACE_REDIS_URL", "REDIS_URL")
+REDIS_MASTER_VARIABLE = "TAILRACE_REDIS_MASTER"
+DEFAULT_REDIS_MASTER = "mymaster"
+
+_DATABASE_EXAMPLE = "postgresql://user:password@localhost:5432/name"
+_REDIS_EXAMPLE = "redis://:password@localhost:6379/0"
+_POSTGRES_SCHEMES = ("postgresql", "postgres", "postgresql+psycopg")
+_REDIS_SCHEMES = ("redis", "rediss", "sentinel")
+_CERT_REQS = {"required": "required", "optional": "optional", "none": "none"}
+_CERT_REQS |= {f"cert_{name}": name for name in _CERT_REQS}
+
+
+def database_url(environ: Mapping[str, str], *, fallback: str | None = None) -> str:
+    """Give the URL of the database, always with the scheme ``postgresql``.
+
+    Args:
+        environ: the environment; of `DATABASE_VARIABLES` the first that is set counts.
+        fallback: used when none is, as it is.
+
+    Raises:
+        BadSettings: none is set and there is no fallback, or the value is no Postgres URL.
+    """
+    variable = _first_set(environ, DATABASE_VARIABLES)
+    if variable is None:
+        return fallback or _missing("database", DATABASE_VARIABLES, _DATABASE_EXAMPLE)
+    scheme, separator, rest = environ[variable].strip().partition("://")
+    if not separator or scheme.lower() not in _POSTGRES_SCHEMES:
+        raise BadSettings(f"{variable} must start with postgresql:// or postgres://, for example {_DATABASE_EXAMPLE}.")
+    return f"postgresql://{rest}"
+
+
+def redis_url(environ: Mapping[str, str], *, fallback: str | None = None) -> str:
+    """Give the URL of the broker, as kombu and redis-py both understand it.
+
+    ``rediss://`` checks the server's certificate unless ``ssl_cert_reqs`` in its query says otherwise (kombu alone
+    would not check it); ``ssl_ca_certs`` names a file of other authorities than the system's. Several sentinels are
+    separated by ``;`` (see `redis_master`).
+
+    Args:
+        environ: the environment; of `REDIS_VARIABLES` the first that is set counts.
+        fallback: used when none is, as it is.
+
+    Raises:
+        BadSettings: none is set and there is no fallback, or the value is wrong.
+
+    Source: kombu 5.7, ``kombu/utils/url.py`` and ``kombu/transport/redis.py``; redis-py 8, ``redis/connection.py``.
+    """
+    variable = _first_set(environ, REDIS_VARIABLES)
+    if variable is None:
+        return fallback or _missing("broker", REDIS_VARIABLES, _REDIS_EXAMPLE)
+    return ";".join(_checked_redis(variable, url.strip()) for url in environ[variable].split(";") if url.strip())
+
+
+def redis_master(environ: Mapping[str, str]) -> str:
+    """Give the name that the sentinels know the Redis by: the transport option ``master_name`` with ``sentinel://``."""
+    return environ.get(REDIS_MASTER_VARIABLE) or DEFAULT_REDIS_MASTER
+
+
+def home_database_url(environ: Mapping[str, str], cwd: Path | None = None) -> str | None:
+    """Give the database of the embedded servers that run in this directory; None when a variable names one."""
+    endpoints = None if _first_set(environ, DATABASE_VARIABLES) else _home(environ, cwd)
+    return endpoints.database_url if endpoints else None
+
+
+def home_redis_url(environ: Mapping[str, str], cwd: Path | None = None) -> str | None:
+    """Give the broker of the embedded servers that run in this directory; None when a variable names one."""
+    endpoints = None if _first_set(environ, REDIS_VARIABLES) else _home(environ, cwd)
+    return endpoints.redis_url if endpoints else None
+
+
+def _home(environ: Mapping[str, str], cwd: Path | None) -> Endpoints | None:
+    return find(home_directory(environ, cwd or Path.cwd()))
+
+
+def _first_set(environ: Mapping[str, str], variables: tuple[str, ...]) -> str | None:
+    return next((variable for variable in variables if environ.get(variable, "").strip()), None)
+
+
+def _missing(what: str, variables: tuple[str, ...], example: str) -> str:
+    raise BadSettings(
+        f"No {what}: set {' or '.join(variables)}, for example {example}, "
+        "or start servers in this directory with `tailrace up`."
+    )
+
+
+def _checked_redis(variable: str, url: str) -> str:
+    if not url.startswith(tuple(f"{scheme}://" for scheme in _REDIS_SCHEMES)):
+        raise BadSettings(
+            f"{variable} must start with redis://, rediss:// or sentinel://, for example {_REDIS_EXAMPLE}."
+        )
+    parts = _split(url)
+    if parts is None or not parts.hostname or parts.fragment or "@" in parts.path:
+        raise BadSettings(
+            f"{variable} can't be read. It should look like {_REDIS_EXAMPLE}; "
+            "special characters in the password must be percent-encoded."
+        )
+    database = parts.path.strip("/")
+    if database and not database.isdecimal():
+        raise BadSettings(f"{variable} must end with the number of a database, for example {_REDIS_EXAMPLE}.")
+    scheme = parts.scheme
+    query = dict(parse_qsl(parts.query))
+    tls = {name for name in query if name.startswith("ssl_")}
+    if scheme == "redis" and tls:
+        raise BadSettings(f"{variable} has {', '.join(sorted(tls))}, which needs rediss:// instead of redis://.")
+    if scheme == "redis" or (scheme == "sentinel" and not tls):
+        return url
+    asked = query.get("ssl_cert_reqs", "required").lower()
+    if asked not in _CERT_REQS:
+        raise BadSettings(f"{variable}: ssl_cert_reqs must be required (the default), optional or none.")
+    query["ssl_cert_reqs"] = _CERT_REQS[asked]
+    authorities = query.get("ssl_ca_certs")
+    if authorities is not None and not os.access(authorities, os.R_OK):
+        raise BadSettings(f"{variable}: ssl_ca_certs names a file that can't be read: {authorities}")
+    return parts._replace(query=urlencode(query, safe="/")).geturl()
+
+
+def _split(url: str) -> SplitResult | None:
+    try:
+        parts = urlsplit(url)
+        _ = parts.port
+    except ValueError:  # its text can hold a piece of the password
+        return None
+    return parts

@@ -1,0 +1,56 @@
+"""What a clean end of a connection means for the stream. Pure.
+
+A closed response means "nothing new for a while" and nothing else (PROTOCOL §3). Only the run's end, and final sweeps
+that bring nothing over a quiet period, prove that a stream is over.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from tailrace.model import Outcome, RunEnd, StreamState, Verdict
+
+UNANCHORED_SWEEPS = 3
+"""So often a sweep that does not show the newest chunk we hold is made again: something on the way may have ended it.
+After that, upstream's copy must be gone."""
+UNANCHORED = "the sweep ended before the newest chunk that we hold came back"
+
+
+@dataclass(frozen=True, slots=True)
+class Clean:
+    """What is known at a clean end.
+
+    ``sweep``: the run was already over when the connection was opened, with the shortest wait. ``brought``: it brought
+    something that was not held. ``silent_s``: how long nothing new has come, over all connections. ``anchored``: it
+    showed that what is held is up to where upstream is. ``attempt``: how many times in a row something went wrong.
+    """
+
+    sweep: bool
+    brought: bool
+    silent_s: float
+    anchored: bool = True
+    attempt: int = 0
+
+
+def after_clean_end(
+    end: Clean, run_end: RunEnd, verdict: Verdict, quiet_s: float, park_after_s: float, park_s: float
+) -> Outcome | None:
+    """Say how to leave the stream, or None to connect again at once."""
+    if not run_end.over:
+        return Outcome(StreamState.PARKED, delay_s=park_s) if end.silent_s >= park_after_s else None
+    if not end.sweep:
+        return None
+    if not end.anchored and end.attempt < UNANCHORED_SWEEPS:
+        return Outcome(StreamState.PARKED, delay_s=quiet_s, attempt=end.attempt + 1, error=UNANCHORED)
+    if end.brought or run_end.swept_for_s is None:
+        return Outcome(StreamState.PARKED, delay_s=quiet_s, swept=True)
+    if run_end.swept_for_s < quiet_s:
+        return Outcome(StreamState.PARKED, delay_s=quiet_s - run_end.swept_for_s)
+    return Outcome(StreamState.SEALED, verdict=verdict)
+
+
+def verdict_of(*, lost: bool, unsure: bool) -> Verdict:
+    """Say what the archive can claim about a stream that is being sealed."""
+    if lost:
+        return Verdict.COMPLETE_WITH_GAPS
+    return Verdict.POSSIBLY_TRUNCATED if unsure else Verdict.COMPLETE

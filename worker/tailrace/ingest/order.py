@@ -1,0 +1,86 @@
+"""Put records in order: records → chunks, holes, quarantined; what was seen before is dropped. Pure.
+
+Two upstream formats, two rules (`v1_sequence`, `v2_sequence`), one interface. Both are told when a connection opens,
+and say where it must begin.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence as Seq
+from typing import Any, Protocol
+
+from tailrace.ingest.v1_order import V1Order
+from tailrace.ingest.v2_order import V2Order
+from tailrace.model import Batch, Checkpoint, Wire
+
+
+class Order(Protocol):
+    """The order of one stream."""
+
+    @property
+    def recreated(self) -> bool:
+        """Upstream began the stream anew: call `begin_generation`, then connect again."""
+
+    @property
+    def unsure(self) -> bool:
+        """v1: upstream may have dropped something before we could see it (see `ingest.completeness`)."""
+
+    @property
+    def cut_short(self) -> bool:
+        """Something was too large, and only its head is kept."""
+
+    @property
+    def anchored(self) -> bool:
+        """This connection has shown that what we hold is up to where upstream is: nothing can have been passed over."""
+
+    def resume(self) -> str | None:
+        """Give the ``Last-Event-ID`` to connect with, None for none; and expect the records of that connection."""
+
+    def opened(self, date_ms: int | None) -> None:
+        """Learn upstream's clock at the moment the connection opened, when it said."""
+
+    def passed(self, ms: int) -> None:
+        """Learn how long the connection has been open."""
+
+    def admit(self, records: Seq[Any]) -> Batch:
+        """Take the next records of this connection. Stops at the first that belongs to a re-created stream."""
+
+    def see_tail(self, tail: int) -> None:
+        """Look at the number that upstream will give next."""
+
+    def loose_end(self, record: Any) -> Batch:
+        """v1: look at a last line that came together with the end of a final sweep.
+
+        The server gives out an unfinished line when it closes, so the line may still grow. The first time it is only
+        noted in the cursor; when the next sweep ends with the very same line, it is admitted and marked.
+        """
+
+    def admit_missing(self, tail: int) -> Batch:
+        """v2: a clean end was reached, and not all below ``tail`` came: it was trimmed up to there."""
+
+    def admit_oversized(self, event_id: str, head: str) -> Batch:
+        """v2: account for a batch that was larger than the limit; ``event_id`` is its ``last,count,bytes``.
+
+        Raises:
+            MalformedRecord: the id does not say what is missing.
+        """
+
+    def begin_generation(self) -> Batch:
+        """Leave what was, and begin at the stream's new start."""
+
+    def snapshot(self) -> object:
+        """Give the present state, for `restore`."""
+
+    def restore(self, snapshot: object) -> None:
+        """Go back to a state that `snapshot` gave: what was admitted since then never happened."""
+
+
+def order_for(
+    wire: Wire, checkpoint: Checkpoint, recent: list[tuple[int, bytes]], not_before_ms: int | None = None
+) -> Order:
+    """Give the sequence that goes on after ``checkpoint``.
+
+    ``recent``: index and mark of the last records of this stream's generation, oldest first (v2; see `Batch`).
+    ``not_before_ms``: upstream's clock at a moment before which nothing of the stream can have been written (v1).
+    """
+    return V1Order(checkpoint, not_before_ms) if wire is Wire.V1 else V2Order(checkpoint, recent)

@@ -1,0 +1,224 @@
+"""Misbehaviour on demand: what the next requests for a stream, a run or everything are to suffer. Thread-safe.
+
+Each fault is used up by one request, in the order in which faults were set; those for the very target come before those
+for `everything`. A request without a fault waiting is served as upstream would.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from tailrace.serve.body import forever
+from tailrace.serve.breaks import Break, BrokenOff
+from tailrace.serve.records import DONE, error_event
+
+
+class Target(NamedTuple):
+    """What a fault is for: ``kind`` is stream, feed, api, runs feed, run list or everything."""
+
+    kind: str
+    run_id: str = ""
+    key: str = ""
+
+
+EVERYTHING = Target("everything")
+RUNS_FEED = Target("runs feed")
+RUN_LIST = Target("run list")
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """Another status instead of the right answer. ``body`` None is upstream's usual body for that status."""
+
+    status: int
+    body: bytes | None = None
+    headers: tuple[tuple[str, str], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class BreakOff:
+    """The right answer, broken off after so many bytes of its body (as it is before compression).
+
+    A body that is shorter ends as usual.
+    """
+
+    how: Break
+    after_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class Silence:
+    """No answer at all: not even headers. The connection stays open."""
+
+
+@dataclass(frozen=True, slots=True)
+class ErrorEvent:
+    """v2: so many events, then an ``error`` event and the end of the body, without [DONE]."""
+
+    after_events: int
+    code: str
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class NoDone:
+    """v2: everything but the [DONE]: the body ends cleanly without it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Gzip:
+    """A compressed body, also for a client that did not ask for one."""
+
+
+Fault = Answer | BreakOff | Silence | ErrorEvent | NoDone | Gzip
+
+
+class Faults:
+    """The faults that wait for their requests."""
+
+    def __init__(self) -> None:
+        self._guard = threading.Lock()
+        self._waiting: dict[Target, deque[Fault]] = {}
+
+    def stream(self, run_id: str, key: str) -> FaultSetter:
+        """For reads of one stream; an input stream has its stored key, ``$trigger.input:…``."""
+        return FaultSetter(self, Target("stream", run_id, key))
+
+    def feed(self, run_id: str) -> FaultSetter:
+        """For the run feed of one run."""
+        return FaultSetter(self, Target("feed", run_id))
+
+    def api(self, run_id: str) -> FaultSetter:
+        """For ``/api/v3/runs/{run}``."""
+        return FaultSetter(self, Target("api", run_id))
+
+    def runs_feed(self) -> FaultSetter:
+        """For the feed of many runs, ``/realtime/v1/runs``."""
+        return FaultSetter(self, RUNS_FEED)
+
+    def run_list(self) -> FaultSetter:
+        """For ``/api/v1/runs``."""
+        return FaultSetter(self, RUN_LIST)
+
+    def everything(self) -> FaultSetter:
+        """For whatever is asked next."""
+        return FaultSetter(self, EVERYTHING)
+
+    def put(self, target: Target, fault: Fault, times: int) -> None:
+        """Let the next ``times`` requests for ``target`` suffer ``fault``."""
+        with self._guard:
+            self._waiting.setdefault(target, deque()).extend([fault] * times)
+
+    def take(self, target: Target) -> Fault | None:
+        """The fault for a request that is being answered now; it is used up."""
+        with self._guard:
+            for queue in (self._waiting.get(target), self._waiting.get(EVERYTHING)):
+                if queue:
+                    return queue.popleft()
+        return None
+
+    def waiting(self) -> int:
+        """How many faults have not met their request yet."""
+        with self._guard:
+            return sum(len(queue) for queue in self._waiting.values())
+
+    def clear(self) -> None:
+        """Behave from now on."""
+        with self._guard:
+            self._waiting.clear()
+
+
+@dataclass(frozen=True, slots=True)
+class FaultSetter:
+    """Sets faults for one target; each verb is for the next ``times`` requests."""
+
+    faults: Faults
+    target: Target
+
+    def answer(
+        self,
+        status: int,
+        *,
+        body: bytes | None = None,
+        headers: tuple[tuple[str, str], ...] = (),
+        times: int = 1,
+    ) -> None:
+        """Answer with this status."""
+        self.faults.put(self.target, Answer(status, body, headers), times)
+
+    def cut(self, *, after_bytes: int = 0, times: int = 1) -> None:
+        """Close the connection in the middle of the body: the client sees an incomplete chunked read."""
+        self.faults.put(self.target, BreakOff(Break.CUT, after_bytes), times)
+
+    def reset(self, *, after_bytes: int = 0, times: int = 1) -> None:
+        """Reset the connection (RST) in the middle of the body; bytes on their way may be lost too."""
+        self.faults.put(self.target, BreakOff(Break.RESET, after_bytes), times)
+
+    def hang(self, *, after_bytes: int = 0, times: int = 1) -> None:
+        """Stop sending in the middle of the body, pings too, and keep the connection open."""
+        self.faults.put(self.target, BreakOff(Break.HANG, after_bytes), times)
+
+    def silence(self, *, times: int = 1) -> None:
+        """Accept the request and never answer."""
+        self.faults.put(self.target, Silence(), times)
+
+    def error_event(
+        self,
+        *,
+        after_events: int = 0,
+        code: str = "unavailable",
+        message: str = "storage is unavailable",
+        times: int = 1,
+    ) -> None:
+        """v2: end with an ``error`` event after so many events."""
+        self.faults.put(self.target, ErrorEvent(after_events, code, message), times)
+
+    def no_done(self, *, times: int = 1) -> None:
+        """v2: end cleanly, without [DONE]."""
+        self.faults.put(self.target, NoDone(), times)
+
+    def gzip(self, *, times: int = 1) -> None:
+        """Compress, asked or not."""
+        self.faults.put(self.target, Gzip(), times)
+
+
+async def spoiled(blocks: AsyncIterator[bytes], fault: Fault | None) -> AsyncIterator[bytes]:
+    """The blocks of a body as the fault leaves them."""
+    match fault:
+        case BreakOff():
+            async for block in _broken_off(blocks, fault):
+                yield block
+        case ErrorEvent():
+            passed = 0
+            async for block in blocks:
+                if passed == fault.after_events or block == DONE:
+                    break
+                passed += 1
+                yield block
+            yield error_event(fault.code, fault.message)
+        case NoDone():
+            async for block in blocks:
+                if block != DONE:
+                    yield block
+        case _:
+            async for block in blocks:
+                yield block
+
+
+async def _broken_off(blocks: AsyncIterator[bytes], fault: BreakOff) -> AsyncIterator[bytes]:
+    left = fault.after_bytes
+    if left > 0:
+        async for block in blocks:
+            yield block[:left]
+            left -= len(block)
+            if left <= 0:
+                break
+        else:
+            return
+    if fault.how is Break.HANG:
+        await forever()
+    raise BrokenOff(fault.how)

@@ -1,0 +1,201 @@
+"""The run feed in the format of upstream's built-in backend: a run's full row each time (PROTOCOL §5)."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import msgspec
+
+from tailrace.serve.statuses import CURRENT_API_VERSION
+from tailrace.serve.store import INPUT_PREFIX, Run, Store
+from tailrace.serve.timing import Timing
+
+UP_TO_DATE = {"headers": {"control": "up-to-date"}}
+
+_COLUMNS: dict[str, tuple[str, int]] = {  # name → type and array dimensions, in the order of the wire
+    "id": ("text", 0),
+    "taskIdentifier": ("text", 0),
+    "createdAt": ("timestamp", 0),
+    "updatedAt": ("timestamp", 0),
+    "startedAt": ("timestamp", 0),
+    "delayUntil": ("timestamp", 0),
+    "queuedAt": ("timestamp", 0),
+    "expiredAt": ("timestamp", 0),
+    "completedAt": ("timestamp", 0),
+    "friendlyId": ("text", 0),
+    "number": ("int4", 0),
+    "isTest": ("bool", 0),
+    "status": ("text", 0),
+    "usageDurationMs": ("int4", 0),
+    "costInCents": ("float8", 0),
+    "baseCostInCents": ("float8", 0),
+    "ttl": ("text", 0),
+    "payload": ("text", 0),
+    "payloadType": ("text", 0),
+    "metadata": ("text", 0),
+    "metadataType": ("text", 0),
+    "output": ("text", 0),
+    "outputType": ("text", 0),
+    "runTags": ("text", 1),
+    "error": ("jsonb", 0),
+    "realtimeStreams": ("text", 1),
+}
+_NOT_SKIPPABLE = frozenset({"id", "taskIdentifier", "friendlyId", "status", "createdAt"})
+
+
+@dataclass(frozen=True, slots=True)
+class FeedRequest:
+    """The query and headers of a feed request, as far as they matter."""
+
+    offset: str
+    handle: str
+    live: bool
+    skip: frozenset[str]
+    modern_headers: bool
+    current_api: bool
+
+
+@dataclass(frozen=True, slots=True)
+class FeedAnswer:
+    """A feed response."""
+
+    body: bytes
+    headers: dict[str, str] = field(default_factory=dict)
+    status: int = 200
+
+
+def feed_request(query: Mapping[str, str], headers: Mapping[str, str]) -> FeedRequest:
+    """Read a request; header names are in lower case."""
+    modern = "x-trigger-electric-version" in headers
+    skipped = frozenset(query.get("skipColumns", "").split(","))
+    return FeedRequest(
+        offset=query.get("offset", "-1"),
+        handle=query.get("handle" if modern else "shape_id", ""),
+        live=query.get("live") == "true",
+        skip=skipped - _NOT_SKIPPABLE,
+        modern_headers=modern,
+        current_api=headers.get("x-trigger-api-version") == CURRENT_API_VERSION,
+    )
+
+
+class NativeFeed:
+    """Answers feed requests from a store. Offsets are ``<updatedAt in ms>_<count of answers>``."""
+
+    def __init__(self, store: Store, timing: Timing, chance: random.Random) -> None:
+        self._store = store
+        self._timing = timing
+        self._chance = chance
+        self._count = 0
+
+    async def answer(self, run: Run, request: FeedRequest) -> FeedAnswer:
+        """The row at once; with ``live`` and a handle, the row when it changed, or only `UP_TO_DATE` after the hold."""
+        if not request.live or not request.handle or request.offset == "-1":
+            handle = request.handle if request.offset != "-1" and request.handle else f"run-{run.row_id}"
+            return self._row(run, "insert", request, {"handle": handle, "schema": schema_header(request.skip)})
+        changed = await self._store.run_changed(run.run_id, _seen(request.offset), self._hold_s())
+        cursor = str(self._count + 1)
+        if changed is None:
+            self._count += 1
+            tokens = {"handle": request.handle, "offset": request.offset, "cursor": cursor}
+            return FeedAnswer(msgspec.json.encode([UP_TO_DATE]), feed_headers(tokens, request))
+        return self._row(changed, "update", request, {"handle": request.handle, "cursor": cursor})
+
+    def _row(self, run: Run, operation: str, request: FeedRequest, tokens: dict[str, str]) -> FeedAnswer:
+        self._count += 1
+        row = {
+            "key": row_key(run),
+            "value": row_value(run, request, "T"),
+            "headers": {"operation": operation},
+        }
+        tokens["offset"] = f"{_ms(run.updated_at)}_{self._count}"
+        return FeedAnswer(msgspec.json.encode([row, UP_TO_DATE]), feed_headers(tokens, request))
+
+    def _hold_s(self) -> float:
+        jitter = self._timing.live_poll_jitter
+        return self._timing.live_poll_s * self._chance.uniform(1 - jitter, 1 + jitter)
+
+
+def row_key(run: Run) -> str:
+    """The key under which a reader merges the messages of a run."""
+    return f'"public"."TaskRun"/"{run.row_id}"'
+
+
+def row_value(run: Run, request: FeedRequest, date_separator: str) -> dict[str, str | None]:
+    """A run's columns: every value is a string or null."""
+
+    def at(moment: datetime | None) -> str | None:
+        if moment is None:
+            return None
+        return moment.astimezone(UTC).replace(tzinfo=None).isoformat(date_separator, "milliseconds")
+
+    status = run.status if request.current_api or run.status != "DEQUEUED" else "EXECUTING"
+    columns: dict[str, str | None] = {
+        **dict.fromkeys(_COLUMNS),
+        "id": run.row_id,
+        "taskIdentifier": run.task_identifier,
+        "createdAt": at(run.created_at),
+        "updatedAt": at(run.updated_at),
+        "startedAt": at(run.started_at),
+        "queuedAt": at(run.created_at),
+        "completedAt": at(run.finished_at),
+        "friendlyId": run.run_id,
+        "number": "0",
+        "isTest": "f",
+        "status": status,
+        "usageDurationMs": "0",
+        "costInCents": "0",
+        "baseCostInCents": "0",
+        "payload": "{}",
+        "payloadType": "application/json",
+        "metadata": run.metadata,
+        "metadataType": "application/json",
+        "outputType": "application/json",
+        "runTags": array_literal(run.tags) if run.tags else None,  # that column has no default, so empty is null
+        "realtimeStreams": array_literal([key for key in run.stream_keys if not key.startswith(INPUT_PREFIX)]),
+    }
+    return {name: columns[name] for name in _COLUMNS if name not in request.skip}
+
+
+def array_literal(values: tuple[str, ...] | list[str]) -> str:
+    """A Postgres array literal with every element quoted, as the built-in backend writes it."""
+    quoted = ('"' + value.replace("\\", "\\\\").replace('"', '\\"') + '"' for value in values)
+    return "{" + ",".join(quoted) + "}"
+
+
+def schema_header(skip: frozenset[str]) -> str:
+    """The column types, as JSON."""
+    schema: dict[str, dict[str, Any]] = {
+        name: {"type": kind, "dims": dims} if dims else {"type": kind}
+        for name, (kind, dims) in _COLUMNS.items()
+        if name not in skip
+    }
+    return msgspec.json.encode(schema).decode()
+
+
+def feed_headers(tokens: Mapping[str, str], request: FeedRequest) -> dict[str, str]:
+    """The response headers, under the old names for a client that does not name its version."""
+    names = {"handle": "electric-handle", "offset": "electric-offset"}
+    if not request.modern_headers:
+        names = {"handle": "electric-shape-id", "offset": "electric-chunk-last-offset"}
+    return {
+        "access-control-allow-origin": "*",
+        "access-control-expose-headers": "*",
+        "cache-control": "no-store",
+        "content-type": "application/json",
+        **{names.get(name, f"electric-{name}"): value for name, value in tokens.items()},
+    }
+
+
+def _seen(offset: str) -> datetime:
+    """The ``updatedAt`` that the client has, from its offset; the epoch when it makes no sense."""
+    digits = offset.split("_")[0]
+    ms = int(digits) if digits.isascii() and digits.isdigit() else 0
+    return datetime.fromtimestamp(0, UTC) + timedelta(milliseconds=ms)
+
+
+def _ms(moment: datetime) -> int:
+    return (moment - datetime.fromtimestamp(0, UTC)) // timedelta(milliseconds=1)

@@ -1,0 +1,78 @@
+"""The routes that tell about many runs: their feed, ``/realtime/v1/runs``, and the list, ``/api/v1/runs``."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Mapping
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import msgspec
+from starlette.requests import Request
+from starlette.responses import Response
+
+from tailrace.serve import answers
+from tailrace.serve.body import StreamBody
+from tailrace.serve.faults import Fault
+from tailrace.serve.feed import UP_TO_DATE, feed_headers, feed_request, row_key, row_value, schema_header
+from tailrace.serve.listing import BadQuery, feed_runs, list_page
+from tailrace.serve.retrieve import listed_run
+from tailrace.serve.upstream import Upstream, spoiled_body
+
+_JSON = {"access-control-allow-origin": "*", "content-type": "application/json; charset=utf-8"}
+
+
+async def many_runs_feed(upstream: Upstream, request: Request, fault: Fault | None) -> Response:
+    """Status and stream keys of the newest runs: full rows each time, as the native backend answers.
+
+    ``live=true`` is answered at once too: nobody here waits for a change of any of a thousand runs.
+    """
+    wanted = feed_request(request.query_params, request.headers)
+    try:
+        runs = feed_runs(await upstream.store.runs(), request.query_params, _now(upstream))
+    except BadQuery:
+        return answers.error(400, b'{"error":"Invalid tags"}')
+    rows: list[dict[str, Any]] = [
+        {"key": row_key(run), "value": row_value(run, wanted, "T"), "headers": {"operation": "insert"}} for run in runs
+    ]
+    newest = max((run.updated_at for run in runs), default=datetime.fromtimestamp(0, UTC))
+    tokens = {
+        "handle": wanted.handle or "runs-1",
+        "offset": f"{round(newest.timestamp() * 1000)}_{len(rows)}",
+        "schema": schema_header(wanted.skip),
+        "up-to-date": "",
+    }
+    body = msgspec.json.encode([*rows, UP_TO_DATE])
+    return _whole(upstream, fault, body, feed_headers(tokens, wanted))
+
+
+async def run_list(upstream: Upstream, request: Request, fault: Fault | None) -> Response:
+    """A page of runs by the names of the API."""
+    try:
+        page = list_page(await upstream.store.runs(), request.query_params, _now(upstream), upstream.index)
+    except BadQuery as error:
+        details = msgspec.json.encode({"error": "Query Error", "details": [{"path": [str(error)]}]})
+        return answers.error(400, details)
+    version = request.headers.get("x-trigger-api-version")
+    pagination = {"next": page.next, "previous": page.previous}
+    body = msgspec.json.encode(
+        {
+            "data": [listed_run(run, version) for run in page.runs],
+            "pagination": {name: cursor for name, cursor in pagination.items() if cursor is not None},
+        }
+    )
+    return _whole(upstream, fault, body, _JSON)
+
+
+def _whole(upstream: Upstream, fault: Fault | None, body: bytes, headers: Mapping[str, str]) -> Response:
+    if fault is None:
+        return Response(body, 200, headers)
+    blocks, shown = spoiled_body(_once(body), list(headers.items()), fault, compress=False)
+    return StreamBody(blocks, upstream.connections, status=200, headers=shown)
+
+
+async def _once(block: bytes) -> AsyncIterator[bytes]:
+    yield block
+
+
+def _now(upstream: Upstream) -> datetime:
+    return datetime.fromtimestamp(0, UTC) + timedelta(milliseconds=upstream.now_ms())

@@ -1,0 +1,128 @@
+"""What the stand-in upstream serves: runs and the contents of their streams.
+
+A store is anything that fits `Store`: recordings, a live store that tests write to, an archive. Reading follows the way
+upstream reads: *give me what comes after this position; if there is nothing, wait so long for it*. A reader wakes as
+soon as something is there, it never polls.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import NamedTuple, Protocol
+
+from tailrace.model import Wire
+from tailrace.serve.entries import Entry, V1Id
+from tailrace.serve.records import Record, Tail
+
+INPUT_PREFIX = "$trigger.input:"
+"""Begins the stored key of an input stream. Such streams are never listed in the run feed."""
+
+
+class NoSuchStream(Exception):
+    """The stream does not exist and reading does not create it (v2 only; upstream shows a 500)."""
+
+
+class StreamRemoved(Exception):
+    """The stream was deleted while it was being read (v2 only; upstream sends an error event)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """A run as upstream's database holds it. Times are aware UTC; ``status`` is the database's name.
+
+    ``stream_keys`` are in the order in which they were opened and can hold one twice, as upstream's list can.
+    ``updated_at`` grows with every change, by a millisecond at least. ``metadata`` is JSON text.
+    """
+
+    run_id: str
+    wire: Wire
+    status: str
+    task_identifier: str
+    created_at: datetime
+    updated_at: datetime
+    started_at: datetime | None = None
+    finished_at: datetime | None = None
+    tags: tuple[str, ...] = ()
+    stream_keys: tuple[str, ...] = ()
+    metadata: str | None = None
+    row_id: str = ""
+
+    def __post_init__(self) -> None:
+        if not self.row_id:
+            digest = hashlib.sha256(self.run_id.encode()).hexdigest()
+            object.__setattr__(self, "row_id", f"cm{digest[:23]}")
+
+
+class Page(NamedTuple):
+    """Consecutive kept v2 records, possibly none, and the tail at the moment of reading.
+
+    At most what one batch may hold. ``more`` says that further records were there already.
+    """
+
+    records: Sequence[Record]
+    tail: Tail
+    more: bool
+
+
+class V1Stream(Protocol):
+    """The entries of one v1 stream. One that was never written, and one that expired, is empty."""
+
+    async def last_id(self) -> V1Id:
+        """The newest id; `entries.BEGINNING` when there is no entry."""
+        ...
+
+    async def after(self, cursor: V1Id, block_s: float) -> Sequence[Entry]:
+        """Kept entries strictly after ``cursor``, oldest first, a bounded number of them.
+
+        When there are none, waits up to ``block_s`` for some. Empty when that time is over.
+        """
+        ...
+
+
+class V2Stream(Protocol):
+    """The records of one v2 stream."""
+
+    async def tail(self) -> Tail:
+        """Raises StreamRemoved when the stream is gone."""
+        ...
+
+    async def since(self, seq_num: int, block_s: float) -> Page:
+        """Kept records from ``seq_num`` on; from the first kept one when that is later.
+
+        When there are none, waits up to ``block_s`` for some.
+
+        Raises:
+            StreamRemoved: the stream is gone, also when that happens during the wait.
+        """
+        ...
+
+
+class Store(Protocol):
+    """Runs and their streams."""
+
+    async def run(self, run_id: str) -> Run | None:
+        """None when upstream does not know the run."""
+        ...
+
+    async def run_changed(self, run_id: str, since: datetime, block_s: float) -> Run | None:
+        """The run once it was updated after ``since``; waits up to ``block_s`` for that, then None."""
+        ...
+
+    async def runs(self) -> Sequence[Run]:
+        """Every run there is, in no order."""
+        ...
+
+    async def v1_stream(self, run_id: str, key: str) -> V1Stream:
+        """The stream of a known v1 run; an empty one when the key was never written."""
+        ...
+
+    async def v2_stream(self, run_id: str, key: str) -> V2Stream:
+        """The stream of a known v2 run.
+
+        Raises:
+            NoSuchStream: it does not exist, and reading does not create it.
+        """
+        ...

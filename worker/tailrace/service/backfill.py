@@ -1,0 +1,123 @@
+"""Take a backfill forward, one page at a time. Progress is a row: whoever dies, another goes on from its cursor."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+import structlog
+
+from tailrace.errors import RequestRefused, SourceUnavailable, StoreUnavailable, Unauthorized, WorkerError
+from tailrace.model import RunView
+from tailrace.retry import backoff
+from tailrace.service.rate import PAUSE_S, wait_s
+from tailrace.source.client import Upstream
+from tailrace.source.listing import ListFilter, list_runs
+from tailrace.store.discovery import ManyRuns, OwnedBackfill
+
+log = structlog.get_logger("tailrace")
+
+LEASE_S = 60.0
+"""How long a step may take; then another process takes it. Reading one page takes less than a second."""
+YIELD_S = 2.0
+"""How often a backfill that waits for its runs to be sealed looks again."""
+RETRY_CAP_S = 300.0
+
+
+@dataclass(frozen=True, slots=True)
+class BackfillPolicy:
+    """``rate_share`` of the rate limit may be used; no page is asked for while ``open_runs`` are unsettled."""
+
+    rate_share: float = 0.25
+    open_runs: int = 500
+
+
+class Backfills:
+    """Steps of the backfills of one environment. ``halt`` is told when upstream refuses the key."""
+
+    def __init__(
+        self,
+        store: ManyRuns,
+        upstream: Upstream,
+        policy: BackfillPolicy,
+        halt: Callable[[Unauthorized], None],
+    ) -> None:
+        self._store = store
+        self._upstream = upstream
+        self._timing = policy
+        self._halt = halt
+
+    def step(self, backfill: int | None = None) -> bool:
+        """Take one step of a backfill that is due, of any or of this one; False when there is none.
+
+        Raises:
+            StoreUnavailable
+        """
+        owned = self._store.claim_backfill(LEASE_S, backfill)
+        if owned is None:
+            return False
+        if self._store.open_runs() >= self._timing.open_runs:
+            self._store.postpone_backfill(owned, YIELD_S, None)
+            return True
+        try:
+            page = list_runs(self._upstream, filter_of(owned.since, owned.until, owned.filters), owned.cursor)
+        except StoreUnavailable:
+            raise
+        except Unauthorized as error:
+            self._halt(error)
+            self._store.postpone_backfill(owned, RETRY_CAP_S, str(error))
+        except RequestRefused as error:
+            self._refused(owned, error)
+        except SourceUnavailable as error:
+            pause_s = error.retry_after_s if error.retry_after_s is not None else self._backoff(owned)
+            if error.status == 429:  # no failure: everybody together has used the limit up
+                self._store.postpone_backfill(owned, error.retry_after_s or PAUSE_S, None)
+            else:
+                self._store.postpone_backfill(owned, pause_s, str(error))
+        except WorkerError as error:
+            self._store.postpone_backfill(owned, self._backoff(owned), str(error))
+        else:
+            new = self._store.note_page(owned, page.runs, page.next, wait_s(page.rate, self._timing.rate_share))
+            if new is not None and page.next is None:
+                log.info("backfill_listed", backfill=owned.id)
+        return True
+
+    def _refused(self, owned: OwnedBackfill, error: RequestRefused) -> None:
+        """With a cursor: it is too old, so begin again; what is known costs nothing. Without: the filters are wrong."""
+        if owned.cursor is not None and owned.attempt < 3:
+            self._store.restart_backfill(owned, str(error))
+            return
+        self._store.fail_backfill(owned, str(error))
+        log.warning("backfill_failed", backfill=owned.id, reason=str(error))
+
+    def _backoff(self, owned: OwnedBackfill) -> float:
+        return max(1.0, backoff(owned.attempt, 1.0, RETRY_CAP_S, random.random))
+
+
+def filter_of(since: datetime, until: datetime | None, filters: dict[str, Any]) -> ListFilter:
+    """Make what is asked of upstream from a backfill's row."""
+
+    def words(name: str) -> tuple[str, ...] | None:
+        return tuple(filters[name]) if filters.get(name) else None
+
+    return ListFilter(since, until, words("tasks"), words("tags"), words("statuses"))
+
+
+def preview(store: ManyRuns, upstream: Upstream, wanted: ListFilter) -> tuple[int, list[RunView]]:
+    """Walk through the list without asking for anything: how many runs there are, and those that would be new.
+
+    Raises:
+        WorkerError: upstream or the database.
+    """
+    seen, new, cursor = 0, [], None
+    while True:
+        page = list_runs(upstream, wanted, cursor)
+        seen += len(page.runs)
+        unknown = set(store.unknown(page.runs))
+        new += [view for view in page.runs if view.run_id in unknown]
+        cursor = page.next
+        if cursor is None:
+            return seen, new

@@ -1,0 +1,158 @@
+"""What a worker does besides reading: find runs, take backfills forward, compact what is sealed, drop what is old.
+
+A few threads in every worker process, like the control loop, one of them for each environment: no slot of the pool, no
+beat and no broker is needed. Every step is claimed in the database, so any number of processes does the work of one.
+"""
+
+from __future__ import annotations
+
+import random
+import threading
+from collections.abc import Callable
+
+import structlog
+
+from tailrace.errors import WorkerError
+from tailrace.service.backfill import BackfillPolicy, Backfills
+from tailrace.service.discovery import Discovery
+from tailrace.service.environments import Environment
+from tailrace.service.runtime import Runtime
+from tailrace.store.keeping.compaction import Compaction, KeepFailed
+from tailrace.store.keeping.retention import DayFate, Retention
+
+log = structlog.get_logger("tailrace")
+
+FIND_S = 1.0
+KEEP_S = 5.0
+PRUNE_S = 3_600.0
+STREAMS_PER_TURN = 50
+
+
+class Finder:
+    """Finds the runs of one environment: new ones, where a rule asks for them, and those of its backfills."""
+
+    def __init__(self, environment: Environment, goes_on: Callable[[], bool] = lambda: True) -> None:
+        """``goes_on`` says whether another step of a backfill may begin."""
+        self._discovery = discovery_of(environment)
+        self._backfills = backfills_of(environment)
+        self._goes_on = goes_on
+
+    def find(self) -> None:
+        """Look for new runs if it is time, and take each backfill that is due one step forward.
+
+        Raises:
+            StoreUnavailable
+        """
+        if self._discovery is not None:
+            self._discovery.step()
+        while self._goes_on() and self._backfills.step():
+            pass
+
+
+class Maintenance:
+    """The background work of one process."""
+
+    def __init__(self, runtime: Runtime) -> None:
+        self._runtime = runtime
+        self._ended = threading.Event()
+
+    def start(self) -> None:
+        self._begin("keep", self.keep, KEEP_S, self._going)
+        self._begin("prune", self.prune, PRUNE_S, self._going)
+        self._runtime.environments.follow(self._find_for)
+
+    def stop(self) -> None:
+        """End it; a step at work is finished or taken up by others."""
+        self._ended.set()
+
+    def _find_for(self, environment: Environment) -> None:
+        """Find the runs of one environment until it is retired, in a thread of its own: none waits for another."""
+
+        def serves() -> bool:
+            return self._going() and not environment.retired.is_set()
+
+        self._begin("find", Finder(environment, serves).find, FIND_S, serves, environment=environment.name)
+
+    def _going(self) -> bool:
+        return not self._ended.is_set()
+
+    def keep(self) -> None:
+        """Compact sealed streams and make them searchable, some at a time.
+
+        Raises:
+            StoreUnavailable
+        """
+        compaction = Compaction(self._runtime.engine)
+        due = compaction.due(STREAMS_PER_TURN)
+        random.shuffle(due)  # several processes begin at different ends
+        for stream_id in due:
+            if self._ended.is_set():
+                return
+            try:
+                done = compaction.compact(stream_id)
+                if done is not None:
+                    pieces = compaction.index(stream_id)
+                    counts = {"before": done.segments_before, "after": done.segments_after, "pieces": pieces}
+                    log.debug("stream_compacted", stream=stream_id, **counts)
+            except KeepFailed as error:
+                log.warning("stream_not_compacted", reason=str(error))
+
+    def prune(self) -> None:
+        """Drop the days that retention no longer keeps.
+
+        Raises:
+            StoreUnavailable
+        """
+        days = self._runtime.settings.retention_days
+        if days is None:
+            return
+        for day in Retention(self._runtime.engine).prune(days):
+            if day.fate is DayFate.DROPPED:
+                log.info("day_dropped", day=day.day.isoformat(), streams=day.streams)
+            else:
+                log.warning("day_not_dropped", day=day.day.isoformat(), reason=day.fate.value)
+
+    def _begin(
+        self, name: str, turn: Callable[[], None], every_s: float, goes_on: Callable[[], bool], **whose: str
+    ) -> None:
+        """Take turns in a thread of its own."""
+
+        def loop() -> None:
+            failing = ""
+            while goes_on():
+                try:
+                    turn()
+                    failing = ""
+                except Exception as error:  # the thread must live: nobody else does its work here
+                    kind = type(error).__name__
+                    if kind != failing:
+                        expected = isinstance(error, WorkerError)
+                        log.warning(f"{name}_failed", error=str(error), exc_info=not expected, **whose)
+                    failing = kind
+                self._ended.wait(every_s * random.uniform(0.5, 1.5))
+
+        threading.Thread(target=loop, name=f"tailrace-{name}", daemon=True).start()
+
+
+def discovery_of(environment: Environment) -> Discovery | None:
+    """Make the discovery that is asked for in an environment; None when none is."""
+    settings, rule = environment.settings, environment.access.discover
+    if rule is None:
+        return None
+    return Discovery(
+        environment.many_runs,
+        environment.upstream,
+        rule,
+        look_s=settings.discover_seconds,
+        scan_s=settings.discover_scan_seconds,
+        overlap_s=settings.discover_overlap_seconds,
+        rate_share=settings.backfill_rate_share,
+        halt=environment.halt,
+    )
+
+
+def backfills_of(environment: Environment) -> Backfills:
+    """Make what takes the backfills of an environment forward."""
+    settings = environment.settings
+    policy = BackfillPolicy(settings.backfill_rate_share, settings.backfill_open_runs)
+    return Backfills(environment.many_runs, environment.upstream, policy, environment.halt)

@@ -1,0 +1,397 @@
+"""Put the parts together: settings in, a process that can read streams out. The only place that knows all parts."""
+
+from __future__ import annotations
+
+import os
+import random
+import socket
+import threading
+import time
+import uuid
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from typing import TYPE_CHECKING, Any
+
+import structlog
+
+from tailrace.errors import (
+    BadSettings,
+    LeaseLost,
+    StoreUnavailable,
+    TransientError,
+    Unauthorized,
+    WorkerError,
+)
+from tailrace.ingest.reader import Reader, Signal, Timing
+from tailrace.ingest.v2_order import REPEAT_WINDOW
+from tailrace.model import LeasedStream, Outcome, StreamState, Verdict
+from tailrace.retry import backoff
+from tailrace.service.environments import Environment, Environments
+from tailrace.service.readers import Coalesced, Readers
+from tailrace.source.connection import Tail
+from tailrace.store.commit import Committer
+from tailrace.store.discovery import ManyRuns
+from tailrace.store.engine import autocommit, create_engine
+from tailrace.store.flush_rule import BatchLimits
+from tailrace.store.leases import Leases, WorkerRow
+from tailrace.store.outbox import Outbox
+from tailrace.store.runs import Runs
+from tailrace.store.streams import StreamQueries
+from tailrace.store.writer import Sink, Writer, WriterLimits
+from tailrace.telemetry import metrics
+
+if TYPE_CHECKING:
+    from tailrace.config.settings import Settings
+
+log = structlog.get_logger("tailrace")
+
+METRICS_S = 60.0
+"""How often a process says what it has done since it started."""
+TURN_S = 10.0
+"""How long a reader may keep its place while others wait for one: v1 fills its 1 000 entries in that time at 100/s."""
+NOT_SERVED = "the environment is not served here any more: TAILRACE_KEYS_FILE does not name it"
+ORPHANS_S = 3.0
+"""How often it is looked for leases of this process that no reader has."""
+
+
+class Runtime:
+    """One process's share of the work. Thread-safe.
+
+    `open` what only asks and watches; `start` what reads streams too. Readers are started by `ingest_stream`, which
+    blocks until the stream is left.
+    """
+
+    def __init__(self, settings: Settings, database_url: str, *, pool: str = "local", slots: int = 1) -> None:
+        self.settings = settings
+        # No overflow: such connections are closed as soon as they are given back, and to open one costs more (a
+        # password is checked with thousands of hashes) than to wait for one.
+        self.engine = create_engine(database_url, pool_size=16, max_overflow=0)
+        self._statements = autocommit(self.engine)  # one for all streams: each is 4 kB
+        # Connections of their own for what keeps the process going: after an outage a thousand readers ask at once, and
+        # behind them the leases would run out.
+        self._vital_engine = create_engine(database_url, pool_size=8, max_overflow=0)
+        self.environments = Environments(
+            settings, lambda access: Environment(access, settings, self.engine, self._vital_engine)
+        )
+        self.outbox = Outbox(self._vital_engine, self.environments.names)
+        row = WorkerRow(uuid.uuid4(), socket.gethostname(), os.getpid(), pool, slots)
+        self.leases = Leases(self._vital_engine, row, settings.lease_seconds, settings.max_connections)
+        self.readers = Readers()
+        self.writer = Writer(
+            Committer(self._vital_engine),
+            WriterLimits(
+                buffer_max_bytes=settings.buffer_max_bytes,
+                stream_max_bytes=settings.stream_buffer_max_bytes,
+                hold_s=settings.hold_seconds,
+            ),
+            random=random.random,
+        )
+        self._acquiring = Coalesced(self._acquire)
+        self._slice_s = settings.slice_seconds
+        self._ended = threading.Event()
+        self._orphans: dict[int, int] = {}
+        self._orphans_at = 0.0
+        self._keeper = threading.Thread(target=self._keep, name="tailrace-leases", daemon=True)
+        self._key_keeper = threading.Thread(target=self._follow_keys, name="tailrace-keys", daemon=True)
+
+    # --- life
+
+    def start(self, *, slice_s: float | None = None) -> None:
+        """Begin to hold leases and to write. ``slice_s`` replaces the setting where slots are few."""
+        if slice_s is not None:
+            self._slice_s = slice_s
+        self.writer.start()
+        self._start_keepers()
+
+    def start_choosing(self) -> None:
+        """Keep this process's row alive for its hints; for a process that chooses what others read (prefork)."""
+        self._start_keepers()
+
+    def _start_keepers(self) -> None:
+        try:
+            self.leases.renew()
+        except StoreUnavailable as error:  # the lease thread goes on trying
+            log.warning("lease_renewal_failed", error=str(error))
+        self._keeper.start()
+        if self.environments.may_change:
+            self._key_keeper.start()
+
+    def drain(self) -> None:
+        """Tell every reader to leave; does not wait. What they have is committed, and others go on at once."""
+        self.readers.drain()
+
+    def stop(self, timeout_s: float) -> None:
+        """Leave every stream, commit, give the leases back. What does not end in time is read again by others."""
+        until = time.monotonic() + timeout_s
+        self.drain()
+        self.readers.wait_empty(max(0.1, until - time.monotonic()))
+        self.writer.stop(max(0.1, until - time.monotonic()))
+        self._ended.set()
+        if self._keeper.is_alive():
+            self._keeper.join(1.0)
+        try:
+            self.leases.retire()
+            self.environments.give_back()
+        except WorkerError as error:
+            log.warning("leases_not_returned", error=str(error))
+        self.close()
+
+    def close(self) -> None:
+        self.environments.close()
+        self.engine.dispose()
+        self._vital_engine.dispose()
+
+    # --- runs
+
+    def request(
+        self,
+        run_id: str,
+        streams: Sequence[str] | None,
+        options: dict[str, Any],
+        priority: int = 0,
+        then: str | None = None,
+        environment: str | None = None,
+    ) -> int:
+        """Make a run's row: from here on it is ingested, whatever happens to messages. Give the row's id.
+
+        Raises:
+            UnknownEnvironment: the archive has no such environment.
+            BadSettings: none is named, and it can't be told which is meant.
+        """
+        return self._runs(environment).request(run_id, streams, options, priority, then)
+
+    def cancel(self, run_id: str, environment: str | None = None) -> int | None:
+        """Stop a run: the readers of other processes leave at their next look at their leases, ours now."""
+        runs = self._runs(environment)
+        stopped = runs.cancel(run_id)
+        if stopped:
+            log.info("run_cancelled", environment=runs.environment, run_id=run_id, streams=stopped)
+            self._call_readers()
+        return stopped
+
+    def begin_backfill(
+        self, since: datetime, until: datetime, filters: Mapping[str, Any], environment: str | None = None
+    ) -> None:
+        """Make a backfill's row, for one environment or for each that is served.
+
+        Raises:
+            UnknownEnvironment: the archive has no such environment.
+        """
+        for name in [environment] if environment else self.environments.names():
+            ManyRuns(self.engine, name).begin_backfill(since, until, filters)
+
+    def _runs(self, environment: str | None) -> Runs:
+        """Give the statements about runs of an environment, which others may serve."""
+        return Runs(self._vital_engine, environment or self.environments.meant())
+
+    def watch(self, limit: int, run: int | None = None) -> tuple[int, int]:
+        """Look at runs that are due in every environment, as `Environment.watch` does in its own."""
+        looks = [environment.watch(limit, run) for environment in self.environments.all()]
+        return sum(looked for looked, _ in looks), sum(found for _, found in looks)
+
+    def maintenance(self) -> None:
+        """What has to happen now and then: partitions for the coming days, rows of workers long dead."""
+        self.leases.ensure_partitions()
+        self.leases.sweep_workers()
+        self.outbox.sweep()
+
+    # --- streams
+
+    def claim(self, limit: int, run: int | None = None) -> list[int]:
+        """Choose streams that this process should read."""
+        return self.leases.claim(self.environments.names(), limit, self.settings.hint_seconds, run)
+
+    def give_turns(self) -> int:
+        """Let streams that wait for a place have one: have readers leave that have had their turn; give how many."""
+        waiting, workers = self.leases.waiting(self.environments.names(), max(1, len(self.readers)))
+        share = -(-waiting // max(1, workers))
+        return self.readers.give_turns(share, TURN_S) if share else 0
+
+    def ingest_stream(self, stream_id: int) -> None:
+        """Read one stream until it is left; a stream that somebody else reads, or that needs nothing, is left alone."""
+        signal = self.readers.begin(stream_id)
+        if signal is None:
+            return
+        try:
+            try:
+                stream = self._acquiring.get(stream_id)
+            except StoreUnavailable as error:
+                # If the lease was given all the same, `_release_orphans` gives it back.
+                log.warning("lease_not_acquired", stream_id=stream_id, error=str(error))
+                return
+            if stream is None:
+                return
+            self.readers.leased(stream_id, stream.environment)  # before its key is asked for: that may change
+            bound = log.bind(
+                environment=stream.environment,
+                run_id=stream.ref.run_id,
+                stream_key=stream.ref.stream_key,
+                lease_token=stream.token,
+            )
+            bound.info("lease_acquired", position=stream.checkpoint.last_index)
+            sink = self.writer.open(stream, self._limits(stream), signal.leave)
+            try:
+                outcome = self._read(stream, sink, signal, bound)
+                sink.settle(outcome)
+            except LeaseLost as error:
+                bound.info("lease_lost", reason=str(error))
+                return
+            finally:
+                sink.abandon()
+            bound.info(f"stream_{_LEFT[outcome.state]}", position=sink.checkpoint.last_index, error=outcome.error)
+        finally:
+            self.readers.end(stream_id)
+
+    def _read(self, stream: LeasedStream, sink: Sink, signal: Signal, bound: Any) -> Outcome:
+        """Read a leased stream until it is left; say how.
+
+        Raises:
+            LeaseLost
+        """
+        environment = self.environments.get(stream.environment)
+        if environment is None:
+            return self._not_served()
+        queries = StreamQueries(self._statements, stream.id, REPEAT_WINDOW)
+        with environment.upstream.stream(stream.ref) as source:
+            tail = Tail(source, self.settings.event_max_bytes)
+            reader = Reader(
+                *(stream, tail, sink, queries, self._timing(), signal),
+                random=random.random,
+                alarm=lambda what: bound.error("stream_changed", reason=what),
+            )
+            try:
+                outcome = reader.run()
+            except Unauthorized as error:
+                environment.halt(error)
+                outcome = Outcome(StreamState.PARKED, error=str(error))
+            except TransientError as error:
+                outcome = Outcome(StreamState.PARKED, delay_s=self.settings.retry_cap_s, error=str(error))
+            except WorkerError as error:
+                if isinstance(error, LeaseLost):
+                    raise
+                outcome = Outcome(StreamState.FAILED, error=str(error), verdict=Verdict.FAILED)
+            except Exception as error:  # noqa: BLE001  whatever it is, the thread must outlive it
+                # A fault of ours, met by this stream's data. It must neither be hidden nor spin.
+                bound.exception("reader_failed")
+                outcome = self._after_own_fault(stream, error)
+        if outcome.state is StreamState.ACTIVE and self.environments.get(stream.environment) is None:
+            return self._not_served()
+        return outcome
+
+    def _not_served(self) -> Outcome:
+        """Leave a stream to whoever serves its environment, at present or again: it is not given up."""
+        return Outcome(StreamState.PARKED, delay_s=self.settings.control_seconds, error=NOT_SERVED)
+
+    def _after_own_fault(self, stream: LeasedStream, error: Exception) -> Outcome:
+        attempt = stream.attempt + 1
+        delay_s = backoff(attempt, self.settings.retry_base_s, self.settings.retry_cap_s, random.random)
+        what = f"{type(error).__name__}: {error}"
+        return Outcome(StreamState.PARKED, delay_s=max(1.0, delay_s), attempt=attempt, error=what)
+
+    def _acquire(self, stream_ids: list[int]) -> dict[int, LeasedStream]:
+        got = {stream.id: stream for stream in self.leases.acquire(stream_ids)}
+        missed = [stream_id for stream_id in stream_ids if stream_id not in got]
+        if missed and self.settings.max_connections is not None:
+            self.leases.unhint(missed)  # the fleet has no place for them: they must not wait for their hints to age
+        return got
+
+    def _limits(self, stream: LeasedStream) -> BatchLimits:
+        """Give the batch limits of a stream: the request's where it has some, else the settings'."""
+        settings, options = self.settings, stream.options
+        return BatchLimits(
+            max_chunks=int(options.get("batch_max_chunks", settings.batch_max_chunks)),
+            max_bytes=int(options.get("batch_max_bytes", settings.batch_max_bytes)),
+            max_age_s=float(options.get("batch_max_age_ms", settings.batch_max_age_ms)) / 1000,
+        )
+
+    def _timing(self) -> Timing:
+        settings = self.settings
+        return Timing(
+            wait_s=settings.wait_seconds,
+            park_after_s=settings.park_after_seconds,
+            park_v1_s=settings.park_v1_seconds,
+            park_v2_s=settings.park_v2_seconds,
+            quiet_s=settings.seal_quiet_seconds,
+            slice_s=self._slice_s,
+            retry_base_s=settings.retry_base_ms / 1000,
+            retry_cap_s=settings.retry_cap_s,
+        )
+
+    # --- the lease thread
+
+    def _keep(self) -> None:
+        """Renew this process's row, and call readers whose run is over or whose lease is gone."""
+        failed = 0
+        said_at = renewed_at = time.monotonic()
+        while not self._ended.is_set():
+            asked_at = time.monotonic()
+            try:
+                expired = self.leases.renew()
+                renewed_at = asked_at
+                self._call_readers()
+                if expired:
+                    self.readers.shed(self.leases.excess())
+                self._release_orphans()
+                failed = 0
+            except Exception as error:  # noqa: BLE001  whatever it is, the thread must outlive it
+                # The leases live on until somebody takes them, which needs the same database. Whatever it was, this
+                # thread must not end: others would take over what is read here.
+                failed += 1
+                if failed == 1:
+                    log.warning("lease_renewal_failed", error=str(error))
+            limited = self.settings.max_connections is not None
+            if limited and time.monotonic() - renewed_at >= self.settings.lease_seconds:
+                # Others may count our places as free. What the readers have is committed when Postgres is back.
+                self.readers.leave(self.readers.leased_ids())
+            if time.monotonic() - said_at >= METRICS_S:
+                said_at = time.monotonic()
+                reading = self.readers.by_environment()
+                log.info("metrics", reading=sum(reading.values()), environments=reading, **metrics.snapshot())
+            self._ended.wait(1.0 if failed else min(self.settings.lease_renew_seconds, self.settings.control_seconds))
+
+    def _follow_keys(self) -> None:
+        """Take up what changes in the file with the keys: readers leave, and streams are read on with the new one."""
+        failing = ""
+        while not self._ended.wait(self.settings.control_seconds):
+            try:
+                self.readers.leave_environments(self.environments.look())
+                self.environments.enrol_missed()
+                failing = ""
+            except BadSettings as error:  # raised once; what was good before stays
+                log.error("keys_file_refused", reason=str(error))
+            except Exception as error:  # noqa: BLE001  whatever it is, the thread must outlive it
+                if type(error).__name__ != failing:
+                    log.warning("keys_not_followed", error=str(error))
+                failing = type(error).__name__
+
+    def _call_readers(self) -> None:
+        reading = self.readers.leased_ids()
+        if not reading:
+            return
+        calls = self.leases.calls(reading)
+        self.readers.look_again([stream_id for stream_id, over, ours in calls if over and ours])
+        self.readers.leave([stream_id for stream_id, _, ours in calls if not ours])
+
+    def _release_orphans(self) -> None:
+        """Give back leases that no reader has: the answer to an acquire was lost, or a reader died of a fault.
+
+        Only those that were already so at the last look: a reader begins before its lease is there.
+        """
+        if time.monotonic() - self._orphans_at < ORPHANS_S:
+            return
+        self._orphans_at = time.monotonic()
+        found = self.leases.orphans(self.readers.begun_ids())
+        again = {stream_id: token for stream_id, token in found.items() if self._orphans.get(stream_id) == token}
+        self._orphans = found
+        if again:
+            self.leases.give_back(again)
+            log.warning("stray_leases_returned", streams=len(again))
+
+
+_LEFT = {
+    StreamState.ACTIVE: "handed_on",
+    StreamState.PARKED: "parked",
+    StreamState.SEALED: "sealed",
+    StreamState.FAILED: "failed",
+    StreamState.CANCELLED: "cancelled",
+}

@@ -1,0 +1,124 @@
+"""Follow the run feed: what upstream says of one run, asked again and again, or held until it changes.
+
+`FeedCursor` is the pure part; `RunFeed` asks, and `source.aio.AsyncRunFeed` does so without blocking.
+"""
+
+from __future__ import annotations
+
+import httpx
+
+from tailrace.errors import NotFound, SourceUnavailable
+from tailrace.model import RunView
+from tailrace.source.body import read_text
+from tailrace.source.client import (
+    FEED_MAX_CHARS,
+    FEED_PAGES,
+    SKIP_COLUMNS,
+    Interruptible,
+    json_of,
+    refuse,
+    segment,
+    translated,
+)
+from tailrace.wire.feed import FeedRows
+
+NOT_UP_TO_DATE = f"a run feed that is not up to date after {FEED_PAGES} answers"
+
+
+class FeedCursor:
+    """Where we are in the feed of one run.
+
+    The first question asks for everything, the next ones only for what changed: an answer to the first may come from a
+    cache and be minutes old (PROTOCOL §5).
+    """
+
+    def __init__(self, run_id: str) -> None:
+        self.path = f"/realtime/v1/runs/{segment(run_id)}"
+        self.name = f"run {run_id}"
+        self._run_id = run_id
+        self._rows = FeedRows()
+        self._handle = ""
+        self._offset = "-1"
+        self._cursor = ""
+
+    @property
+    def begun(self) -> bool:
+        """Upstream can tell us what changes from here on."""
+        return bool(self._handle) and self._offset != "-1"
+
+    def query(self, live: bool) -> dict[str, str]:
+        """Give the query to send. ``live``: the answer may be held until something changes; not the first one."""
+        query = {"offset": self._offset, "skipColumns": SKIP_COLUMNS}
+        if self._handle:
+            query["handle"] = self._handle
+        if live and self.begun:
+            query["live"] = "true"
+            if self._cursor:
+                query["cursor"] = self._cursor
+        return query
+
+    def take(self, status: int, headers: httpx.Headers, body: str | None) -> bool:
+        """Take an answer in; False when more has to be asked for before `view` is of any use.
+
+        ``body`` None: it was too large to be read.
+
+        Raises:
+            What `source.client.refuse` says; MalformedRecord.
+        """
+        if body is None:
+            raise SourceUnavailable(f"{self.name}: the answer is larger than {FEED_MAX_CHARS} characters")
+        if status == 409:  # must-refetch: drop everything and begin again with the new handle
+            self._rows = FeedRows()
+            self._handle, self._offset, self._cursor = headers.get("electric-handle", ""), "-1", ""
+            return False
+        refuse(status, body, self.name)
+        self._rows.feed(json_of(body, "the run feed"))
+        self._handle = headers.get("electric-handle", "")
+        self._offset = headers.get("electric-offset", "-1")
+        self._cursor = headers.get("electric-cursor", "")
+        return self._rows.up_to_date or "electric-up-to-date" in headers
+
+    def view(self) -> RunView:
+        """Say what is known of the run.
+
+        Raises:
+            NotFound: the feed does not have it.
+        """
+        runs = [run for run in self._rows.runs() if run.run_id == self._run_id]
+        if not runs:
+            raise NotFound(f"upstream's feed has no run {self._run_id}")
+        return runs[-1]
+
+
+class RunFeed(Interruptible):
+    """The feed of one run. Use it as a context manager, from one thread at a time."""
+
+    def __init__(self, client: httpx.Client, run_id: str) -> None:
+        super().__init__()
+        self._client = client
+        self._cursor = FeedCursor(run_id)
+
+    def __enter__(self) -> RunFeed:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self._client.close()
+
+    def look(self, live: bool) -> RunView:
+        """Ask for the run. ``live``: after the first time, upstream holds the answer until it changes (about 20 s).
+
+        Raises:
+            NotFound: upstream does not know the run (yet).
+            Unauthorized, RequestRefused, MalformedRecord, SourceUnavailable, StreamStalled.
+        """
+        cursor = self._cursor
+        for _ in range(FEED_PAGES):
+            query, extensions = cursor.query(live), {"trace": self._trace}
+            with (
+                translated(cursor.name),
+                self._client.stream("GET", cursor.path, params=query, extensions=extensions) as response,
+            ):
+                body = read_text(response, FEED_MAX_CHARS)
+            if cursor.take(response.status_code, response.headers, body):
+                return cursor.view()
+        raise SourceUnavailable(f"{cursor.name}: {NOT_UP_TO_DATE}")

@@ -1,0 +1,183 @@
+"""Ask upstream about many runs: their feed (status and stream keys) and the list (everything that ever ran).
+
+Facts (PROTOCOL §4, §5): the feed shows runs of the last 24 h and silently no more than 1 000; the list comes from an
+index that is late, its pages can be short or empty while there is a next one, and only the list counts against the rate
+limit. A 429 has no ``Retry-After``: ``x-ratelimit-reset`` says when, in milliseconds since 1970.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from email.utils import parsedate_to_datetime
+from typing import Any
+
+from tailrace.errors import MalformedRecord, SourceUnavailable
+from tailrace.model import RunView
+from tailrace.source.client import FEED_PAGES, SKIP_COLUMNS, Upstream, json_of, refuse
+from tailrace.wire.feed import TERMINAL, FeedRows, storable, timestamp
+
+PAGE_SIZE = 100
+"""The most that upstream takes."""
+FEED_WINDOWS = {"1h": 3_600.0, "6h": 21_600.0, "24h": 86_400.0}
+"""What is asked for as ``createdAt``: few different values, because each is a log of its own upstream."""
+BEGIN_ANEW_S = 600.0
+"""A followed feed keeps the rows of runs that have left its window: so it is begun anew now and then."""
+
+
+@dataclass(frozen=True, slots=True)
+class Rate:
+    """What an answer said of the rate limit. ``reset_s``: seconds until there is more."""
+
+    limit: int
+    remaining: int
+    reset_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class ListedPage:
+    """One page of the list. ``next`` is the cursor of the one after it, None when this is the last."""
+
+    runs: list[RunView]
+    next: str | None
+    rate: Rate | None
+
+
+@dataclass(frozen=True, slots=True)
+class ListFilter:
+    """Which runs the list is asked for; None is any. Statuses are the API's names."""
+
+    since: datetime
+    until: datetime | None = None
+    tasks: tuple[str, ...] | None = None
+    tags: tuple[str, ...] | None = None
+    statuses: tuple[str, ...] | None = None
+
+    def query(self) -> dict[str, str]:
+        """Give the parameters. Without a window upstream would take the last seven days."""
+        found = {"page[size]": str(PAGE_SIZE), "filter[createdAt][from]": str(_ms(self.since))}
+        if self.until is not None:
+            found["filter[createdAt][to]"] = str(_ms(self.until))
+        for name, words in (("taskIdentifier", self.tasks), ("tag", self.tags), ("status", self.statuses)):
+            if words is not None:
+                found[f"filter[{name}]"] = ",".join(words)
+        return found
+
+
+class ManyRunsFeed:
+    """Follows the feed of many runs of one environment. Not thread-safe.
+
+    After its first answer it asks for what changed only (handle and offset): the first answer comes from caches that
+    can be minutes old.
+    """
+
+    def __init__(self, upstream: Upstream, clock_s: Callable[[], float] = time.monotonic) -> None:
+        self._upstream = upstream
+        self._clock_s = clock_s
+        self._followed: dict[str, _Followed] = {}
+
+    def runs(self, age_s: float) -> list[RunView]:
+        """Ask for the newest runs, of at least the last ``age_s`` seconds where the feed reaches so far back.
+
+        Raises:
+            Unauthorized, RequestRefused, MalformedRecord, SourceUnavailable.
+        """
+        window = next((name for name, length_s in FEED_WINDOWS.items() if length_s >= age_s), "24h")
+        followed = self._followed.pop(window, None)
+        fresh = followed is not None
+        if followed is None or self._clock_s() - followed.begun_s > BEGIN_ANEW_S:
+            followed, fresh = _Followed(FeedRows(), {}, self._clock_s()), False
+        for _ in range(FEED_PAGES):
+            query = {"offset": "-1", "skipColumns": SKIP_COLUMNS, "createdAt": window, **followed.tokens}
+            response, body = self._upstream.get("/realtime/v1/runs", query)
+            if response.status_code == 409:  # must-refetch
+                handle = response.headers.get("electric-handle")
+                followed = _Followed(FeedRows(), {"handle": handle} if handle else {}, self._clock_s())
+                continue
+            refuse(response.status_code, body, "the feed of runs")
+            followed.rows.feed(json_of(body, "the feed of runs"))
+            handle, offset = response.headers.get("electric-handle"), response.headers.get("electric-offset")
+            followed.tokens = {"handle": handle, "offset": offset} if handle and offset else {}
+            if followed.rows.up_to_date or "electric-up-to-date" in response.headers:
+                if not fresh and followed.tokens:  # a first answer may be an old one: ask what came after it
+                    fresh = True
+                    continue
+                self._followed[window] = followed
+                return followed.rows.runs()
+        raise SourceUnavailable(f"the feed of runs is not up to date after {FEED_PAGES} answers")
+
+
+@dataclass(slots=True)
+class _Followed:
+    rows: FeedRows
+    tokens: dict[str, str]
+    begun_s: float
+
+
+def list_runs(upstream: Upstream, wanted: ListFilter, cursor: str | None) -> ListedPage:
+    """Ask for one page of the list, newest first; counts against the rate limit.
+
+    Raises:
+        SourceUnavailable: with ``retry_after_s`` when the rate limit is used up.
+        Unauthorized, RequestRefused (a filter or a cursor that upstream does not take), MalformedRecord.
+    """
+    query = wanted.query() | ({"page[after]": cursor} if cursor else {})
+    response, body = upstream.get("/api/v1/runs", query)
+    rate = rate_of(response.headers)
+    if response.status_code == 429:
+        raise SourceUnavailable(
+            "the rate limit is used up", status=429, retry_after_s=rate.reset_s if rate else _reset_of(body)
+        )
+    refuse(response.status_code, body, "the list of runs")
+    answer = json_of(body, "the list of runs")
+    try:
+        runs = [listed_run(item) for item in answer["data"]]
+        following = answer.get("pagination", {}).get("next")
+    except (KeyError, TypeError, AttributeError, ValueError) as error:
+        raise MalformedRecord(f"the list of runs is not the documented shape: {body[:200]!r}") from error
+    return ListedPage(runs, str(following) if following else None, rate)
+
+
+def listed_run(item: Mapping[str, Any]) -> RunView:
+    """Read one run of the list. It has no stream keys."""
+    status = str(item["status"])
+    return RunView(
+        run_id=storable(str(item["id"])),
+        status=storable(status),
+        terminal=status in TERMINAL,
+        stream_keys=(),
+        task_identifier=None if item.get("taskIdentifier") is None else storable(str(item["taskIdentifier"])),
+        tags=tuple(storable(str(tag)) for tag in item.get("tags") or ()),
+        created_at=timestamp(item.get("createdAt")),
+        started_at=timestamp(item.get("startedAt")),
+        finished_at=timestamp(item.get("finishedAt")),
+    )
+
+
+def rate_of(headers: Mapping[str, str], now: Callable[[], datetime] = lambda: datetime.now(UTC)) -> Rate | None:
+    """Read the rate-limit headers, None when they are not there. The wait is by the server's clock if it says it."""
+    try:
+        limit, remaining = int(headers["x-ratelimit-limit"]), int(headers["x-ratelimit-remaining"])
+        reset_ms = int(headers["x-ratelimit-reset"])
+    except (KeyError, ValueError):
+        return None
+    moment = now()
+    if "date" in headers:
+        with contextlib.suppress(ValueError):
+            moment = parsedate_to_datetime(headers["date"])
+    return Rate(limit, remaining, min(max(0.0, reset_ms / 1000 - moment.timestamp()), 120.0))
+
+
+def _reset_of(body: str) -> float | None:
+    try:
+        return float(json.loads(body)["secondsUntilReset"])
+    except (ValueError, KeyError, TypeError):
+        return None
+
+
+def _ms(moment: datetime) -> int:
+    return (moment - datetime.fromtimestamp(0, UTC)) // timedelta(milliseconds=1)

@@ -1,0 +1,257 @@
+"""The group commit: one flush of many streams is one statement, so no row lock is held across a round trip.
+
+Everything that belongs to a stream is in it: the fence (token), the checkpoint, segments, holes, quarantine, and how
+its reader leaves it. A stream that another transaction has locked is left out and tried again; one whose token or
+``rev`` is not what we think it is changes nothing.
+"""
+
+from __future__ import annotations
+
+import json
+import struct
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from itertools import chain
+from typing import NamedTuple
+
+import psycopg
+import sqlalchemy as sa
+from sqlalchemy.exc import DBAPIError
+
+from tailrace.errors import WorkerError
+from tailrace.model import Batch, Checkpoint, Outcome, Wire
+from tailrace.store import arrays
+from tailrace.store.engine import autocommit, translated
+from tailrace.store.segments import SEGMENT_MAX_CHUNKS, cut_segments, pack_fingerprints
+
+# u: one row a stream. l: the streams that nobody else has locked, in one order. f: fence and advance. g, h, q: what
+# belongs to the streams that passed the fence. The arrays ms and offsets hold those of all segments, one after another.
+COMMIT = """
+WITH u AS MATERIALIZED (
+  SELECT * FROM unnest(
+    %(id)b::bigint[], %(token)b::bigint[], %(rev)b::bigint[], %(generation)b::int[], %(last_index)b::bigint[],
+    %(cursor)b::json[], %(wire)b::text[], %(chunks)b::bigint[], %(bytes)b::bigint[], %(holes)b::bigint[],
+    %(lost)b::bigint[], %(quarantined)b::bigint[], %(lag)b::bigint[], %(state)b::text[], %(delay_s)b::float8[],
+    %(attempt)b::int[], %(error)b::text[], %(verdict)b::text[], %(swept)b::bool[]
+  ) AS u(id, token, rev, generation, last_index, cursor, wire, chunks, bytes, holes, lost, quarantined, lag,
+         state, delay_s, attempt, error, verdict, swept)
+), l AS MATERIALIZED (
+  SELECT s.id FROM tailrace.streams s WHERE s.id IN (SELECT id FROM u) ORDER BY s.id
+  FOR NO KEY UPDATE SKIP LOCKED
+), f AS (
+  UPDATE tailrace.streams s SET
+    rev = s.rev + 1,
+    generation = u.generation,
+    last_chunk_index = u.last_index,
+    cursor = u.cursor,
+    wire = coalesce(u.wire, s.wire),
+    chunk_count = s.chunk_count + u.chunks,
+    byte_count = s.byte_count + u.bytes,
+    hole_count = s.hole_count + u.holes,
+    lost_count = s.lost_count + u.lost,
+    quarantine_count = s.quarantine_count + u.quarantined,
+    lag = coalesce(u.lag, s.lag),
+    first_chunk_at = CASE WHEN u.chunks > 0 THEN coalesce(s.first_chunk_at, now()) ELSE s.first_chunk_at END,
+    last_chunk_at = CASE WHEN u.chunks > 0 THEN now() ELSE s.last_chunk_at END,
+    attempt = u.attempt,
+    last_error = u.error,
+    verdict = coalesce(u.verdict, s.verdict),
+    swept_at = CASE WHEN u.swept THEN now() ELSE s.swept_at END,
+    swept_index = CASE WHEN u.swept THEN u.last_index ELSE s.swept_index END,
+    sealed_at = CASE WHEN u.state = 'sealed' THEN now() ELSE s.sealed_at END,
+    state = coalesce(u.state, s.state),
+    next_attempt_at = CASE WHEN u.state IS NULL THEN s.next_attempt_at
+                           ELSE now() + u.delay_s * interval '1 second' END,
+    worker_id = CASE WHEN u.state IS NULL THEN s.worker_id END
+  FROM u JOIN l USING (id)
+  WHERE s.id = u.id AND s.token = u.token AND s.rev = u.rev
+  RETURNING s.id
+), g AS (
+  INSERT INTO tailrace.segments
+    (stream_id, generation, first_index, last_index, chunk_count, data, emitted_ms, index_offsets, odd, marks)
+  SELECT v.id, v.generation, v.first_index, v.last_index, v.chunks, v.data,
+         (%(ms)b::bigint[])[v.chunks_from : v.chunks_from + v.chunks - 1],
+         CASE WHEN v.offsets_from > 0 THEN (%(offsets)b::int[])[v.offsets_from : v.offsets_from + v.chunks - 1] END,
+         v.odd, v.marks
+  FROM unnest(
+    %(g_id)b::bigint[], %(g_generation)b::int[], %(g_first)b::bigint[], %(g_last)b::bigint[], %(g_chunks)b::int[],
+    %(g_data)b::json[], %(g_chunks_from)b::int[], %(g_offsets_from)b::int[], %(g_odd)b::bool[], %(g_marks)b::bytea[]
+  ) AS v(id, generation, first_index, last_index, chunks, data, chunks_from, offsets_from, odd, marks)
+  JOIN f ON f.id = v.id
+), h AS (
+  INSERT INTO tailrace.holes (stream_id, generation, first_index, last_index, reason)
+  SELECT v.* FROM unnest(
+    %(h_id)b::bigint[], %(h_generation)b::int[], %(h_first)b::bigint[], %(h_last)b::bigint[], %(h_reason)b::text[]
+  ) AS v(id, generation, first_index, last_index, reason)
+  JOIN f ON f.id = v.id
+), q AS (
+  INSERT INTO tailrace.quarantine (stream_id, generation, chunk_index, reason, raw)
+  SELECT v.* FROM unnest(
+    %(q_id)b::bigint[], %(q_generation)b::int[], %(q_index)b::bigint[], %(q_reason)b::text[], %(q_raw)b::bytea[]
+  ) AS v(id, generation, chunk_index, reason, raw)
+  JOIN f ON f.id = v.id
+)
+SELECT id FROM f
+"""
+
+FATES = "SELECT id, token, rev FROM tailrace.streams WHERE id = ANY(%(id)b::bigint[])"
+
+DATA_STATES = ("22", "23", "54")
+"""SQLSTATE classes that blame the data: data exception, a CHECK of segments or holes, program limit exceeded."""
+
+IS_JSON = "SELECT %(text)s::json IS NOT NULL"
+
+
+class FlushRefused(WorkerError):
+    """Postgres refuses a flush for its data: nothing of it is stored."""
+
+
+@dataclass(slots=True)
+class Flush:
+    """What is to be committed for one stream: its takes in order, and how its reader leaves it, if it does.
+
+    ``error`` and ``attempt``: why it can't be read at present, of a reader that stays.
+
+    ``checkpoint`` is the stream's state once this is committed.
+    """
+
+    stream_id: int
+    token: int
+    rev: int
+    wire: Wire | None
+    checkpoint: Checkpoint
+    batches: list[Batch] = field(default_factory=list)
+    outcome: Outcome | None = None
+    lag: int | None = None
+    error: str | None = None
+    attempt: int = 0
+    max_chunks: int = SEGMENT_MAX_CHUNKS
+
+    @property
+    def chunks(self) -> int:
+        return sum(len(batch.texts) for batch in self.batches)
+
+
+class Fate(NamedTuple):
+    """What a stream's row says."""
+
+    token: int
+    rev: int
+
+
+class Committer:
+    """Writes flushes. One connection of the pool is used for as long as a call lasts."""
+
+    def __init__(self, engine: sa.Engine) -> None:
+        self._engine = autocommit(engine)
+
+    def commit(self, flushes: list[Flush]) -> set[int]:
+        """Commit in one statement; give the ids of the streams whose flush took effect.
+
+        A stream that does not come back was locked, is leased to another or has moved on: look at its `fates`.
+
+        Raises:
+            StoreUnavailable: no answer. What became of the flushes is unknown: look at their `fates`.
+            FlushRefused: Postgres refuses the data; nothing was stored.
+        """
+        try:
+            parameters = _parameters(flushes)
+        except (ValueError, OverflowError, struct.error) as error:  # what no column can hold; nothing was sent
+            raise FlushRefused(f"{type(error).__name__}: {error}") from error
+        return {row[0] for row in self._run(COMMIT, parameters)}
+
+    def fates(self, stream_ids: Iterable[int]) -> dict[int, Fate]:
+        """Read token and ``rev`` of streams. Raises StoreUnavailable."""
+        rows = self._run(FATES, {"id": arrays.int8s(list(stream_ids))})
+        return {stream_id: Fate(token, rev) for stream_id, token, rev in rows}
+
+    def takes_json(self, text: bytes) -> bool:
+        """Ask Postgres whether it takes this text as JSON. Raises StoreUnavailable."""
+        try:
+            self._run(IS_JSON, {"text": text.decode()})
+        except (FlushRefused, UnicodeDecodeError):
+            return False
+        return True
+
+    def _run(self, statement: str, parameters: dict[str, object]) -> list[tuple[int, ...]]:
+        try:
+            with translated(), self._engine.connect() as connection:
+                return [tuple(row) for row in connection.exec_driver_sql(statement, parameters)]
+        except DBAPIError as error:
+            if isinstance(error.orig, psycopg.Error) and (error.orig.sqlstate or "").startswith(DATA_STATES):
+                raise FlushRefused(f"{error.orig.sqlstate}: {error.orig.diag.message_primary}") from error
+            raise
+
+
+def _parameters(flushes: list[Flush]) -> dict[str, object]:
+    """Lay the flushes out as the arrays of the statement."""
+    cut = [(flush.stream_id, segment) for flush in flushes for segment in cut_segments(flush.batches, flush.max_chunks)]
+    holes = [(flush.stream_id, hole) for flush in flushes for batch in flush.batches for hole in batch.holes]
+    quarantined = [
+        (flush.stream_id, item) for flush in flushes for batch in flush.batches for item in batch.quarantined
+    ]
+    chunks_from, offsets_from = [], []
+    offsets: list[int] = []
+    position = 1
+    for _, segment in cut:
+        chunks_from.append(position)
+        position += len(segment.texts)
+        first, last = segment.indices[0], segment.indices[-1]
+        if last - first + 1 == len(segment.indices):
+            offsets_from.append(0)
+        else:
+            offsets_from.append(len(offsets) + 1)
+            offsets.extend(index - first for index in segment.indices)
+    left = [flush.outcome for flush in flushes]
+    return {
+        "id": arrays.int8s([flush.stream_id for flush in flushes]),
+        "token": arrays.int8s([flush.token for flush in flushes]),
+        "rev": arrays.int8s([flush.rev for flush in flushes]),
+        "generation": arrays.int4s([flush.checkpoint.generation for flush in flushes]),
+        "last_index": arrays.int8s([flush.checkpoint.last_index for flush in flushes]),
+        "cursor": arrays.jsons([_cursor(flush.checkpoint) for flush in flushes]),
+        "wire": arrays.texts([flush.wire for flush in flushes]),
+        "chunks": arrays.int8s([flush.chunks for flush in flushes]),
+        "bytes": arrays.int8s([sum(sum(map(len, batch.texts)) for batch in flush.batches) for flush in flushes]),
+        "holes": arrays.int8s([sum(len(batch.holes) for batch in flush.batches) for flush in flushes]),
+        "lost": arrays.int8s([sum(h.reason.lost for batch in flush.batches for h in batch.holes) for flush in flushes]),
+        "quarantined": arrays.int8s([sum(len(batch.quarantined) for batch in flush.batches) for flush in flushes]),
+        "lag": arrays.int8s([flush.lag for flush in flushes]),
+        "state": arrays.texts([settled.state if settled else None for settled in left]),
+        "delay_s": arrays.float8s([settled.delay_s if settled else 0.0 for settled in left]),
+        "attempt": arrays.int4s([(flush.outcome or flush).attempt for flush in flushes]),
+        "error": arrays.texts([_clean((flush.outcome or flush).error) for flush in flushes]),
+        "verdict": arrays.texts([settled.verdict if settled else None for settled in left]),
+        "swept": arrays.bools([settled.swept if settled else False for settled in left]),
+        "g_id": arrays.int8s([stream_id for stream_id, _ in cut]),
+        "g_generation": arrays.int4s([segment.generation for _, segment in cut]),
+        "g_first": arrays.int8s([segment.indices[0] for _, segment in cut]),
+        "g_last": arrays.int8s([segment.indices[-1] for _, segment in cut]),
+        "g_chunks": arrays.int4s([len(segment.texts) for _, segment in cut]),
+        "g_data": arrays.jsons([b"[" + b",".join(segment.texts) + b"]" for _, segment in cut]),
+        "g_chunks_from": arrays.int4s(chunks_from),
+        "g_offsets_from": arrays.int4s(offsets_from),
+        "g_odd": arrays.bools([segment.odd for _, segment in cut]),
+        "g_marks": arrays.byteas([pack_fingerprints(segment.fingerprints) for _, segment in cut]),
+        "ms": arrays.int8s(list(chain.from_iterable(segment.emitted_ms for _, segment in cut))),
+        "offsets": arrays.int4s(offsets),
+        "h_id": arrays.int8s([stream_id for stream_id, _ in holes]),
+        "h_generation": arrays.int4s([hole.generation for _, hole in holes]),
+        "h_first": arrays.int8s([hole.first_index for _, hole in holes]),
+        "h_last": arrays.int8s([hole.last_index for _, hole in holes]),
+        "h_reason": arrays.texts([hole.reason for _, hole in holes]),
+        "q_id": arrays.int8s([stream_id for stream_id, _ in quarantined]),
+        "q_generation": arrays.int4s([item.generation for _, item in quarantined]),
+        "q_index": arrays.int8s([item.chunk_index for _, item in quarantined]),
+        "q_reason": arrays.texts([item.reason for _, item in quarantined]),
+        "q_raw": arrays.byteas([item.raw for _, item in quarantined]),
+    }
+
+
+def _cursor(checkpoint: Checkpoint) -> bytes:
+    return json.dumps(checkpoint.cursor).encode()
+
+
+def _clean(error: str | None) -> str | None:
+    """Make what is said of an error fit a column: whatever upstream's words are, the reason must reach its row."""
+    return None if error is None else error.encode(errors="replace").decode().replace("\0", "\ufffd")[:2_000]

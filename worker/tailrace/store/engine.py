@@ -1,0 +1,135 @@
+"""SQLAlchemy engines for Postgres, and Postgres' connection failures in our own words."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import psycopg
+import sqlalchemy as sa
+from sqlalchemy import event, exc, pool
+from sqlalchemy.engine import URL, Engine, make_url
+
+from tailrace.errors import BadSettings, StoreUnavailable
+from tailrace.store import arrays
+
+__all__ = ["autocommit", "create_engine", "is_unavailable", "normal_url", "translated"]
+
+DRIVER = "postgresql+psycopg"
+
+# Postgres is there, but can't serve: 08 connection exception, 53 insufficient resources (too many connections, disk
+# full), 57P01-57P05 shut down, crashed, starting up, database dropped, idle session ended, 25006 read-only (the old
+# primary after a failover).
+_UNAVAILABLE_CLASSES = ("08", "53", "57P")
+_UNAVAILABLE_STATES = frozenset({"25006"})
+
+
+def normal_url(url: str) -> URL:
+    """A Postgres URL as SQLAlchemy wants it: ``postgres://`` and ``postgresql://`` get the psycopg driver.
+
+    Raises:
+        BadSettings: not a Postgres URL. The message does not repeat it, since it can hold a password.
+    """
+    try:
+        parsed = make_url(url)
+    except (exc.ArgumentError, ValueError):
+        raise BadSettings("The database URL can't be read; it should look like postgresql://user@host/name.") from None
+    if parsed.drivername.partition("+")[0] not in ("postgres", "postgresql"):
+        raise BadSettings(f"The database must be PostgreSQL (postgresql://...), not {parsed.drivername}://.")
+    return parsed.set(drivername=DRIVER)
+
+
+def create_engine(
+    url: str,
+    *,
+    pool_size: int = 5,
+    max_overflow: int = 10,
+    pool_timeout_s: float = 30.0,
+    connect_timeout_s: int = 5,
+    dead_after_s: float = 10.0,
+    application_name: str = "tailrace",
+    poolclass: type[pool.Pool] | None = None,
+) -> Engine:
+    """An engine that works through PgBouncer in transaction mode and notices a dead server.
+
+    Args:
+        url: ``postgres://`` or ``postgresql://``. What its query says (``sslmode``, ...) wins over
+            the arguments here.
+        connect_timeout_s: for one address; libpq tries each address of a name in turn.
+        dead_after_s: sent data that is not acknowledged for this long, or as long a silence that keepalives do not end,
+            breaks the connection.
+        poolclass: ``NullPool`` for a connection that is used once; then the pool's sizes do not apply.
+
+    Opens nothing. Raises `BadSettings` for a URL that is not Postgres'.
+    """
+    # Chunks are sent as bytes. Told otherwise (PGCLIENTENCODING, the URL, the role's settings), the server would turn
+    # them from that encoding into its own, and store something else than upstream sent.
+    parsed = normal_url(url).difference_update_query(["client_encoding"])
+    seconds = max(1, round(dead_after_s))
+    arguments: dict[str, Any] = {
+        "client_encoding": "utf8",
+        # PgBouncer hands each transaction to another server connection, which does not know our prepared statements.
+        "prepare_threshold": None,
+        "connect_timeout": connect_timeout_s,
+        "application_name": application_name,
+        "keepalives": 1,
+        "keepalives_idle": max(1, seconds // 2),
+        "keepalives_interval": max(1, seconds // 4),
+        "keepalives_count": 2,
+        "tcp_user_timeout": seconds * 1000,
+    }
+    sizes: dict[str, Any] = {"pool_size": pool_size, "max_overflow": max_overflow, "pool_timeout": pool_timeout_s}
+    engine = sa.create_engine(
+        parsed,
+        connect_args={name: value for name, value in arguments.items() if name not in parsed.query},
+        # A parameter can be a chunk: it must not reach a log through an exception's text.
+        hide_parameters=True,
+        # Saves a query on every new connection.
+        use_native_hstore=False,
+        **({"poolclass": poolclass} if poolclass else sizes),
+    )
+    event.listen(engine, "connect", _on_connect)
+    return engine
+
+
+def _on_connect(connection: psycopg.Connection[Any], _record: object) -> None:
+    arrays.register(connection)
+
+
+def autocommit(engine: Engine) -> Engine:
+    """The same engine, on the same pool, with each statement a transaction of its own; as it is when it is one."""
+    if engine.get_execution_options().get("isolation_level") == "AUTOCOMMIT":
+        return engine
+    return engine.execution_options(isolation_level="AUTOCOMMIT")
+
+
+def is_unavailable(error: BaseException) -> bool:
+    """Whether this error says that Postgres did not answer, rather than that it answered no."""
+    if isinstance(error, exc.DBAPIError):
+        if error.connection_invalidated:
+            return True
+        error = error.orig or error
+    if isinstance(error, exc.TimeoutError):  # no connection of the pool came free
+        return True
+    if isinstance(error, psycopg.OperationalError | psycopg.InterfaceError):
+        state = error.sqlstate
+        return state is None or state.startswith(_UNAVAILABLE_CLASSES) or state in _UNAVAILABLE_STATES
+    return isinstance(error, psycopg.errors.ReadOnlySqlTransaction)
+
+
+@contextmanager
+def translated() -> Iterator[None]:
+    """Turn SQLAlchemy's and psycopg's connection failures into `StoreUnavailable`; let every other error pass.
+
+    The message is the server's or libpq's first line: it names host, database and user, never the password, the
+    statement or its parameters.
+    """
+    try:
+        yield
+    except (exc.SQLAlchemyError, psycopg.Error) as error:
+        if not is_unavailable(error):
+            raise
+        cause = getattr(error, "orig", None) or error
+        line = str(cause).strip().partition("\n")[0]
+        raise StoreUnavailable(f"Postgres did not answer: {line or type(cause).__name__}") from error
