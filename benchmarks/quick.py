@@ -65,7 +65,7 @@ def main(arguments: Sequence[str]) -> int:
 
 
 def measure(ready: Stage) -> dict[str, float]:
-    """Give each ratio."""
+    """Return each ratio."""
     reference = {wire: _cheapest(lambda wire=wire: _reference(wire)) for wire in ("v1", "v2")}  # type: ignore[misc]
     ratios: dict[str, float] = {}
     with ready.upstream() as upstream:

@@ -53,7 +53,7 @@ def table(results: dict[str, Any]) -> str:
 
 
 def _missing(results: dict[str, Any]) -> list[str]:
-    """Say what the table does not have, or has from another time."""
+    """Return what the table does not have, or has from another time."""
     rows, failed = results["rows"], results.get("failed", {})
     said = [f"**{name} was given up**: {why}" for name, why in failed.items()]
     lacking = [name for name in SCENARIOS if name not in rows and name not in failed]

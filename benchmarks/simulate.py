@@ -154,7 +154,7 @@ class _Population:
         return len(self._ends)
 
     def step(self, seconds: float) -> int:
-        """Let time pass; give how many streams were opened."""
+        """Let time pass; return how many streams were opened."""
         self._now += seconds
         while self._ends and self._ends[0] <= self._now:
             heapq.heappop(self._ends)
@@ -225,7 +225,7 @@ def costs_of(results: dict[str, Any], costs: Costs) -> Costs:
 
 
 def check(results: dict[str, Any], costs: Costs) -> list[str]:
-    """Compare the simulated P3 and P4 with the measured; give what differs too much, or was not measured."""
+    """Compare the simulated P3 and P4 with the measured; return what differs too much, or was not measured."""
     wrong: list[str] = []
     live, idle = simulate(P3, costs, 1), simulate(P4, costs, 1)
     pairs = [

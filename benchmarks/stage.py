@@ -72,7 +72,7 @@ class Child:
         return line.strip()
 
     def end(self, timeout_s: float = 30.0) -> float:
-        """Ask it to end; give the seconds that this took."""
+        """Ask it to end; return the seconds that this took."""
         began = time.monotonic()
         if self.process.poll() is None:
             self.process.terminate()
@@ -232,7 +232,7 @@ class Stage:
         self.wait(lambda: self.database.value(query, index, stream_id), timeout_s, f"index {index}", 0.01)
 
     def wait(self, happened: Any, timeout_s: float, what: str, every_s: float = 0.02) -> Any:
-        """Give what ``happened`` gives as soon as that is true."""
+        """Return what ``happened`` gives as soon as that is true."""
         until = time.monotonic() + timeout_s
         while not (found := happened()):
             if time.monotonic() > until:

@@ -17,7 +17,7 @@ _TOKEN = re.compile(r"\s?[A-Za-z]{1,7}|\s?[0-9]{1,3}|\s+|.", re.DOTALL)
 
 @lru_cache(maxsize=1)
 def tokens() -> tuple[str, ...]:
-    """Give the tokens of the prose, in order: about 4 characters each."""
+    """Return the tokens of the prose, in order: about 4 characters each."""
     return tuple(token for name in sorted(topics) for token in _TOKEN.findall(topics[name]))
 
 

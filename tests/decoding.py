@@ -64,7 +64,7 @@ def arrivals(
     headers: dict[str, str] | None = None,
     end: Exception | None = None,
 ) -> Iterator[Arrival]:
-    """Give what a connection brings whose body comes in these blocks. Raises what it raises."""
+    """Return what a connection brings whose body comes in these blocks. Raises what it raises."""
     shown = {**(V2_STREAM if wire is Wire.V2 else EVENT_STREAM), **(headers or {})}
     response = httpx.Response(200, headers=shown, stream=Blocks(blocks, end))
     with Tail(GivenSource(response), limit).connect(None, 1) as connection:  # type: ignore[arg-type]
@@ -75,7 +75,7 @@ def arrivals(
 def outcome(
     blocks: Iterable[bytes], wire: Wire, *, limit: int = LIMIT, headers: dict[str, str] | None = None
 ) -> tuple[list[Any], str]:
-    """Give all records (and, for v2, tails and ends) of a body in order, and the name of the error that ended it."""
+    """Return all records (and, for v2, tails and ends) of a body in order, and the name of the error that ended it."""
     found: list[Any] = []
     try:
         for arrival in arrivals(blocks, wire, limit=limit, headers=headers):

@@ -74,7 +74,7 @@ class Ingestion:
         self.runtime.watch(100)
 
     def read(self) -> list[int]:
-        """Read every stream that is due until it is left; give their ids."""
+        """Read every stream that is due until it is left; return their ids."""
         chosen = self.runtime.claim(64)
         for stream_id in chosen:
             self.runtime.ingest_stream(stream_id)

@@ -81,22 +81,22 @@ class Flavour:
         """Undo `start`."""
 
     def call(self, answer: Any) -> Any:
-        """Give what a function of the API returned, once it is there."""
+        """Return what a function of the API returned, once it is there."""
         raise NotImplementedError
 
     def next(self, reader: Any) -> Any:
-        """Give the next; raises StopIteration at the end."""
+        """Return the next; raises StopIteration at the end."""
         raise NotImplementedError
 
     def close(self, reader: Any) -> None:
         raise NotImplementedError
 
     def all(self, reader: Any) -> list[Any]:
-        """Give all that is left."""
+        """Return all that is left."""
         return list(self.each(reader))
 
     def each(self, iterable: Any) -> Iterator[Any]:
-        """Give one after another."""
+        """Return one after another."""
         iterator = self.begin(iterable)
         while True:
             try:
@@ -244,7 +244,7 @@ class Archiver:
     def archive(
         self, store: LiveStore, run_id: str, key: str, wire: Wire, upto: int | None = None, *, sealed: bool = False
     ) -> int:
-        """Archive the first ``upto`` records (lines on v1) of a stream, or all; give how many there are."""
+        """Archive the first ``upto`` records (lines on v1) of a stream, or all; return how many there are."""
         self.know(run_id, key)
         ref = (run_id, key)
         records = records_of(store, run_id, key, wire)
@@ -367,7 +367,7 @@ def numbers(count: int, first: int = 0) -> list[str]:
 
 @contextmanager
 def running_wsgi(app: Any) -> Iterator[str]:
-    """Serve a WSGI application, a thread a request; give its URL."""
+    """Serve a WSGI application, a thread a request; return its URL."""
     server = make_server("127.0.0.1", 0, app, threaded=True)
     thread = threading.Thread(target=server.serve_forever, daemon=True)
     thread.start()

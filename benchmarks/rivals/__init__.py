@@ -47,7 +47,7 @@ def measure(
 
 
 def ours(module: str, *arguments: str) -> tuple[list[str], dict[str, str]]:
-    """Give the command and the environment of a rival that is a module of this package."""
+    """Return the command and the environment of a rival that is a module of this package."""
     return [sys.executable, "-m", module, *arguments], {"PATH": os.environ["PATH"], "PYTHONPATH": str(ROOT)}
 
 

@@ -103,7 +103,7 @@ class Cli:
 def cli_for(
     cwd: Path, *, database_url: str = "", redis_url: str = "", api_url: str = "", key: str = DEFAULT_KEY
 ) -> Cli:
-    """Give the command for these servers; an empty one is not set."""
+    """Return the command for these servers; an empty one is not set."""
     servers = {
         "DATABASE_URL": database_url,
         "REDIS_URL": redis_url,

@@ -36,7 +36,7 @@ WRONG_OR_REFUSED = {
 
 
 def ingest(case: WireCase, database_url: str) -> tuple[int, dict[str, object]]:
-    """Run ``tailrace ingest --local --wait --json`` against the case; give its exit code and what it said."""
+    """Run ``tailrace ingest --local --wait --json`` against the case; return its exit code and what it said."""
     with running_case(case) as server:
         done = subprocess.run(
             [

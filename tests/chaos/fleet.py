@@ -39,7 +39,7 @@ QUICK = {
 
 
 def wait_for(happened: Callable[[], Any], timeout_s: float, what: str = "", every_s: float = 0.05) -> Any:
-    """Give what ``happened`` gives as soon as that is true; fail when it does not come true in time."""
+    """Return what ``happened`` gives as soon as that is true; fail when it does not come true in time."""
     until = time.monotonic() + timeout_s
     while True:
         found = happened()

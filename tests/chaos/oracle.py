@@ -122,7 +122,7 @@ class Oracle:
     # --- how far it is
 
     def places(self) -> dict[tuple[str, str], tuple[int, int]]:
-        """Say how many lives each v2 stream has had, and how far it is written in the last of them."""
+        """Return how many lives each v2 stream has had, and how far it is written in the last of them."""
         return {
             (truth.run_id, truth.key): (len(truth.lives), len(truth.life.holds))
             for truth in self.truths
@@ -281,11 +281,11 @@ def _may_be(life: Life, index: int, text: str) -> bool:
 
 
 def _reasons(index: int, held: str | Skip, life: Life) -> set[str]:
-    """Give the reasons for which an index can be without a chunk."""
+    """Return the reasons for which an index can be without a chunk."""
     gone = {HoleReason.TRIMMED.value, HoleReason.RECREATED.value} if index < life.gone else set()
     return gone | ({held.reason.value} if isinstance(held, Skip) else set())
 
 
 def _said(index: int, holes: list[tuple[int, int | None, str]]) -> set[str]:
-    """Give the reasons that the archive has for an index. A hole without an end goes on for ever."""
+    """Return the reasons that the archive has for an index. A hole without an end goes on for ever."""
     return {reason for first, last, reason in holes if first <= index and (last is None or index <= last)}

@@ -58,7 +58,7 @@ class Schedule:
         self._late: list[str] = []
 
     def run(self, faults_s: float) -> list[str]:
-        """Give what is wrong at the end; nothing, if all is well."""
+        """Return what is wrong at the end; nothing, if all is well."""
         dice = self.dice
         store = LiveStore(v1_max_entries=None)
         with redis.Redis.from_url(self.servers.valkey.url()) as broker:
@@ -166,7 +166,7 @@ class Schedule:
         return self.fleet.start(pool, 40, upstream_too=True, **extra)
 
     def one(self) -> Worker | None:
-        """Give a worker that lives: mostly the one that reads most, whom a fault hurts."""
+        """Return a worker that lives: mostly the one that reads most, whom a fault hurts."""
         alive = [worker for worker in self.fleet.workers if worker.alive]
         if not alive:
             return None

@@ -31,7 +31,7 @@ class Tally:
             self.wrong[each.kind] += each.count
 
     def figures(self) -> dict[str, object]:
-        """Give all of it, for JSON. Times are seconds."""
+        """Return all of it, for JSON. Times are seconds."""
         return {
             "schedules": self.schedules,
             "faults": dict(sorted(self.faults.items())),

@@ -137,7 +137,7 @@ class Proxy:
             self._pairs.discard(pair)
 
     def _until_cut(self, size_bytes: int) -> int | None:
-        """Count bytes that are about to pass; give how many may, when the connection is to break off among them."""
+        """Count bytes that are about to pass; return how many may, when the connection is to break off among them."""
         with self._lock:
             left = self._cut_after
             if left is None:

@@ -277,7 +277,7 @@ def test_absurd_numbers_of_days_are_refused(archive: Archive, ahead: int, back: 
 
 
 def request(archive: Archive, *arguments: object) -> dict[str, Any]:
-    """Ask, and give the run's row."""
+    """Ask, and return the run's row."""
     fingerprints = ", ".join(["%s"] * len(arguments))
     run = archive.value(f"SELECT tailrace.request_ingest({fingerprints})", *arguments)
     cursor = archive.connection.execute("SELECT * FROM tailrace.runs WHERE id = %s", [run])

@@ -72,7 +72,7 @@ def pages(reader: ArchiveReader, size: int, first: int = 0, run_id: str = "run_1
 
 
 def write_v1(place: Place, dice: random.Random) -> list[Any]:
-    """Lines in entries of any shape; give what a reader must get, with what is no JSON as its text."""
+    """Lines in entries of any shape; return what a reader must get, with what is no JSON as its text."""
     lines = [dice.choice(("%d", '{"n":%d}', '"w%d"', "oops%d")) % number for number in range(14)]
     text = "".join(line + "\n" for line in lines)
     while text:

@@ -159,7 +159,7 @@ def test_choosing_costs_the_same_with_a_million_sealed_streams(database_url: str
 
 
 def claimed(database_url: str) -> tuple[float, str]:
-    """Choose 50 streams; give how long that took, and Postgres' plan of the very statement."""
+    """Choose 50 streams; return how long that took, and Postgres' plan of the very statement."""
     engine = create_engine(database_url)
     sent: list[tuple[str, Any]] = []
     sa.event.listen(

@@ -43,7 +43,7 @@ class Archive:
     # --- a worker takes the stream over
 
     def lease(self) -> LeasedStream:
-        """Forget what was not committed; give the stream as the next reader gets it."""
+        """Forget what was not committed; return the stream as the next reader gets it."""
         self._pending, self._held = [], None
         checkpoint = self.checkpoint
         cursor = json.loads(json.dumps(checkpoint.cursor))  # it goes through the database

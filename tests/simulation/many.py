@@ -26,7 +26,7 @@ class Simulated:
     mutants_not_found: list[str] = field(default_factory=list)
 
     def figures(self) -> dict[str, object]:
-        """Give all of it, for JSON."""
+        """Return all of it, for JSON."""
         return {
             "simulated": self.count,
             "simulated_s": round(self.seconds),

@@ -113,7 +113,7 @@ def _nothing() -> Iterator[None]:
 
 
 def caught(name: str) -> int | None:
-    """Give the first seed that shows the mutant; None when it gets away."""
+    """Return the first seed that shows the mutant; None when it gets away."""
     database, mutation = MUTANTS[name]
     with mutation():
         return core.first_wrong(SEEDS, database)

@@ -110,7 +110,7 @@ def read_all(
     source: Source = "upstream",
     max_steps: int = 20_000,
 ) -> tuple[list[Chunk], Follow]:
-    """Read a stream to its end; give its chunks, and the follower for what else it knows.
+    """Read a stream to its end; return its chunks, and the follower for what else it knows.
 
     In a read from the archive, workers go on archiving while it is read.
     """

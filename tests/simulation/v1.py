@@ -58,7 +58,7 @@ class V1Upstream:
         pass
 
     def _deliveries(self, after: V1Id) -> Iterator[Arrival]:
-        """Give the events of one response, cut into blocks; then a clean end, or a cut at any byte."""
+        """Return the events of one response, cut into blocks; then a clean end, or a cut at any byte."""
         decoder, framer = V1Decoder(), Framer(1 << 20)
         for block in self._body(after):
             at = 0
@@ -70,7 +70,7 @@ class V1Upstream:
                     yield from decoder.decode(events)
 
     def _after(self, after: V1Id) -> list[Entry]:
-        """Give what is there after an id."""
+        """Return what is there after an id."""
         first = bisect_right(self._ids, after, self.kept_from, self.visible)
         return self._entries[first : self.visible]
 

@@ -23,7 +23,7 @@ __all__ = ["app", "beat_schedule", "register"]
 
 
 def beat_schedule(*, backfill_since: str = "2d") -> dict[str, dict[str, Any]]:
-    """Give the schedule with its defaults.
+    """Return the schedule with its defaults.
 
     Every entry may come twice, late or never: what it asks for is claimed in the database, reaches back to where the
     last one ended, and is done by the workers themselves too. A message that nobody took expires before the next one.
@@ -48,7 +48,7 @@ def beat_schedule(*, backfill_since: str = "2d") -> dict[str, dict[str, Any]]:
 
 
 def register(app: Any) -> Any:
-    """Make a host's app send ``tailrace.*`` tasks to Tailrace's queue; give the app back.
+    """Make a host's app send ``tailrace.*`` tasks to Tailrace's queue; return the app.
 
     ``app.send_task("tailrace.ingest_run", ["run_..."])`` works from then on. Nothing else of the app changes; doing it
     twice changes nothing.

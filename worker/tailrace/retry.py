@@ -9,7 +9,7 @@ _DOUBLINGS = 1_000
 
 
 def backoff(attempt: int, base_s: float, cap_s: float, random: Callable[[], float]) -> float:
-    """Give the wait in seconds before retry ``attempt``: exponential with full jitter.
+    """Return the wait in seconds before retry ``attempt``: exponential with full jitter.
 
     Args:
         attempt: 0 for the first retry. Start again at 0 after progress.

@@ -212,7 +212,7 @@ class Metrics:
         self.reconnects = Counter("connections", "Connections opened again, by the reason that the one before ended.")
 
     def snapshot(self) -> dict[str, dict[str, Any]]:
-        """Give all of them by name, each with its unit: plain values, ready for JSON."""
+        """Return all of them by name, each with its unit: plain values, ready for JSON."""
         return {name: {"unit": metric.unit, **metric.snapshot()} for name, metric in vars(self).items()}
 
 

@@ -22,7 +22,7 @@ POLICY = Timing(quiet_s=1.0, park_after_s=1e9, retry_base_s=0.0, reconnect_s=0.0
 def play(
     seed: int, *, most: int = 12, keep: int | None = None, styles: tuple[str, ...] = STYLES
 ) -> tuple[list[bytes], list[bytes], Archive, Outcome]:
-    """Run one schedule; give what was written and what is archived."""
+    """Run one schedule; return what was written and what is archived."""
     dice = random.Random(seed)
     lines = [
         dice.choice(('{"n":%d}', "%d", '"w%d"', '{"type":"text-delta","delta":"%d "}')) % dice.choice((n, n, 1))

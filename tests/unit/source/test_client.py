@@ -52,7 +52,7 @@ def upstream_with(monkeypatch: pytest.MonkeyPatch) -> Callable[[Handler], Upstre
 
 @pytest.fixture
 def asked(upstream_with: Callable[..., Upstream]) -> Callable[..., httpx.Request]:
-    """Open a stream and give the request that was sent for it."""
+    """Open a stream and return the request that was sent for it."""
 
     def ask(ref: StreamRef, last_event_id: str | None = None, wait_s: int = 60, **more: Any) -> httpx.Request:
         seen: list[httpx.Request] = []
@@ -247,7 +247,7 @@ UP_TO_DATE = {"headers": {"control": "up-to-date"}}
 
 @pytest.fixture
 def feed(upstream_with: Callable[..., Upstream]) -> Callable[..., tuple[Any, list[dict[str, str]]]]:
-    """Ask for a run of a feed that gives these answers; give what came of it, and the queries."""
+    """Ask for a run of a feed that gives these answers; return what came of it, and the queries."""
 
     def ask(*answers: httpx.Response) -> tuple[Any, list[dict[str, str]]]:
         waiting: Iterator[httpx.Response] = iter(answers)

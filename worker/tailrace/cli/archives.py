@@ -18,7 +18,7 @@ class NotInArchive(TerminalError):
 
 
 def open_archive() -> Archive:
-    """Give the archive of this command's database. Connects when it is first asked.
+    """Return the archive of this command's database. Connects when it is first asked.
 
     Raises:
         BadSettings: there is no database.
@@ -30,7 +30,7 @@ def open_archive() -> Archive:
 
 
 def the_run(archive: Archive, run_id: str, environment: str | None) -> RunStatus:
-    """Give the one run of this id.
+    """Return the one run of this id.
 
     Raises:
         NotInArchive: nobody asked for it.
@@ -46,7 +46,7 @@ def the_run(archive: Archive, run_id: str, environment: str | None) -> RunStatus
 
 
 def chosen_streams(archive: Archive, run: RunStatus, key: str | None) -> list[StreamStatus]:
-    """Give the streams of a run, or the one of this key.
+    """Return the streams of a run, or the one of this key.
 
     Raises:
         NotInArchive: it has no such stream.

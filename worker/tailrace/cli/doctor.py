@@ -62,7 +62,7 @@ def doctor(as_json: AsJson = False) -> None:
 
 
 def _made(check: Callable[[], Iterator[Finding]]) -> Iterator[Finding]:
-    """Give the findings of a check; its error is one too, and ends it."""
+    """Return the findings of a check; its error is one too, and ends it."""
     name = check.__name__.strip("_")
     try:
         yield from check()
@@ -149,7 +149,7 @@ def _upstream() -> Iterator[Finding]:
 
 
 def _answers(access: Access, settings: Settings, whose: str) -> Iterator[Finding]:
-    """Ask the upstream of one environment, and give what it says of the key."""
+    """Ask the upstream of one environment, and return what it says of the key."""
     from tailrace.service.environments import upstream_of
 
     upstream = upstream_of(access, settings)

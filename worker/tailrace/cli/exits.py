@@ -51,7 +51,7 @@ class BrokerUnavailable(TransientError):
 
 
 def expected(error: Exception) -> WorkerError | None:
-    """Give the error that ends a command in our own words; None for one that nobody expected."""
+    """Return the error that ends a command in our own words; None for one that nobody expected."""
     if isinstance(error, WorkerError):
         return error
     if "sqlalchemy" not in sys.modules:
@@ -78,7 +78,7 @@ def exit_for(error: Exception) -> Exit:
 
 
 def advice_for(error: Exception) -> str | None:
-    """Say which variable to look at, where the error itself does not."""
+    """Return which variable to look at, where the error itself does not."""
     if isinstance(error, BrokerUnavailable):
         return "Check REDIS_URL (or TAILRACE_REDIS_URL), and that Redis runs."
     if isinstance(error, StoreUnavailable):

@@ -71,7 +71,7 @@ def ingest(
 
 
 def _ask(wanted: Wanted, environment: str | None, *, wait: bool) -> Before | None:
-    """Send the request; give the run as it was before, if anybody will want to know."""
+    """Send the request; return the run as it was before, if anybody will want to know."""
     from tailrace.cli.broker import check_broker, sending
 
     servers.broker()

@@ -17,7 +17,7 @@ LINE_EVERY_S = 2.0
 
 
 def progress_view() -> View:
-    """Give the view that suits stderr."""
+    """Return the view that suits stderr."""
     return Bars() if sys.stderr.isatty() else Lines()
 
 

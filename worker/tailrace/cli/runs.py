@@ -15,7 +15,7 @@ DEFAULT_ENVIRONMENT = "default"
 
 
 def runs_of(environment: str | None) -> tuple[Runs, str]:
-    """Give the statements about runs of an environment, and its name.
+    """Return the statements about runs of an environment, and its name.
 
     Raises:
         BadSettings: there is no database.

@@ -13,12 +13,12 @@ _said: set[Path] = set()
 
 
 def home() -> Path:
-    """Give the home directory of the embedded servers that belong to this folder."""
+    """Return the home directory of the embedded servers that belong to this folder."""
     return home_directory(os.environ, Path.cwd())
 
 
 def database() -> str:
-    """Give the database's URL; says so when it is that of the embedded servers.
+    """Return the database's URL; says so when it is that of the embedded servers.
 
     Raises:
         BadSettings: there is none, or it is wrong.
@@ -31,7 +31,7 @@ def database() -> str:
 
 
 def broker() -> str:
-    """Give the broker's URL, as `database` does."""
+    """Return the broker's URL, as `database` does."""
     found = home_redis_url(os.environ)
     url = redis_url(os.environ, fallback=found)
     if found:

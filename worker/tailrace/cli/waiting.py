@@ -115,7 +115,7 @@ def wait_settled(
 def settled(
     run: RunStatus | None, streams: list[StreamStatus], halted: list[Halted], keys: Sequence[str] | None
 ) -> Waited | None:
-    """Say how it ended; None when it has not. Pure."""
+    """Return how it ended; None when it has not. Pure."""
     if halted:
         return Waited(End.REFUSED, halted[0].reason, run, streams)
     if run is None:
@@ -138,7 +138,7 @@ def line(run: RunStatus, stream: StreamStatus, quiet_s: float) -> Line:
 
 
 def words(run: RunStatus, stream: StreamStatus, quiet_s: float) -> str:
-    """Say what a stream is doing. Pure."""
+    """Return what a stream is doing. Pure."""
     if stream.state == "sealed":
         return "sealed" if stream.verdict == "complete" else f"sealed, {stream.verdict.replace('_', ' ')}"
     if stream.state in SETTLED_STREAM:
@@ -156,7 +156,7 @@ def words(run: RunStatus, stream: StreamStatus, quiet_s: float) -> str:
 
 
 def note(run: RunStatus | None, streams: Sequence[StreamStatus], workers: int, wanted: Wanted) -> str:
-    """Say what there is to know of the run besides its streams. Pure."""
+    """Return what there is to know of the run besides its streams. Pure."""
     if run is None or run.state == "requested":
         error = run.last_error if run is not None else None
         if run is not None and error and error.startswith(NOT_KNOWN_YET):

@@ -94,7 +94,7 @@ def refuse_hidden_package(folder: Path) -> None:
 
 
 def celery_command(pool: Pool, slots: int, reserve: int, loglevel: LogLevel) -> list[str]:
-    """Give the command line of the Celery worker.
+    """Return the command line of the Celery worker.
 
     The reserve is kept free for requests. A process takes at most half of its slots for it, so more would be readers'.
     """

@@ -55,7 +55,7 @@ class Access:
 
 
 def accesses(settings: Settings) -> dict[str, Access]:
-    """Give the environments that the settings name, at least one.
+    """Return the environments that the settings name, at least one.
 
     Raises:
         BadSettings: there is no key, or the file can't be used.
@@ -67,7 +67,7 @@ def accesses(settings: Settings) -> dict[str, Access]:
 
 
 def meant(settings: Settings, names: Mapping[str, object]) -> str:
-    """Give the environment that is meant by a request that names none.
+    """Return the environment that is meant by a request that names none.
 
     Raises:
         BadSettings: it can't be told.
@@ -83,7 +83,7 @@ def meant(settings: Settings, names: Mapping[str, object]) -> str:
 
 
 def named(settings: Settings, given: str | None) -> str:
-    """Give the environment that a command is about: ``given``, else the one that is meant.
+    """Return the environment that a command is about: ``given``, else the one that is meant.
 
     Raises:
         BadSettings: it can't be told, or the file with the keys can't be used.
@@ -92,7 +92,7 @@ def named(settings: Settings, given: str | None) -> str:
 
 
 def access_to(settings: Settings, name: str) -> Access:
-    """Give the access to one environment.
+    """Return the access to one environment.
 
     Raises:
         BadSettings: there is no key for it.
@@ -104,7 +104,7 @@ def access_to(settings: Settings, name: str) -> Access:
 
 
 def readable_by_others(path: Path) -> bool:
-    """Say whether anybody on this machine may read the file."""
+    """Return whether anybody on this machine may read the file."""
     try:
         return bool(path.stat().st_mode & stat.S_IROTH)
     except OSError:
@@ -134,7 +134,7 @@ class KeysFile:
         return found
 
     def look(self) -> dict[str, Access] | None:
-        """Give what the file says if that is new; None when it is not.
+        """Return what the file says if that is new; None when it is not.
 
         What is new is believed when two looks in a row have found the same: the first may have met it half written. A
         file that is replaced (a symbolic link that points elsewhere too) is new when its contents are.
@@ -154,7 +154,7 @@ class KeysFile:
         return found
 
     def _contents(self) -> bytes | str:
-        """Give the file's bytes, or why there are none."""
+        """Return the file's bytes, or why there are none."""
         try:
             return self._path.read_bytes()
         except OSError as error:

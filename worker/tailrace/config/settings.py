@@ -461,7 +461,7 @@ class Settings(BaseSettings):
         return self.secret_key is not None and self.secret_key.get_secret_value().startswith(PREVIEW_PREFIX)
 
     def key(self) -> str:
-        """Give the credential for upstream.
+        """Return the credential for upstream.
 
         Raises:
             BadSettings: none is set.
@@ -501,7 +501,7 @@ class Variable(NamedTuple):
 
 
 def variables() -> Iterator[Variable]:
-    """Give every setting, in the order of the fields."""
+    """Return every setting, in the order of the fields."""
     for name, info in Settings.model_fields.items():
         extra = info.json_schema_extra
         assert isinstance(extra, dict)

@@ -39,7 +39,7 @@ _CERT_REQS |= {f"cert_{name}": name for name in _CERT_REQS}
 
 
 def database_url(environ: Mapping[str, str], *, fallback: str | None = None) -> str:
-    """Give the URL of the database, always with the scheme ``postgresql``.
+    """Return the URL of the database, always with the scheme ``postgresql``.
 
     Args:
         environ: the environment; of `DATABASE_VARIABLES` the first that is set counts.
@@ -58,7 +58,7 @@ def database_url(environ: Mapping[str, str], *, fallback: str | None = None) -> 
 
 
 def redis_url(environ: Mapping[str, str], *, fallback: str | None = None) -> str:
-    """Give the URL of the broker, as kombu and redis-py both understand it.
+    """Return the URL of the broker, as kombu and redis-py both understand it.
 
     ``rediss://`` checks the server's certificate unless ``ssl_cert_reqs`` in its query says otherwise (kombu alone
     would not check it); ``ssl_ca_certs`` names a file of other authorities than the system's. Several sentinels are
@@ -80,18 +80,18 @@ def redis_url(environ: Mapping[str, str], *, fallback: str | None = None) -> str
 
 
 def redis_master(environ: Mapping[str, str]) -> str:
-    """Give the name that the sentinels know the Redis by: the transport option ``master_name`` with ``sentinel://``."""
+    """Return the name that the sentinels know the Redis by: the transport option ``master_name`` with ``sentinel://``."""
     return environ.get(REDIS_MASTER_VARIABLE) or DEFAULT_REDIS_MASTER
 
 
 def home_database_url(environ: Mapping[str, str], cwd: Path | None = None) -> str | None:
-    """Give the database of the embedded servers that run in this directory; None when a variable names one."""
+    """Return the database of the embedded servers that run in this directory; None when a variable names one."""
     endpoints = None if _first_set(environ, DATABASE_VARIABLES) else _home(environ, cwd)
     return endpoints.database_url if endpoints else None
 
 
 def home_redis_url(environ: Mapping[str, str], cwd: Path | None = None) -> str | None:
-    """Give the broker of the embedded servers that run in this directory; None when a variable names one."""
+    """Return the broker of the embedded servers that run in this directory; None when a variable names one."""
     endpoints = None if _first_set(environ, REDIS_VARIABLES) else _home(environ, cwd)
     return endpoints.redis_url if endpoints else None
 

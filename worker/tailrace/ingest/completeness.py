@@ -49,7 +49,7 @@ class Completeness:
         return self._known
 
     def cursor(self) -> dict[str, Any]:
-        """Give what has to be kept."""
+        """Return what has to be kept."""
         return {"doubted": True} if self._known else {"moments": self._moments}
 
     def opened(self, date_ms: int | None, holding: bool) -> None:

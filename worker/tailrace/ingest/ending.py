@@ -35,7 +35,7 @@ class Clean:
 def after_clean_end(
     end: Clean, run_end: RunEnd, verdict: Verdict, quiet_s: float, park_after_s: float, park_s: float
 ) -> Outcome | None:
-    """Say how to leave the stream, or None to connect again at once."""
+    """Return how to leave the stream, or None to connect again at once."""
     if not run_end.over:
         return Outcome(StreamState.PARKED, delay_s=park_s) if end.silent_s >= park_after_s else None
     if not end.sweep:
@@ -50,7 +50,7 @@ def after_clean_end(
 
 
 def verdict_of(*, lost: bool, unsure: bool) -> Verdict:
-    """Say what the archive can claim about a stream that is being sealed."""
+    """Return what the archive can claim about a stream that is being sealed."""
     if lost:
         return Verdict.COMPLETE_WITH_GAPS
     return Verdict.POSSIBLY_TRUNCATED if unsure else Verdict.COMPLETE

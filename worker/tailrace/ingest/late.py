@@ -8,7 +8,7 @@ from tailrace.model import Checkpoint, Wire
 
 
 def has_more(upstream: Connector, wire: Wire, checkpoint: Checkpoint) -> bool:
-    """Tell whether upstream holds anything that comes after ``checkpoint``, or another stream under the same key.
+    """Return whether upstream holds anything that comes after ``checkpoint``, or another stream under the same key.
 
     A stream that was deleted since, or has expired, has no more.
 

@@ -34,7 +34,7 @@ class Order(Protocol):
         """This connection has shown that what we hold is up to where upstream is: nothing can have been passed over."""
 
     def resume(self) -> str | None:
-        """Give the ``Last-Event-ID`` to connect with, None for none; and expect the records of that connection."""
+        """Return the ``Last-Event-ID`` to connect with, None for none; and expect the records of that connection."""
 
     def opened(self, date_ms: int | None) -> None:
         """Learn upstream's clock at the moment the connection opened, when it said."""
@@ -69,7 +69,7 @@ class Order(Protocol):
         """Leave what was, and begin at the stream's new start."""
 
     def snapshot(self) -> object:
-        """Give the present state, for `restore`."""
+        """Return the present state, for `restore`."""
 
     def restore(self, snapshot: object) -> None:
         """Go back to a state that `snapshot` gave: what was admitted since then never happened."""
@@ -78,7 +78,7 @@ class Order(Protocol):
 def order_for(
     wire: Wire, checkpoint: Checkpoint, recent: list[tuple[int, bytes]], not_before_ms: int | None = None
 ) -> Order:
-    """Give the sequence that goes on after ``checkpoint``.
+    """Return the sequence that goes on after ``checkpoint``.
 
     ``recent``: index and mark of the last records of this stream's generation, oldest first (v2; see `Batch`).
     ``not_before_ms``: upstream's clock at a moment before which nothing of the stream can have been written (v1).

@@ -87,7 +87,7 @@ class StreamFacts(Protocol):
     def run_end(self) -> RunEnd: ...
 
     def recent(self, generation: int) -> list[tuple[int, bytes]]:
-        """Give index and mark of the last chunks stored of a generation, oldest first (v2)."""
+        """Return index and mark of the last chunks stored of a generation, oldest first (v2)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -271,7 +271,7 @@ class Reader:
         self._store(batch)
 
     def _ordered(self) -> Order:
-        """Give the stream's sequence, built at the checkpoint when first needed."""
+        """Return the stream's sequence, built at the checkpoint when first needed."""
         if self._order is None:
             wire = self._known_wire()
             stored = wire is Wire.V2 and self._checkpoint.last_index != UNSET_INDEX
@@ -428,5 +428,5 @@ class _Held(NamedTuple):
 
 
 def moves(batch: Batch) -> bool:
-    """Tell whether there is anything in it that has to be stored."""
+    """Return whether there is anything in it that has to be stored."""
     return bool(batch.indices or batch.holes or batch.quarantined)

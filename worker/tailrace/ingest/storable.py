@@ -8,7 +8,7 @@ MAX_INT8 = (1 << 63) - 1
 
 
 def as_sent(text: str) -> bytes:
-    """Give the very bytes that upstream sent: what was not UTF-8 came through as surrogates (see `source.body`)."""
+    """Return the very bytes that upstream sent: what was not UTF-8 came through as surrogates (see `source.body`)."""
     try:
         return text.encode("utf-8", "surrogateescape")
     except UnicodeEncodeError:  # a surrogate that stood in v2's JSON as an escape

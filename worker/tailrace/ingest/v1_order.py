@@ -133,7 +133,7 @@ class V1Order:
         return False
 
     def _first_is_missing(self, raw: bytes) -> bool:
-        """Tell whether the newest id's first line is gone, so that its second now comes first.
+        """Return whether the newest id's first line is gone, so that its second now comes first.
 
         The entry before it was trimmed meanwhile. If that entry held all of the first line but its line feed, the line
         has gone with it; if it held a part, a fragment comes back, which is no JSON.

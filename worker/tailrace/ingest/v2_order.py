@@ -203,5 +203,5 @@ class V2Order:
 
 
 def _print(timestamp_ms: int, body: str) -> list[int]:
-    """Give what tells a record from another that has its number: its time and a checksum of its body."""
+    """Return what tells a record from another that has its number: its time and a checksum of its body."""
     return [timestamp_ms, zlib.crc32(as_sent(body))]

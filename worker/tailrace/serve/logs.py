@@ -95,7 +95,7 @@ class RecordLog:
         return self._tail
 
     def append(self, draft: Draft, now_ms: int) -> Record:
-        """Give the draft the next number. Times never go back: an earlier one is moved to the last one's."""
+        """Return the draft the next number. Times never go back: an earlier one is moved to the last one's."""
         asked_ms = now_ms if draft.timestamp_ms is None else draft.timestamp_ms
         seq_num, last_ms = self._tail
         record = Record(seq_num, max(asked_ms, last_ms), draft.body, draft.headers)

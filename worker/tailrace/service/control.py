@@ -1,10 +1,11 @@
 """The control loop: timer threads in every worker process. They decide what is read next; nothing else does.
 
 They need neither a slot of the pool, nor beat, nor the broker to decide: with all slots taken by long tasks,
-maintenance *tasks* never ran (measured). One thread chooses as many streams as its own process has free slots for (new ones, parked
-ones, those of workers that died) and has them dispatched; when streams wait and no slot is free, readers that have had
-their turn leave. Some others, of each environment, look at runs that are due: they wait for upstream, and a feed that
-hangs must not delay a rescue, nor another environment. One tells whoever wants to know of runs that are settled.
+maintenance *tasks* never ran (measured). One thread chooses as many streams as its own process has free slots for
+(new ones, parked ones, those of workers that died) and has them dispatched; when streams wait and no slot is free,
+readers that have had their turn leave. Some others, of each environment, look at runs that are due: they wait for
+upstream, and a feed that hangs must not delay a rescue, nor another environment. One tells whoever wants to know of
+runs that are settled.
 """
 
 from __future__ import annotations
@@ -42,7 +43,7 @@ class Announcer(Protocol):
     """Whoever can tell others of runs."""
 
     def mark(self) -> str:
-        """Give the broker's mark, one that is lost when the broker loses its memory. Raises when it is away."""
+        """Return the broker's mark, one that is lost when the broker loses its memory. Raises when it is away."""
 
     def tell(self, message: Message) -> None:
         """Send a message; raises when that failed."""

@@ -121,7 +121,7 @@ class Discovery:
         self._sleep = sleep
 
     def step(self) -> int | None:
-        """Look for new runs if it is time, and ask for them; give their number, None when it is not time.
+        """Look for new runs if it is time, and ask for them; return their number, None when it is not time.
 
         Doubled or late steps do no harm: each takes up where the last one that succeeded ended.
 
@@ -146,7 +146,7 @@ class Discovery:
         return found
 
     def _attempt(self, ask: Callable[[], int]) -> tuple[int, WorkerError | None]:
-        """Ask upstream; give the number of new runs and what went wrong, if something did."""
+        """Ask upstream; return the number of new runs and what went wrong, if something did."""
         try:
             return ask(), None
         except StoreUnavailable:
@@ -163,7 +163,7 @@ class Discovery:
         return len(self._store.request_listed(views, 0))
 
     def wants(self, view: RunView) -> bool:
-        """Say whether the rule wants this run."""
+        """Return whether the rule wants this run."""
         if self._kind == "tags":
             return not self._names.isdisjoint(view.tags)
         return self._kind == "all" or view.task_identifier in self._names

@@ -40,7 +40,7 @@ V1_FORGETS_S = 23 * 3_600.0
 
 
 def upstream_of(access: Access, settings: Settings) -> Upstream:
-    """Give the upstream of an environment. Opens nothing."""
+    """Return the upstream of an environment. Opens nothing."""
     return Upstream(
         Endpoint(
             api_url=access.api_url,
@@ -148,7 +148,7 @@ class Environment:
         return found
 
     def check_late(self, limit: int) -> int:
-        """Look once more at sealed runs that are due, and reopen those that have more; give how many were looked at."""
+        """Look once more at sealed runs that are due, reopen those that have more; return the number looked at."""
         due = self.late.claim(limit, LATE_CLAIM_S)
         for run in due:
             self._check_late(run)
@@ -213,11 +213,11 @@ class Environments:
         return list(self._served.values())
 
     def get(self, name: str) -> Environment | None:
-        """Give an environment; None when it is not served (any more)."""
+        """Return an environment; None when it is not served (any more)."""
         return self._served.get(name)
 
     def meant(self) -> str:
-        """Give the name of the one that is meant by who names none.
+        """Return the name of the one that is meant by who names none.
 
         Raises:
             BadSettings: there are several, and the settings choose none.
@@ -255,7 +255,7 @@ class Environments:
         self.enrol_missed()
 
     def look(self) -> list[str]:
-        """Take up what has changed in the file with the keys; give the environments that changed or went.
+        """Take up what has changed in the file with the keys; return the environments that changed or went.
 
         Raises:
             BadSettings: the file is wrong, and not known to be. Nothing changes.

@@ -47,7 +47,7 @@ class LocalIngestion:
             return
 
     def begin(self, run_id: str, streams: Sequence[str] | None) -> int:
-        """Make the run's row and begin to read; give the row's id.
+        """Make the run's row and begin to read; return the row's id.
 
         Raises:
             StoreUnavailable: the database can't be reached.

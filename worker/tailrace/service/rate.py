@@ -11,7 +11,7 @@ PAUSE_S = 10.0
 
 
 def wait_s(rate: Rate | None, share: float) -> float:
-    """Say how long to wait before the next page.
+    """Return how long to wait before the next page.
 
     The bucket is everybody's: as long as more than ``1 - share`` of it is left, the next page can be asked for at
     once. Else it waits until upstream puts more in, and then asks for one page again: so it goes on, slowly, even when

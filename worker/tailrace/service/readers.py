@@ -53,7 +53,7 @@ class Readers:
             self._leased[stream_id] = environment
 
     def begun_ids(self) -> list[int]:
-        """Give all streams whose reader has begun, with its lease or about to get it."""
+        """Return all streams whose reader has begun, with its lease or about to get it."""
         with self._lock:
             return list(self._signals)
 
@@ -96,7 +96,7 @@ class Readers:
         self.leave(longest)
 
     def give_turns(self, places: int, turn_s: float) -> int:
-        """Make up to ``places`` readers that have had their turn stop, those that read longest first; give how many."""
+        """Make up to ``places`` readers that have had their turn stop, longest readers first; return how many."""
         now = self._clock()
         with self._lock:
             done = [each for each, since in self._since.items() if now - since >= turn_s][: max(0, places)]
@@ -132,7 +132,7 @@ class Coalesced(Generic[_T]):
         self._asking = False
 
     def get(self, key: int) -> _T | None:
-        """Give the answer for ``key``, None when there is none. Raises what the question raised."""
+        """Return the answer for ``key``, None when there is none. Raises what the question raised."""
         ticket = _Ticket[_T](key)
         with self._lock:
             self._waiting.append(ticket)

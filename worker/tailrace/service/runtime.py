@@ -181,7 +181,7 @@ class Runtime:
             ManyRuns(self.engine, name).begin_backfill(since, until, filters)
 
     def _runs(self, environment: str | None) -> Runs:
-        """Give the statements about runs of an environment, which others may serve."""
+        """Return the statements about runs of an environment, which others may serve."""
         return Runs(self._vital_engine, environment or self.environments.meant())
 
     def watch(self, limit: int, run: int | None = None) -> tuple[int, int]:
@@ -202,7 +202,7 @@ class Runtime:
         return self.leases.claim(self.environments.names(), limit, self.settings.hint_seconds, run)
 
     def give_turns(self) -> int:
-        """Let streams that wait for a place have one: have readers leave that have had their turn; give how many."""
+        """Let streams that wait for a place have one: have readers leave that have had their turn; return how many."""
         waiting, workers = self.leases.waiting(self.environments.names(), max(1, len(self.readers)))
         share = -(-waiting // max(1, workers))
         return self.readers.give_turns(share, TURN_S) if share else 0
@@ -296,7 +296,7 @@ class Runtime:
         return got
 
     def _limits(self, stream: LeasedStream) -> BatchLimits:
-        """Give the batch limits of a stream: the request's where it has some, else the settings'."""
+        """Return the batch limits of a stream: the request's where it has some, else the settings'."""
         settings, options = self.settings, stream.options
         return BatchLimits(
             max_chunks=int(options.get("batch_max_chunks", settings.batch_max_chunks)),

@@ -38,7 +38,7 @@ class BodyText:
         self._open = False  # something compressed has begun and not ended
 
     def feed(self, data: bytes) -> Iterator[str]:
-        """Give the text that ``data`` completes, in pieces of bounded size; often one, sometimes none.
+        """Return the text that ``data`` completes, in pieces of bounded size; often one, sometimes none.
 
         Raises:
             SourceUnavailable: it can't be decompressed.

@@ -54,7 +54,7 @@ _NO_TLS = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
 
 
 def client_options(endpoint: Endpoint, tls: ssl.SSLContext | None) -> dict[str, Any]:
-    """Say how an httpx client for upstream is made, a blocking one or not. ``tls`` None: only for ``http://``."""
+    """Return how an httpx client for upstream is made, a blocking one or not. ``tls`` None: only for ``http://``."""
     headers = {
         "Authorization": f"Bearer {endpoint.key()}",
         "Accept-Encoding": "identity",  # v1 answers lack `no-transform`: gzip would be buffered on the way
@@ -95,7 +95,7 @@ class Upstream:
         self._api.close()
 
     def stream(self, ref: StreamRef) -> StreamSource:
-        """Give the source of one stream; nothing is sent yet."""
+        """Return the source of one stream; nothing is sent yet."""
         return StreamSource(self._client(), ref)
 
     def run(self, run_id: str) -> RunView:
@@ -133,7 +133,7 @@ class Upstream:
         return runs[-1]
 
     def get(self, path: str, query: dict[str, str]) -> tuple[httpx.Response, str]:
-        """Ask for a path; give the response and its whole body, whatever the status."""
+        """Ask for a path; return the response and its whole body, whatever the status."""
         return self._get(path, query)
 
     def _get(self, path: str, query: dict[str, str]) -> tuple[httpx.Response, str]:
@@ -187,7 +187,7 @@ class StreamSource(Interruptible):
 
     @contextlib.contextmanager
     def open(self, last_event_id: str | None, wait_s: int) -> Iterator[httpx.Response]:
-        """Open the stream after ``last_event_id`` (None: from its beginning); give the response, its body unread.
+        """Open the stream after ``last_event_id`` (None: from its beginning); return the response, its body unread.
 
         ``wait_s``: how long upstream keeps a silent stream open before it closes it cleanly (1 to 600 s).
 
@@ -206,7 +206,7 @@ class StreamSource(Interruptible):
 
 
 def stream_path(ref: StreamRef) -> str:
-    """Give the path of a stream's route."""
+    """Return the path of a stream's route."""
     return f"/realtime/v1/streams/{segment(ref.run_id)}/{segment(ref.stream_key)}"
 
 
@@ -216,7 +216,7 @@ def stream_name(ref: StreamRef) -> str:
 
 
 def stream_headers(last_event_id: str | None, wait_s: int) -> dict[str, str]:
-    """Give the headers that ask for a stream after ``last_event_id``; see `StreamSource.open`."""
+    """Return the headers that ask for a stream after ``last_event_id``; see `StreamSource.open`."""
     headers = {"Accept": "text/event-stream", "Cache-Control": "no-store", "Timeout-Seconds": str(wait_s)}
     if last_event_id is not None:
         headers["Last-Event-ID"] = last_event_id

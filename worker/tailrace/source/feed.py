@@ -47,7 +47,7 @@ class FeedCursor:
         return bool(self._handle) and self._offset != "-1"
 
     def query(self, live: bool) -> dict[str, str]:
-        """Give the query to send. ``live``: the answer may be held until something changes; not the first one."""
+        """Return the query to send. ``live``: the answer may be held until something changes; not the first one."""
         query = {"offset": self._offset, "skipColumns": SKIP_COLUMNS}
         if self._handle:
             query["handle"] = self._handle
@@ -79,7 +79,7 @@ class FeedCursor:
         return self._rows.up_to_date or "electric-up-to-date" in headers
 
     def view(self) -> RunView:
-        """Say what is known of the run.
+        """Return what is known of the run.
 
         Raises:
             NotFound: the feed does not have it.

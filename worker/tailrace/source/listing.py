@@ -58,7 +58,7 @@ class ListFilter:
     statuses: tuple[str, ...] | None = None
 
     def query(self) -> dict[str, str]:
-        """Give the parameters. Without a window upstream would take the last seven days."""
+        """Return the parameters. Without a window upstream would take the last seven days."""
         found = {"page[size]": str(PAGE_SIZE), "filter[createdAt][from]": str(_ms(self.since))}
         if self.until is not None:
             found["filter[createdAt][to]"] = str(_ms(self.until))

@@ -146,7 +146,7 @@ class Committer:
         self._engine = autocommit(engine)
 
     def commit(self, flushes: list[Flush]) -> set[int]:
-        """Commit in one statement; give the ids of the streams whose flush took effect.
+        """Commit in one statement; return the ids of the streams whose flush took effect.
 
         A stream that does not come back was locked, is leased to another or has moved on: look at its `fates`.
 

@@ -68,7 +68,7 @@ class ManyRuns:
     # --- watching
 
     def observe(self, views: Mapping[int, RunView], watch_s: float) -> int:
-        """Note what upstream says of many runs, by the ids of their rows; give the number of streams that are new.
+        """Note what upstream says of many runs, by the ids of their rows; return the number of streams that are new.
 
         As `Runs.observe`, in one statement. A run that somebody has locked is left for the next look.
         """
@@ -123,7 +123,7 @@ class ManyRuns:
         return len(rows)
 
     def seal(self, runs: Iterable[int], quiet_s: float, late_check_s: float = 0.0) -> int:
-        """Seal those runs that can be, as `Runs.seal` does; give their number."""
+        """Seal those runs that can be, as `Runs.seal` does; return their number."""
         return len(
             self._execute(
                 f"""
@@ -154,7 +154,7 @@ class ManyRuns:
     # --- finding
 
     def request_listed(self, views: Iterable[RunView], priority: int) -> list[str]:
-        """Ask for those runs that are neither archived nor forgotten; give their ids."""
+        """Ask for those runs that are neither archived nor forgotten; return their ids."""
         rows = self._execute(
             "SELECT * FROM tailrace.request_listed(:environment, CAST(:runs AS json), :priority) AS run_id",
             runs=_listed(views),
@@ -163,7 +163,7 @@ class ManyRuns:
         return [row.run_id for row in rows]
 
     def unknown(self, views: Sequence[RunView]) -> list[str]:
-        """Say which of these runs `request_listed` would ask for; changes nothing."""
+        """Return which of these runs `request_listed` would ask for; changes nothing."""
         rows = self._execute(
             """
             SELECT l.run_id FROM unnest(CAST(:run_ids AS text[])) AS l (run_id)
@@ -217,7 +217,7 @@ class ManyRuns:
     # --- backfilling
 
     def begin_backfill(self, since: datetime, until: datetime, filters: Mapping[str, Any]) -> int:
-        """Make a backfill's row; give its id. One that runs already and reaches as far back is taken instead.
+        """Make a backfill's row; return its id. One that runs already and reaches as far back is taken instead.
 
         Raises:
             UnknownEnvironment: nobody serves the environment, or ever did.
@@ -309,7 +309,7 @@ class ManyRuns:
         )
 
     def fail_backfill(self, owned: OwnedBackfill, error: str) -> None:
-        """Give a backfill up: upstream refuses its filters."""
+        """Return a backfill up: upstream refuses its filters."""
         self._execute(
             """
             UPDATE tailrace.backfills

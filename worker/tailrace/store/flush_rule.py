@@ -27,7 +27,7 @@ class BatchLimits:
 
 
 def due(limits: BatchLimits, chunks: int, size_bytes: int, age_s: float) -> FlushReason | None:
-    """Say why a batch must be flushed now, or None.
+    """Return why a batch must be flushed now, or None.
 
     ``age_s`` is that of its oldest chunk. A batch of nothing but holes counts like one chunk: it moves the checkpoint.
     """

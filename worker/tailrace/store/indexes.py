@@ -62,7 +62,7 @@ _CHILDREN = """
 
 
 def _valid(connection: sa.Connection, name: str) -> bool | None:
-    """Say whether an index is valid; None when there is none of this name."""
+    """Return whether an index is valid; None when there is none of this name."""
     found: bool | None = connection.scalar(
         sa.text("""
             SELECT i.indisvalid FROM pg_catalog.pg_index i JOIN pg_catalog.pg_class c ON c.oid = i.indexrelid

@@ -263,7 +263,7 @@ class Leases:
         ]
 
     def orphans(self, reading: Sequence[int]) -> dict[int, int]:
-        """Find the streams that this process leases, other than ``reading``; give their tokens."""
+        """Find the streams that this process leases, other than ``reading``; return their tokens."""
         rows = self._execute(
             """
             SELECT s.id, s.token FROM tailrace.streams s

@@ -96,7 +96,7 @@ class Outbox:
         )
 
     def repeat_lost(self, broker: str) -> int:
-        """Have those messages sent again that went to a broker with another mark; give their number."""
+        """Have those messages sent again that went to a broker with another mark; return their number."""
         return len(
             self._execute(
                 f"""

@@ -333,7 +333,7 @@ class Archive:
 
     @contextmanager
     def _streaming(self) -> Iterator[psycopg.Cursor[tuple[Any, ...]]]:
-        """Give a cursor of the driver's own: it can stream, and ``%`` and ``:`` in a statement mean nothing to it."""
+        """Return a cursor of the driver's own: it can stream, and ``%`` and ``:`` in a statement mean nothing to it."""
         with _reading(), self._engine.connect() as connection:
             driver = connection.connection.driver_connection
             assert isinstance(driver, psycopg.Connection)
@@ -390,7 +390,7 @@ class _Text(Loader):
 
 
 def _describe(connection: psycopg.Connection[Any], statement: str) -> tuple[list[str], list[int]]:
-    """Have the server check a statement without running it; give the names and types of its columns."""
+    """Have the server check a statement without running it; return the names and types of its columns."""
     encoding = connection.info.encoding
     pg = connection.pgconn
     for result in (pg.prepare(b"", statement.encode(encoding)), pg.describe_prepared(b"")):

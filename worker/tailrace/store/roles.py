@@ -38,7 +38,7 @@ class RoleSetup:
 def statements(
     runtime: str = RUNTIME, reader: str = READER, *, timeout_s: int = 60, connection: psycopg.Connection | None = None
 ) -> list[str]:
-    """Give the statements, in order. Repeating them changes nothing. The roles cannot log in by themselves: grant them
+    """Return the statements, in order. Repeating them is harmless. The roles cannot log in by themselves: grant them
     to those that can (``GRANT tailrace_reader TO metabase``).
 
     A timeout that belongs to a role holds for those that log in *as* it; give members theirs with ALTER ROLE too.

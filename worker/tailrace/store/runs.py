@@ -58,7 +58,7 @@ class Runs:
         priority: int,
         then: str | None = None,
     ) -> int:
-        """Ask for a run; give the id of its row. Asking again widens, never narrows. ``then``: a task to be called.
+        """Ask for a run; return the id of its row. Asking again widens, never narrows. ``then``: a task to be called.
 
         Raises:
             UnknownEnvironment: nobody serves the environment, or ever did.
@@ -83,12 +83,12 @@ class Runs:
         return int(row.id)
 
     def cancel(self, run_id: str) -> int | None:
-        """Stop a run; give the number of streams that were stopped, None when there is no such run."""
+        """Stop a run; return the number of streams that were stopped, None when there is no such run."""
         row = self._execute("SELECT tailrace.cancel_run(:run_id, :environment) AS stopped", run_id=run_id)[0]
         return None if row.stopped is None else int(row.stopped)
 
     def retry(self, run_id: str) -> int | None:
-        """Take failed and cancelled streams up again; give their number, None when there is no such run."""
+        """Take failed and cancelled streams up again; return their number, None when there is no such run."""
         row = self._execute("SELECT tailrace.retry_run(:run_id, :environment) AS revived", run_id=run_id)[0]
         return None if row.revived is None else int(row.revived)
 
@@ -117,7 +117,7 @@ class Runs:
         return [WatchedRun(row.id, row.run_id, row.known, row.asked_for_s, row.watch_attempt) for row in rows]
 
     def observe(self, run: WatchedRun, view: RunView, watch_s: float) -> int:
-        """Note what upstream says of a run, and make a row for each stream that is new; give their number.
+        """Note what upstream says of a run, and make a row for each stream that is new; return their number.
 
         A run that asks for certain streams gets those and no others, named by the feed or not: input streams never are.
         What was not there when all were last listed is younger than that; the others can be as old as the run.
@@ -194,7 +194,7 @@ class Runs:
         )
 
     def fail(self, run: WatchedRun, error: str) -> None:
-        """Give a run up: upstream does not know it. Streams that nobody reads fail with it."""
+        """Return a run up: upstream does not know it. Streams that nobody reads fail with it."""
         self._execute(
             """
             WITH r AS (
@@ -221,7 +221,7 @@ class Runs:
         )
 
     def halted(self) -> str | None:
-        """Say why the environment is halted; None when it is not."""
+        """Return why the environment is halted; None when it is not."""
         rows = self._execute(
             "SELECT halted_reason FROM tailrace.environments WHERE name = :environment AND halted_at IS NOT NULL"
         )

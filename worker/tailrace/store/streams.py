@@ -35,7 +35,7 @@ class StreamQueries:
         return RunEnd(row.over, row.over_for_s, row.swept_for_s)
 
     def recent(self, generation: int) -> list[tuple[int, bytes]]:
-        """Give index and mark of the records among the last ``window`` indices of a generation, oldest first.
+        """Return index and mark of the records among the last ``window`` indices of a generation, oldest first.
 
         Those of chunks are stored with them. A repeat's stands in its body, which quarantine keeps.
         """

@@ -166,7 +166,7 @@ class Writer:
                 self._drop(sink, LeaseLost("the worker ended before Postgres answered"))
 
     def open(self, stream: LeasedStream, limits: BatchLimits, lost: Callable[[], None] = lambda: None) -> Sink:
-        """Give the sink of a stream that was just leased.
+        """Return the sink of a stream that was just leased.
 
         ``lost`` is called when nothing more can be stored through it, also while its reader waits for upstream. It
         must not wait.

@@ -62,7 +62,7 @@ class StreamReader(Closing, Placed, Generic[T], AsyncIterator[T]):
         return chunk
 
     async def within(self, seconds: float) -> Value | None:
-        """Give the next chunk, with its place, if it comes in that time, else None. At the end: StopAsyncIteration."""
+        """Return the next chunk, with its place, None if none comes in that time. At the end: StopAsyncIteration."""
         return await self._next(self._session.clock() + seconds)
 
     async def _next(self, until: float | None) -> Value | None:

@@ -172,7 +172,7 @@ class Waiter:
         self._stop_listening: Callable[[], None] | None = None
 
     def next(self, until: float | None = None) -> Value | RunView | None:
-        """Give the next value; None when ``until`` (by the session's clock) is reached before.
+        """Return the next value; None when ``until`` (by the session's clock) is reached before.
 
         Raises:
             StopIteration: the end.

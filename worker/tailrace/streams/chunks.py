@@ -25,7 +25,7 @@ class Unfit(Exception):
 
 
 def decoder(of: Any) -> Callable[[bytes], Any]:
-    """Give what decodes a chunk's JSON text into a value of type ``of``. It raises Unfit.
+    """Return what decodes a chunk's JSON text into a value of type ``of``. It raises Unfit.
 
     Raises:
         TypeError: nothing here can decode this type.
@@ -97,7 +97,7 @@ def _by_pydantic(of: Any) -> Callable[[bytes], Any]:
 
 
 def _said(error: Any) -> str:
-    """Say what pydantic found, without the value: the error has it as its raw text."""
+    """Return what pydantic found, without the value: the error has it as its raw text."""
     found = error.errors(include_url=False, include_input=False, include_context=False)
     return "; ".join(f"{each['msg']} - at `${''.join(f'.{part}' for part in each['loc'])}`" for each in found[:3])
 
@@ -114,7 +114,7 @@ def _is_pydantic(of: Any) -> bool:
 
 
 def _mentions_pydantic(of: Any) -> bool:
-    """Tell whether a type like ``Annotated[A | B, Field(discriminator="kind")]`` is pydantic's affair."""
+    """Return whether a type like ``Annotated[A | B, Field(discriminator="kind")]`` is pydantic's affair."""
     if _is_pydantic(of) or type(of).__module__.partition(".")[0] == "pydantic":
         return True
     return any(_mentions_pydantic(each) for each in typing.get_args(of))
@@ -138,6 +138,6 @@ def _custom_types(found: Any, seen: set[int] | None = None) -> set[type]:
 
 
 def shown(raw: bytes) -> str:
-    """Give the beginning of a chunk for a message."""
+    """Return the beginning of a chunk for a message."""
     text = raw.decode("utf-8", "replace")
     return text if len(text) <= RAW_SHOWN_CHARS else f"{text[:RAW_SHOWN_CHARS]}... ({len(text)} characters)"

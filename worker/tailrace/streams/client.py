@@ -191,7 +191,7 @@ def configure(client: Client | None) -> None:
 
 
 def default_client() -> Client:
-    """Give the client of reads that name none."""
+    """Return the client of reads that name none."""
     return _default
 
 

@@ -104,7 +104,7 @@ class Follow:
     # --- what to do next
 
     def wants(self, now: float) -> Request | None:
-        """Say what to start now, None for nothing. What is asked for counts as started; ask again until None."""
+        """Return what to start now, None for nothing. What is asked for counts as started; ask again until None."""
         if self._leave or self.finished:
             self._leave = False
             if self._busy:
@@ -125,7 +125,7 @@ class Follow:
         return None if self._over or self.finished else self._look_at
 
     def wake_at(self) -> float | None:
-        """Say when to call `tick` at the latest, if nothing happens before."""
+        """Return when to call `tick` at the latest, if nothing happens before."""
         if self.finished:
             return None
         times: list[float] = []
@@ -361,7 +361,7 @@ class Follow:
                 self._last_look = self._look_at = now
 
     def _silence_ends_at(self, timeout_s: float) -> float:
-        """Say when it has been silent for too long; not while a line is held that still may be given out."""
+        """Return when it has been silent for too long; not while a line is held that still may be given out."""
         return max(self._quiet_since + timeout_s, self._intake.held_until or 0.0)
 
     def _time_out(self) -> None:

@@ -52,11 +52,11 @@ class Intake:
 
     @property
     def held_until(self) -> float | None:
-        """Say when to call `release`, None when nothing is held back."""
+        """Return when to call `release`, None when nothing is held back."""
         return None if self._held is None else self._held.until
 
     def take_news(self) -> float | None:
-        """Say when the newest of what is certain since the last call had come; None when there is nothing new."""
+        """Return when the newest of what is certain since the last call had come; None when there is nothing new."""
         news_at, self._news_at = self._news_at, None
         return news_at
 

@@ -59,7 +59,7 @@ class StreamReader(Closing, Placed, Generic[T], Iterator[T]):
         return chunk
 
     def within(self, seconds: float) -> Value | None:
-        """Give the next chunk, with its place, if it comes in that time, else None. Raises StopIteration at the end."""
+        """Return the next chunk, with its place, None if none comes in that time. At the end: StopIteration."""
         return self._next(self._session.clock() + seconds)
 
     def _next(self, until: float | None) -> Value | None:

@@ -85,7 +85,7 @@ class Reading:
         return errors
 
     def take(self) -> Given | None:
-        """Give the next of what has come, None when that is all for now."""
+        """Return the next of what has come, None when that is all for now."""
         return self._given.popleft() if self._given else None
 
     def fail(self, key: str, error: StreamError) -> None:
@@ -97,7 +97,7 @@ class Reading:
     # --- doing
 
     def requests(self, now: float) -> Iterator[tuple[int, str, Request]]:
-        """Give what to start now: number, stream key and request. To be called when `take` gives None."""
+        """Return what to start now: number, stream key and request. To be called when `take` gives None."""
         for key, follow in self.follows.items():
             while (request := follow.wants(now)) is not None:
                 if isinstance(request, Close):
@@ -117,7 +117,7 @@ class Reading:
         return under_way
 
     def wake_at(self) -> float | None:
-        """Say when to call `tick` at the latest, if nothing happens before."""
+        """Return when to call `tick` at the latest, if nothing happens before."""
         times = [at for follow in self.follows.values() if (at := follow.wake_at()) is not None]
         if (at := self.watch.wake_at(self._wanted_at())) is not None:
             times.append(at)

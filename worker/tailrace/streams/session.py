@@ -54,7 +54,7 @@ class Typed(Generic[T]):
 
 
 def typed(stream: str | Typed[Any], of: Any = Any) -> Typed[Any]:
-    """Give a stream that was named or defined. ``of``: the type of one that was only named."""
+    """Return a stream that was named or defined. ``of``: the type of one that was only named."""
     if isinstance(stream, Typed):
         if of is not Any:
             raise TypeError("the stream was defined with a type: leave out type=")
@@ -155,7 +155,7 @@ class Session:
         return StreamRef(self.run_id, key)
 
     def gaps(self, key: str) -> list[Gap]:
-        """Give what was lost upstream of a stream before it was read."""
+        """Return what was lost upstream of a stream before it was read."""
         follow = self.reading.follows.get(key)
         return list(follow.gaps) if follow else []
 
@@ -187,7 +187,7 @@ class Session:
         self._begun = True
 
     def take(self) -> Value | RunView | None:
-        """Give the next value; None when there is none for now, or none any more (`finished`).
+        """Return the next value; None when there is none for now, or none any more (`finished`).
 
         Raises:
             StreamAborted: at once, whatever has come.
@@ -212,7 +212,7 @@ class Session:
         return self.reading.finished
 
     def error(self) -> StreamError | None:
-        """Say what ended a finished session, if it was not its end."""
+        """Return what ended a finished session, if it was not its end."""
         errors = self.reading.errors
         if not errors:
             return None
@@ -230,7 +230,7 @@ class Session:
         return self.reading.requests(self._clock())
 
     def wait_s(self, until: float | None) -> float | None:
-        """Say how long to wait for an event at most; ``until`` is the caller's own limit."""
+        """Return how long to wait for an event at most; ``until`` is the caller's own limit."""
         now = self._clock()
         times = [each - now for each in (self.reading.wake_at(), until) if each is not None]
         remaining_s = self.signal.remaining_s()

@@ -61,7 +61,7 @@ class Collector(Generic[T]):
         self._generation = 0
 
     def add(self, value: Value) -> T:
-        """Take a chunk in, and give it."""
+        """Take a chunk in and return it."""
         if value.chunk.generation != self._generation:
             self._generation = value.chunk.generation
             self._transcript.restart()

@@ -29,14 +29,14 @@ class AbortSignal:
 
     @classmethod
     def timeout(cls, seconds: float) -> AbortSignal:
-        """Give a signal that aborts by itself after ``seconds`` from now. It needs neither thread nor timer."""
+        """Return a signal that aborts by itself after ``seconds`` from now. It needs neither thread nor timer."""
         signal = cls()
         signal._deadline = time.monotonic() + seconds
         return signal
 
     @classmethod
     def any(cls, signals: Iterable[AbortSignal]) -> AbortSignal:
-        """Give a signal that is aborted as soon as one of ``signals`` is."""
+        """Return a signal that is aborted as soon as one of ``signals`` is."""
         signal = cls()
         signal._sources = tuple(signals)
         return signal
@@ -66,7 +66,7 @@ class AbortSignal:
             raise StreamAborted(f"The read was aborted{said}", reason=reason)
 
     def remaining_s(self) -> float | None:
-        """Say how long until it aborts by itself; None when it never will."""
+        """Return how long until it aborts by itself; None when it never will."""
         times = [each for source in self._sources if (each := source.remaining_s()) is not None]
         if self._deadline is not None:
             times.append(max(0.0, self._deadline - time.monotonic()))

@@ -75,7 +75,7 @@ class Start:
 
     @classmethod
     def after(cls, token: str) -> Start:
-        """Give the start after the chunk that had this token. What is no token is the beginning: nothing is missed."""
+        """Return the start after the chunk of this token. What is no token means the beginning: none is missed."""
         match = _TOKEN.match(token)
         if match is None:
             return cls()
@@ -84,7 +84,7 @@ class Start:
         return cls(int(generation or 0), int(index) + 1, True, line)
 
     def has(self, generation: int, index: int) -> bool:
-        """Tell whether a chunk belongs to the read."""
+        """Return whether a chunk belongs to the read."""
         return index >= self.index if generation == self.generation else generation > self.generation
 
 

@@ -124,7 +124,7 @@ class Waiter:
         self._stop_listening: Callable[[], None] | None = None
 
     async def next(self, until: float | None = None) -> Value | RunView | None:
-        """Give the next value; None when ``until`` (by the session's clock) is reached before.
+        """Return the next value; None when ``until`` (by the session's clock) is reached before.
 
         Cancelling a wait loses nothing: the next one goes on.
 
@@ -225,7 +225,7 @@ class Waiter:
         task.add_done_callback(self._leaving.discard)
 
     def _upstream(self) -> httpx.AsyncClient:
-        """Give the client of this session: its streams and the run feed have connections of their own in it."""
+        """Return the client of this session: its streams and the run feed have connections of their own in it."""
         if self._client is None:
             places = self.session.options.places
             self._client = httpx.AsyncClient(**client_options(places.endpoint(), places.tls()) | {"limits": LIMITS})

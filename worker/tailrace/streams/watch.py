@@ -46,7 +46,7 @@ class Watch:
         return self.view is not None and self.view.terminal
 
     def wake_at(self, wanted_at: float | None) -> float | None:
-        """Say when there is something to ask or to decide; ``wanted_at``: from when on a stream wants to know."""
+        """Return when there is something to ask or to decide; ``wanted_at``: from when on a stream wants to know."""
         times: list[float] = []
         if not self.asking and self.error is None:
             if self._due() or self._once_more:
@@ -58,7 +58,7 @@ class Watch:
         return min(times, default=None)
 
     def wants(self, wanted_at: float | None, now: float) -> bool:
-        """Say whether to ask now; if so, it counts as asked."""
+        """Return whether to ask now; if so, it counts as asked."""
         at = self.wake_at(wanted_at)
         if self.asking or self.error is not None or at is None or now < max(at, self._not_before):
             return False

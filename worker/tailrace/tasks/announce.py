@@ -30,7 +30,7 @@ class CeleryAnnouncer:
         self.answered_at = time.monotonic()
 
     def mark(self) -> str:
-        """Give the broker's mark; a broker without one gets one. Raises when the broker is away."""
+        """Return the broker's mark; a broker without one gets one. Raises when the broker is away."""
         with self._app.producer_or_acquire() as producer:
             redis = producer.connection.default_channel.client
             redis.set(MARK_KEY, uuid.uuid4().hex, nx=True)

@@ -13,7 +13,7 @@ FAMILY = ("amqp", "billiard", "celery", "kombu", "redis", "vine")
 
 
 def mend() -> list[str]:
-    """Give those packages what gevent has patched, wherever they hold the original. Returns what was mended."""
+    """Return those packages what gevent has patched, wherever they hold the original. Returns what was mended."""
     from gevent import monkey
 
     patched = {

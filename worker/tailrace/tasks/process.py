@@ -229,7 +229,7 @@ _own_queue = f"tailrace.{uuid.uuid4().hex[:12]}"
 
 
 def current() -> Process:
-    """Give this process's parts.
+    """Return this process's parts.
 
     Raises:
         BadSettings: asked outside a worker.

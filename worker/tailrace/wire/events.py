@@ -46,7 +46,7 @@ class Framer:
         self._head: str | None = None  # that event is too large: the head of its data
 
     def feed(self, text: str) -> list[ServerSentEvent]:
-        """Give the events that ``text`` completes, in order; often none.
+        """Return the events that ``text`` completes, in order; often none.
 
         httpx-sse gives an event with empty data after a ``: ping`` comment once an id was seen (its issue 35); it is
         passed on: it shows that upstream lives.

@@ -67,7 +67,7 @@ class FeedRows:
                 raise MalformedRecord("a row of the run feed is not the documented shape")
 
     def runs(self) -> list[RunView]:
-        """Give the runs that have all that is needed, in the order in which upstream named them first."""
+        """Return the runs that have all that is needed, in the order in which upstream named them first."""
         return [run_view(row) for row in self._rows.values() if "friendlyId" in row and "status" in row]
 
 
@@ -96,12 +96,12 @@ def run_view(row: dict[str, Any]) -> RunView:
 
 
 def storable(text: str) -> str:
-    """Give a name of upstream's with U+FFFD for what no database takes in a text: NUL and halves of surrogate pairs."""
+    """Return a name of upstream's with U+FFFD for what no database takes in text: NUL, halves of surrogate pairs."""
     return _NOT_STORABLE.sub("\ufffd", text)
 
 
 def api_status(name: str) -> str:
-    """Give the API's name for a status of either kind."""
+    """Return the API's name for a status of either kind."""
     return API_STATUS.get(name, name)
 
 
@@ -165,5 +165,5 @@ def _keys_of_old_runs(metadata: Any) -> Iterable[Any]:
 
 
 def _is_key(value: Any) -> bool:
-    """Tell whether this can be a stream's key: text that a database holds and indexes. Upstream's comes from one."""
+    """Return whether this can be a stream's key: text that a database holds and indexes. Upstream's comes from one."""
     return isinstance(value, str) and value != "" and storable(value) == value and len(value.encode()) <= KEY_MAX_BYTES

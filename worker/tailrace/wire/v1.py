@@ -30,7 +30,7 @@ class V1Decoder:
         self._id = (0, 0)
 
     def decode(self, events: list[ServerSentEvent]) -> Iterator[Arrival]:
-        """Give what ``events`` hold, as one delivery.
+        """Return what ``events`` hold, as one delivery.
 
         ``closing`` is never set: v1 has no word for the end. ``alive_after`` says that a ping followed the last
         record, which proves it whole.

@@ -61,7 +61,7 @@ class V2Decoder:
         self._done = False
 
     def decode(self, events: list[ServerSentEvent]) -> Iterator[Arrival]:
-        """Give one delivery for each batch, ping and ``[DONE]``.
+        """Return one delivery for each batch, ping and ``[DONE]``.
 
         Raises:
             SourceUnavailable: an ``error`` event; what came before it has been given.
@@ -180,12 +180,12 @@ def _any_record(record: Any) -> V2Record:
 
 
 def fingerprint_of(text: bytes, body_id: str) -> bytes:
-    """Give what is the same for a record and its repeat by a retrying writer: checksum of the chunk, and body id."""
+    """Return what is the same for a record and its repeat by a retrying writer: checksum of the chunk, and body id."""
     return _packed(zlib.crc32(text)) + body_id.encode()[:MARKED_ID_BYTES]
 
 
 def fingerprints_of(texts: Sequence[bytes], ids: Sequence[str]) -> list[bytes]:
-    """Give the mark of each of many chunks."""
+    """Return the mark of each of many chunks."""
     encoded = list(map(str.encode, ids))
     sizes = set(map(len, encoded))
     if len(sizes) == 1 and (size := sizes.pop()) <= MARKED_ID_BYTES:  # as upstream's own writer makes them
@@ -199,7 +199,7 @@ def _packed_with(id_bytes: int) -> Callable[[int, bytes], bytes]:
 
 
 def fingerprint_of_body(body: bytes) -> bytes | None:
-    """Give the mark of a record's body; None when it is not the envelope."""
+    """Return the mark of a record's body; None when it is not the envelope."""
     enveloped = envelope(body)
     return None if enveloped is None or enveloped.data is None else fingerprint_of(enveloped.data, enveloped.id)
 

@@ -267,7 +267,7 @@ class _Demo:
 
 
 def queries(run_id: str, key: str) -> Iterator[str]:
-    """Give the queries that are shown: each can be copied to `tailrace sql`."""
+    """Return the queries that are shown: each can be copied to `tailrace sql`."""
     yield f"""\
 SELECT stream_key, count(*) AS chunks,
        round(count(*) / extract(epoch FROM max(emitted_at) - min(emitted_at)), 1) AS chunks_per_s
@@ -289,7 +289,7 @@ def _is_ours(name: str) -> bool:
 
 @contextmanager
 def _directory(home: Path) -> Iterator[Path]:
-    """Give the directory of recordings and logs, for one demonstration at a time."""
+    """Return the directory of recordings and logs, for one demonstration at a time."""
     directory = home.resolve() / "demo"
     directory.mkdir(mode=0o700, exist_ok=True)
     with (directory / "lock").open("w") as lock:

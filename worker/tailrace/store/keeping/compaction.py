@@ -58,7 +58,7 @@ class Compaction:
         return Compacted(rows[0].segments_before, rows[0].segments_after) if rows else None
 
     def index(self, stream_id: int) -> int | None:
-        """Make one stream's text searchable; give the number of pieces, None when it is not sealed.
+        """Make one stream's text searchable; return the number of pieces, None when it is not sealed.
 
         Raises:
             KeepFailed: as `compact`.
@@ -67,7 +67,7 @@ class Compaction:
         return int(rows[0].pieces) if rows and rows[0].pieces is not None else None
 
     def retry_failed(self) -> int:
-        """Forget what went wrong, so that it is tried again; give the number of streams."""
+        """Forget what went wrong, so that it is tried again; return the number of streams."""
         return len(
             self._execute("UPDATE tailrace.streams SET keep_error = NULL WHERE keep_error IS NOT NULL RETURNING id")
         )

@@ -215,7 +215,7 @@ class Export:
         self._fs.move(unfinished, path)
 
     def _note(self, streams: Sequence[_Stream], path: str) -> None:
-        """Say what is in a file, all of it or nothing; a stream that has changed meanwhile is left out and so noticed.
+        """Return what is in a file, all of it or nothing; a stream changed meanwhile is left out and so noticed.
 
         Raises:
             ExportFailed: nothing of it is in the archive any more.

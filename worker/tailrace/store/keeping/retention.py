@@ -74,7 +74,7 @@ class Retention:
         return [self._drop(day, exported_to) for day in self.old_days(keep_days)]
 
     def preview(self, keep_days: int, *, exported_to: str | None = None) -> list[Day]:
-        """Say what `prune` would do, and do nothing."""
+        """Return what `prune` would do, and do nothing."""
         days = []
         for day in self.old_days(keep_days):
             fate = self._obstacle(day, exported_to) or DayFate.WOULD_DROP
