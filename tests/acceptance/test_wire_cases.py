@@ -42,7 +42,7 @@ def ingest(case: WireCase, database_url: str) -> tuple[int, dict[str, object]]:
             [
                 sys.executable,
                 "-m",
-                "worker",
+                "tailrace",
                 "ingest",
                 case.ref.run_id,
                 "--stream",
