@@ -14,10 +14,9 @@ from typing import Any
 import pytest
 
 from tailrace.errors import SourceUnavailable, TransientError
-from tailrace.ingest import completeness as completeness
-from tailrace.ingest import late
-from tailrace.ingest import reader as loop
-from tailrace.ingest import v2_order as v2_sequence
+from tailrace.hold import Hold
+from tailrace.ingest import assembly, completeness, late, reader, v2_order
+from tailrace.ingest.assembly import Assembly
 from tailrace.ingest.completeness import Completeness
 from tailrace.ingest.reader import Reader
 from tailrace.ingest.v1_order import V1Order
@@ -31,8 +30,10 @@ from tailrace.wire.events import Framer
 from tailrace.wire.feed import FeedRows
 from tailrace.wire.v1 import V1Decoder
 from tailrace.wire.v2 import V2Decoder
+from tests.unit import test_hold
 from tests.unit.ingest import test_completeness_of_v1, test_ingest_reader, test_late, test_v1_order, test_v2_order
 from tests.unit.source import test_body
+from tests.unit.streams import test_streams_follow
 from tests.unit.wire import test_events, test_feed, test_v1, test_v2
 
 Patch = pytest.MonkeyPatch
@@ -167,10 +168,6 @@ def no_gap(self: V1Order, this: tuple[int, int], raw: bytes, batch: Batch, index
 seen_before = V1Order._seen_before
 
 
-def believe_half_lines(self: V1Order, record: V1Record) -> Batch:
-    return self.admit([record])
-
-
 def keep_phantoms(patch: Patch) -> None:
     decode = V1Decoder.decode
 
@@ -219,16 +216,6 @@ V1 = [
         test_v1_order.test_a_newest_line_that_does_not_come_back_is_a_gap_of_unknown_size,
     ),
     Mutant(
-        "half line: believed the first time",
-        put(V1Order, "loose_end", believe_half_lines),
-        test_v1_order.test_a_half_line_is_admitted_when_two_sweeps_end_with_it,
-    ),
-    Mutant(
-        "provisional: the last event is stored at once",
-        put(Reader, "_take_back_held", lambda self: self._sink.confirm()),
-        test_ingest_reader.test_a_line_that_came_with_the_end_is_read_again_whole,
-    ),
-    Mutant(
         "phantom: a ping is a chunk",
         keep_phantoms,
         test_v1.test_events_become_records,
@@ -250,12 +237,6 @@ V1 = [
         "doubt: a reader never falls behind",
         put(Completeness, "passed", lambda self, ms: None),
         test_completeness_of_v1.test_a_reader_that_falls_behind_is_a_doubt,
-    ),
-    Mutant(
-        "anchor: any sweep proves",
-        put(V1Order, "anchored", True),
-        test_ingest_reader.test_a_sweep_that_does_not_show_what_we_hold_proves_nothing,
-        (Wire.V1,),
     ),
 ]
 
@@ -288,30 +269,19 @@ def no_holes(patch: Patch) -> None:
     patch.setattr(V2Order, "admit", admitted)
 
 
-def lost_when_not_reached(patch: Patch) -> None:
-    after = Reader._after_clean_end
-
-    def after_clean_end(self: Reader, *rest: Any) -> Outcome | None:
-        if self._tail is not None and self._tail > self._checkpoint.last_index + 1:
-            self._store(self._ordered().admit_missing(self._tail))
-        return after(self, *rest)
-
-    patch.setattr(Reader, "_after_clean_end", after_clean_end)
-
-
 def forget_records(patch: Patch) -> None:
     init = V2Order.__init__
     patch.setattr(V2Order, "__init__", lambda self, checkpoint, recent: init(self, checkpoint, []))
 
 
 def id_alone(patch: Patch) -> None:
-    patch.setattr(v2_sequence, "fingerprint_of", lambda text, body_id: body_id.encode())
-    patch.setattr(v2_sequence, "fingerprints_of", lambda texts, ids: [each.encode() for each in ids])
+    patch.setattr(v2_order, "fingerprint_of", lambda text, body_id: body_id.encode())
+    patch.setattr(v2_order, "fingerprints_of", lambda texts, ids: [each.encode() for each in ids])
 
 
 def text_alone(patch: Patch) -> None:
-    patch.setattr(v2_sequence, "fingerprint_of", lambda text, body_id: text)
-    patch.setattr(v2_sequence, "fingerprints_of", lambda texts, ids: list(texts))
+    patch.setattr(v2_order, "fingerprint_of", lambda text, body_id: text)
+    patch.setattr(v2_order, "fingerprints_of", lambda texts, ids: list(texts))
 
 
 def skip_events(name: str) -> Callable[[Patch], None]:
@@ -346,35 +316,25 @@ V2 = [
     Mutant("cursor: data records only", data_only, test_v2_order.test_every_record_moves_the_place),
     Mutant("gap: none", no_holes, test_v2_order.test_a_jump_is_a_gap, ([], 5, (0, 4))),
     Mutant(
-        "gap: none at the end",
-        put(V2Order, "admit_missing", lambda self, tail: Batch(v2_sequence.Checkpoint())),
-        test_ingest_reader.test_what_is_missing_at_the_end_of_v2_is_a_gap,
-    ),
-    Mutant(
-        "gap: what a response did not get to",
-        lost_when_not_reached,
-        test_ingest_reader.test_a_tail_that_was_not_reached_is_a_gap_only_when_nothing_else_comes,
-    ),
-    Mutant(
         "tail: not looked at",
         put(V2Order, "see_tail", lambda self, tail: None),
         test_v2_order.test_a_tail_behind_us_is_another_stream,
     ),
     Mutant(
         "made anew: our record is any record",
-        put(v2_sequence, "_print", lambda timestamp_ms, body: [0, 0]),
+        put(v2_order, "_print", lambda timestamp_ms, body: [0, 0]),
         test_v2_order.test_another_record_where_ours_was_is_another_stream,
         (data(2, "9"),),
     ),
     Mutant(
         "repeats: no window",
-        put(v2_sequence, "REPEAT_WINDOW", 0),
+        put(v2_order, "REPEAT_WINDOW", 0),
         test_v2_order.test_a_repeat_is_one_within_5000_records,
         (4_999, True),
     ),
     Mutant(
         "repeats: a window without end",
-        put(v2_sequence, "REPEAT_WINDOW", 1 << 40),
+        put(v2_order, "REPEAT_WINDOW", 1 << 40),
         test_v2_order.test_a_repeat_is_one_within_5000_records,
         (5_001, False),
     ),
@@ -418,11 +378,110 @@ V2 = [
         test_v2.test_an_error_event_is_a_fault_and_what_came_before_it_counts,
         (test_v2.event("x", "error"),),
     ),
-    Mutant(
-        "anchor: any sweep proves",
-        put(V2Order, "anchored", True),
-        test_ingest_reader.test_a_sweep_that_does_not_show_what_we_hold_proves_nothing,
-        (Wire.V2,),
+]
+
+# --- what a connection means, for each that reads
+
+
+def believe_what_is_held(self: Assembly) -> None:
+    self._held = None
+    self._output.confirm()
+
+
+def believe_half_lines(self: V1Order, loose: V1Record | None, *, final: bool) -> Batch | None:
+    return None if loose is None else self.admit([loose])
+
+
+def lost_when_not_reached(self: V2Order, loose: None, *, final: bool) -> Batch | None:
+    if self._tail is None or self._tail <= self._next:
+        return None
+    return self._step_over(self._tail - 1, v2_order.HoleReason.TRIMMED)
+
+
+def change_silently(self: Assembly, known: Wire, now: Wire) -> None:
+    self.wire, self._order = now, None
+    self.order.resume()
+
+
+def read_on(self: Assembly, order: Any) -> None:
+    order.recreated = False
+
+
+def by_the_clock_alone(self: Hold, now: float) -> bool:
+    return now >= self.look_at
+
+
+def everywhere(name: str, apply: Callable[[Patch], None], **users: tuple[Any, ...]) -> list[Mutant]:
+    """Return the mutant of a rule once for each that reads by it: ``reader``, ``streams``, ``late`` or another."""
+    return [Mutant(f"{name} [{user}]", apply, test, arguments) for user, (test, *arguments) in users.items()]
+
+
+ASSEMBLY = [
+    *everywhere(
+        "held: believed when its connection ends",
+        put(Assembly, "left", believe_what_is_held),
+        reader=(test_ingest_reader.test_a_line_that_came_with_the_end_is_read_again_whole,),
+        streams=(test_streams_follow.test_a_line_that_comes_with_the_end_is_withdrawn_and_read_again, "ends"),
+    ),
+    *everywhere(
+        "held: a process that was stopped has waited too",
+        put(Hold, "certain", by_the_clock_alone),
+        rule=(test_hold.test_a_process_that_was_stopped_must_run_through_a_grace_first,),
+        streams=(
+            test_streams_follow.test_a_line_that_a_stopped_process_held_is_not_believed_before_it_has_looked_at_the_connection,
+        ),
+    ),
+    *everywhere(
+        "loose end: believed the first time",
+        put(V1Order, "ended", believe_half_lines),
+        order=(test_v1_order.test_a_half_line_is_admitted_when_two_sweeps_end_with_it,),
+        reader=(test_ingest_reader.test_a_half_line_is_believed_when_the_next_sweep_ends_with_it_too,),
+        streams=(test_streams_follow.test_a_line_that_ends_two_last_reads_alike_is_all_there_will_be,),
+    ),
+    *everywhere(
+        "missing: none at the end",
+        put(V2Order, "ended", lambda self, loose, *, final: None),
+        reader=(test_ingest_reader.test_what_is_missing_at_the_end_of_v2_is_a_gap,),
+        streams=(test_streams_follow.test_what_was_trimmed_below_the_tail_is_a_gap_at_the_end,),
+    ),
+    *everywhere(
+        "missing: what a response did not get to",
+        put(V2Order, "ended", lost_when_not_reached),
+        order=(test_v2_order.test_what_a_response_did_not_get_to_is_no_gap,),
+        reader=(test_ingest_reader.test_nothing_is_told_as_trimmed_when_the_record_before_it_came_back,),
+        streams=(test_streams_follow.test_what_a_response_did_not_get_to_comes_with_the_next,),
+    ),
+    *everywhere(
+        "another wire: read on",
+        put(Assembly, "_change_wire", change_silently),
+        reader=(test_ingest_reader.test_another_wire_is_an_alarm_and_a_new_generation, Wire.V1, Wire.V2),
+        streams=(test_streams_follow.test_a_change_of_wire_is_a_new_stream,),
+        late=(test_late.test_a_stream_that_speaks_another_wire_has_to_be_read,),
+    ),
+    *everywhere(
+        "made anew: read on",
+        put(Assembly, "_renew", read_on),
+        reader=(test_ingest_reader.test_a_stream_made_anew_is_read_from_its_start,),
+        streams=(test_streams_follow.test_a_recreated_stream_is_read_from_its_beginning,),
+    ),
+    *everywhere(
+        "nothing ever moves",
+        put(assembly, "moves", lambda batch: False),
+        reader=(test_ingest_reader.test_a_line_that_something_follows_is_stored_at_once,),
+        streams=(test_streams_follow.test_the_last_line_is_held_until_something_follows,),
+    ),
+    *(
+        mutant
+        for wire, order in ((Wire.V1, V1Order), (Wire.V2, V2Order))
+        for mutant in everywhere(
+            f"anchor: any sweep proves ({wire})",
+            put(order, "anchored", True),
+            reader=(test_ingest_reader.test_a_sweep_that_does_not_show_what_we_hold_proves_nothing, wire),
+            streams=(
+                test_streams_follow.test_a_last_read_that_does_not_show_where_we_are_is_made_again_a_few_times,
+                wire,
+            ),
+        )
     ),
 ]
 
@@ -449,10 +508,6 @@ def faults_are_ends(patch: Patch) -> None:
     patch.setattr(Reader, "_follow", followed)
 
 
-def change_silently(self: Reader, known: Wire, now: Wire) -> None:
-    self._wire, self._order = now, None
-
-
 def whole_rows(patch: Patch) -> None:
     merge = FeedRows.feed
 
@@ -473,13 +528,13 @@ class Everything:
 LOOP = [
     Mutant(
         "end: a clean end is one",
-        put(loop, "after_clean_end", end_is_the_end),
+        put(reader, "after_clean_end", end_is_the_end),
         test_ingest_reader.test_a_clean_end_of_a_live_run_is_followed_by_the_next_connection,
         (Wire.V1,),
     ),
     Mutant(
         "end: one sweep is enough",
-        put(loop, "after_clean_end", one_sweep_is_enough),
+        put(reader, "after_clean_end", one_sweep_is_enough),
         test_ingest_reader.test_the_first_terminal_status_is_not_the_end,
     ),
     Mutant(
@@ -490,18 +545,12 @@ LOOP = [
     ),
     Mutant(
         "verdict: gaps are forgotten",
-        put(loop, "verdict_of", lambda **_: Verdict.COMPLETE),
+        put(reader, "verdict_of", lambda **_: Verdict.COMPLETE),
         test_ingest_reader.test_a_gap_stays_in_the_verdict,
     ),
     Mutant(
-        "another wire: read on",
-        put(Reader, "_change_wire", change_silently),
-        test_ingest_reader.test_another_wire_is_an_alarm_and_a_new_generation,
-        (Wire.V1, Wire.V2),
-    ),
-    Mutant(
         "late check: nothing is ever late",
-        put(late, "moves", lambda batch: False),
+        put(late._News, "put", lambda self, *rest: None),
         test_late.test_there_is_more_when_something_is_not_held,
         (Wire.V1, [test_late.v1(*test_late.V1_HELD, (2, 0, "4"))], True),
     ),
@@ -532,4 +581,4 @@ LOOP = [
     ),
 ]
 
-MUTANTS = [*FRAMING, *V1, *V2, *LOOP]
+MUTANTS = [*FRAMING, *V1, *V2, *ASSEMBLY, *LOOP]

@@ -55,8 +55,9 @@ class World(Archive):
         """To whoever ingests, and to whoever reads."""
         super().time_passes()
         if self.reading is not None:
-            self.now += 2.0
-            self.reading.tick(self.now)
+            for _ in range(22):  # by and by, as it passes for a process that runs
+                self.now += 0.1
+                self.reading.tick(self.now)
 
     def ingest(self, upstream: V1Upstream | V2Upstream) -> None:
         """Have a worker archive something; it dies somewhere, or not."""
@@ -153,6 +154,10 @@ def read_all(
                 world.now += 0.01
                 reading.tick(world.now)
                 continue
+            if world.dice.random() < 0.1:
+                # The process was stopped, or its event loop busy: what came meanwhile it sees only after this look.
+                world.now += 10.0
+                reading.tick(world.now)
             try:
                 arrival = next(arrivals, None)
             except SourceUnavailable as error:

@@ -52,6 +52,8 @@ class V1Upstream:
         if self._dice.random() < 0.1:
             raise SourceUnavailable("refused", status=503)
         after = V1Id(*parse_id(last_event_id)) if last_event_id else BEGINNING
+        if self._keep is None and self._dice.random() < 0.05:
+            after = BEGINNING  # a response that somebody on the way has kept, or that lost our header
         yield Connection(Wire.V1, self.now_ms - CLOCK_SLACK_MS, self._deliveries(after))
 
     def interrupt(self) -> None:

@@ -87,7 +87,8 @@ class V2Upstream:
                 records = self._lives[self.life][at : min(at + size, self.visible)]
                 body: dict[str, object] = {"records": [record.fields for record in records]}
                 at += len(records)
-                if at == self.visible and dice.random() < 0.5:
+                ends_early = at < self.visible and dice.random() < 0.1
+                if ends_early or (at == self.visible and dice.random() < 0.5):
                     body["tail"] = {"seq_num": self.visible, "timestamp": 1}
                 text = f"event: batch\nid: {at - 1},1,1\ndata: {json.dumps(body)}\n\n"
                 if dice.random() < 0.15:
@@ -96,6 +97,9 @@ class V2Upstream:
                         raise SourceUnavailable("cut")
                     return  # looks like a clean end, but [DONE] is missing
                 yield text
+                if ends_early:  # cleanly, in the middle of catching up: a slow proxy, or upstream that is restarted
+                    yield "data: [DONE]\n\n"
+                    return
                 if dice.random() < 0.05:
                     yield 'event: error\ndata: {"code":"unavailable","message":"x"}\n\n'
                     return

@@ -144,13 +144,19 @@ def test_going_back_to_a_mark_undoes_everything_since() -> None:
     assert order.admit([B]).indices == [1]
 
 
+def ended(order: V1Order, loose: V1Record) -> Batch:
+    batch = order.ended(loose, final=True)
+    assert batch is not None
+    return batch
+
+
 @pytest.mark.trap(4)
 def test_a_half_line_is_admitted_when_two_sweeps_end_with_it() -> None:
     half = record(6, 0, '{"a":')
     order = opened(held(A))
-    first = order.loose_end(half)
+    first = ended(order, half)
     assert (first.texts, first.holes, first.checkpoint.last_index) == ([], [], 0)
-    second = opened(first.checkpoint).loose_end(half)
+    second = ended(opened(first.checkpoint), half)
     assert [item.reason for item in second.quarantined][-1] == "unterminated"
     assert second.checkpoint.last_index == 1
 
@@ -158,9 +164,9 @@ def test_a_half_line_is_admitted_when_two_sweeps_end_with_it() -> None:
 @pytest.mark.trap(4)
 def test_a_half_line_that_grew_is_looked_at_again() -> None:
     order = opened(held(A))
-    first = order.loose_end(record(6, 0, '{"a":'))
+    first = ended(order, record(6, 0, '{"a":'))
     order = opened(first.checkpoint)
-    assert order.loose_end(record(6, 1, '{"a":1')).texts == []
+    assert ended(order, record(6, 1, '{"a":1')).texts == []
     batch = order.admit([record(6, 2, '{"a":1}')])
     assert batch.texts == [b'{"a":1}']
     assert "loose" not in (batch.checkpoint.cursor or {})

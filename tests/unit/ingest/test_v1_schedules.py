@@ -7,8 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from tailrace.ingest import completeness as completeness
-from tailrace.ingest import reader as loop
+from tailrace.ingest import completeness, reader
 from tailrace.ingest.reader import Reader, Signal, Timing
 from tailrace.ingest.v1_order import V1Order
 from tailrace.model import Outcome, StreamState, Verdict
@@ -96,7 +95,7 @@ def test_a_sealed_state_needs_two_sweeps() -> None:
     _, _, archive, outcome = play(1)
     assert outcome.state is StreamState.SEALED
     assert archive.swept_at == archive.checkpoint.last_index
-    assert loop.DRAIN_WAIT_S == 1
+    assert reader.DRAIN_WAIT_S == 1
 
 
 def falsely_complete(seeds: range) -> tuple[list[int], int, int]:
@@ -116,6 +115,7 @@ def falsely_complete(seeds: range) -> tuple[list[int], int, int]:
 def test_what_was_trimmed_is_never_called_complete(monkeypatch: pytest.MonkeyPatch) -> None:
     """Between two visits, before the first, and under a reader that falls behind."""
     monkeypatch.setattr(completeness, "KEPT_ENTRIES", 6)
+    monkeypatch.setattr(completeness, "PIECE_BYTES", 20)  # the least that `lumps` puts into an entry
     monkeypatch.setattr(completeness, "SPAN_ENTRIES", 1)
     false, lost, complete = falsely_complete(range(3_000))
     assert false == []

@@ -6,7 +6,7 @@ import random
 
 import pytest
 
-from tailrace.ingest import v2_order as module
+from tailrace.ingest import v2_order
 from tailrace.ingest.v2_order import V2Order
 from tailrace.model import Checkpoint, Kind, PlainRecords, V2Record
 from tailrace.wire.chunk_json import PLAIN, check, envelope, envelopes, plain_envelopes
@@ -45,7 +45,7 @@ def by_column(given: list[V2Record]) -> list[V2Record] | PlainRecords:
 @pytest.mark.parametrize("seed", range(60))
 @pytest.mark.parametrize("window", [5, 5_000])
 def test_admitting_at_once_is_admitting_each(seed: int, window: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "REPEAT_WINDOW", window)
+    monkeypatch.setattr(v2_order, "REPEAT_WINDOW", window)
     chance = random.Random(seed)
     given = records(chance, 300)
     short, long = V2Order(Checkpoint(), []), V2Order(Checkpoint(), [])

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tailrace.errors import MalformedRecord
-from tailrace.ingest import v2_order as module
+from tailrace.ingest import v2_order
 from tailrace.ingest.v2_order import V2Order
 from tailrace.model import Batch, Checkpoint, Hole, HoleReason, Kind, Quarantined, V2Record
 from tailrace.wire.v2 import decode_read_batch, fingerprint_of_body
@@ -55,7 +55,10 @@ def test_a_connection_begins_at_the_last_record_that_is_held(records: list[V2Rec
 
 
 def test_after_a_stretch_that_was_never_seen_a_connection_begins_after_it() -> None:
-    batch = begun().admit_missing(10)
+    order = begun()
+    order.see_tail(10)
+    batch = order.ended(None, final=False)
+    assert batch is not None
     assert batch.holes == [Hole(0, 0, 9, HoleReason.TRIMMED)]
     assert V2Order(batch.checkpoint, []).resume() == "9"
 
@@ -90,8 +93,18 @@ def test_a_jump_is_a_gap(before: list[V2Record], first: int, gap: tuple[int, int
 @pytest.mark.trap(22)
 def test_what_is_missing_below_the_tail_is_a_gap() -> None:
     order = begun(held(data(0)))
+    order.see_tail(4)
+    batch = order.ended(None, final=False)
+    assert batch is not None
+    assert batch.holes == [Hole(0, 1, 3, HoleReason.TRIMMED)]
+
+
+@pytest.mark.trap(22)
+def test_what_a_response_did_not_get_to_is_no_gap() -> None:
+    order = begun(held(data(0)))
     order.admit([data(0)])
-    assert order.admit_missing(4).holes == [Hole(0, 1, 3, HoleReason.TRIMMED)]
+    order.see_tail(4)
+    assert order.ended(None, final=True) is None
 
 
 @pytest.mark.trap(23)
@@ -200,7 +213,7 @@ def recent_of(batches: list[Batch]) -> list[tuple[int, bytes]]:
 
 @pytest.fixture
 def small_window(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "REPEAT_WINDOW", WINDOW)
+    monkeypatch.setattr(v2_order, "REPEAT_WINDOW", WINDOW)
 
 
 @pytest.mark.trap(29)

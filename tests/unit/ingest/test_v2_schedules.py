@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 import pytest
 from httpx_sse import ServerSentEvent
 
-from tailrace.ingest import v2_order as v2_sequence
+from tailrace.ingest import v2_order
 from tailrace.ingest.reader import Reader, Signal, Timing
 from tailrace.ingest.v2_order import V2Order
 from tailrace.model import Arrival, HoleReason, Outcome, Verdict
@@ -114,7 +114,7 @@ def test_moving_the_cursor_on_data_records_only_is_caught(monkeypatch: pytest.Mo
 
 
 def test_no_window_is_caught(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(v2_sequence, "REPEAT_WINDOW", 0)
+    monkeypatch.setattr(v2_order, "REPEAT_WINDOW", 0)
     assert goes_wrong(500)
 
 

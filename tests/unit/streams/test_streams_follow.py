@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 import pytest
 
 from tailrace.errors import MalformedRecord, NotFound, RequestRefused, SourceUnavailable, StoreUnavailable, Unauthorized
+from tailrace.ingest.ending import UNANCHORED_SWEEPS
 from tailrace.model import Arrival, Checkpoint, HoleReason, Kind, RunView, StreamRef, V1Record, V2Record, Wire
 from tailrace.streams.errors import NotArchived, RetriesExhausted, StreamError, StreamRefused, StreamTimeout
 from tailrace.streams.follow import Follow, Limits
@@ -72,7 +73,7 @@ class Bench:
         return found
 
     def opens(self, wire: Wire) -> None:
-        assert [type(each) for each in self.wants()][-1] is Open
+        assert [type(each) for each in self.wants()][-1:] == [Open]
         self.follow.handle(Opened(wire, None), self.now)
 
     def lines(self, *numbers: int, followed: bool = True) -> None:
@@ -93,6 +94,15 @@ class Bench:
         self.follow.handle(Failed(error or SourceUnavailable("cut")), self.now)  # type: ignore[arg-type]
 
     def later(self, seconds: float) -> None:
+        """Let time pass for a process that runs: it looks whenever it wanted to."""
+        until = self.now + seconds
+        while (at := self.follow.wake_at()) is not None and self.now < at < until:
+            self.now = at
+            self.follow.tick(at)
+        self.stopped(until - self.now)
+
+    def stopped(self, seconds: float) -> None:
+        """Let time pass for a process that does not run, and looks after it."""
         self.now += seconds
         self.follow.tick(self.now)
 
@@ -127,10 +137,28 @@ def test_the_last_line_is_given_after_the_hold_time() -> None:
     bench = Bench()
     bench.opens(Wire.V1)
     bench.lines(0, followed=False)
-    assert bench.follow.wake_at() == bench.now + PACE.hold_s
     bench.later(PACE.hold_s - 0.01)
     assert bench.given() == []
-    bench.later(0.01)
+    assert bench.follow.wake_at() == pytest.approx(bench.now + 0.01)
+    bench.later(0.02)
+    assert bench.given() == [0]
+
+
+@pytest.mark.trap(4)
+def test_a_line_that_a_stopped_process_held_is_not_believed_before_it_has_looked_at_the_connection() -> None:
+    """The end of the body can lie in the socket meanwhile; also when the event loop was busy for as long."""
+    bench = Bench()
+    bench.opens(Wire.V1)
+    bench.lines(0, followed=False)
+    bench.stopped(PACE.hold_s + 60)
+    assert bench.given() == []
+    bench.ends()
+    assert bench.given() == []
+    bench.later(PACE.reconnect_s)
+    bench.opens(Wire.V1)
+    bench.lines(0, followed=False)
+    bench.stopped(PACE.hold_s + 60)
+    bench.later(PACE.hold_s)
     assert bench.given() == [0]
 
 
@@ -215,12 +243,49 @@ def test_what_was_trimmed_below_the_tail_is_a_gap_at_the_end() -> None:
     bench.ends()
     bench.looked(over=True)
     bench.opens(Wire.V2)
-    bench.records(0)
     bench.ping(tail=5)
     assert not bench.follow.finished
     bench.ends()
     assert bench.follow.finished
     assert bench.follow.gaps == [Gap(0, 1, 4, HoleReason.TRIMMED)]
+
+
+@pytest.mark.trap(22)
+def test_what_a_response_did_not_get_to_comes_with_the_next() -> None:
+    bench = Bench()
+    bench.opens(Wire.V2)
+    bench.records(0)
+    bench.ends()
+    bench.looked(over=True)
+    for first in (1, 3):
+        bench.opens(Wire.V2)
+        bench.records(first - 1, first, first + 1, tail=5)
+        if not bench.follow.finished:
+            bench.ends()
+    assert bench.follow.finished
+    assert bench.given() == [0, 1, 2, 3, 4]
+    assert bench.follow.gaps == []
+
+
+@pytest.mark.parametrize("wire", list(Wire))
+def test_a_last_read_that_does_not_show_where_we_are_is_made_again_a_few_times(wire: Wire) -> None:
+    """Something on the way may have ended it. After that, upstream's copy must be gone."""
+    bench = Bench()
+    bench.opens(wire)
+    bench.lines(0) if wire is Wire.V1 else bench.records(0)
+    bench.ends()
+    bench.looked(over=True)
+    for _ in range(UNANCHORED_SWEEPS):
+        bench.later(PACE.reconnect_s)
+        bench.opens(wire)
+        bench.ends()
+        assert not bench.follow.finished
+    bench.later(PACE.reconnect_s)
+    bench.opens(wire)
+    bench.ends()
+    assert bench.follow.finished
+    assert bench.follow.error is None
+    assert bench.follow.gaps == []
 
 
 # --- silence
@@ -260,6 +325,7 @@ def test_silence_after_the_end_of_the_run_is_none() -> None:
     bench.later(PACE.settle_s)
     assert [type(each) for each in bench.wants()] == [Close, Open]
     bench.follow.handle(Opened(Wire.V1, None), bench.now)
+    bench.lines(0)
     bench.later(100)
     bench.ends()
     assert bench.follow.finished

@@ -11,9 +11,9 @@ from collections.abc import Iterator
 
 import pytest
 
+from tailrace.ingest.assembly import Assembly
 from tailrace.ingest.v1_order import V1Order
 from tailrace.streams.follow import Follow
-from tailrace.streams.intake import Intake
 from tailrace.streams.steps import Chunk, Source, Start
 from tests.simulation.streams import World, read_all
 from tests.simulation.v1 import V1Upstream, entries_of
@@ -77,9 +77,14 @@ def test_a_v1_read_can_be_resumed_after_any_chunk() -> None:
         assert [chunk.chunk_index for chunk in rest] == list(range(at + 1, len(lines)))
 
 
+def believe_what_is_held(assembly: Assembly) -> None:
+    assembly._held = None
+    assembly._output.confirm()
+
+
 def test_believing_the_last_line_at_once_is_caught(monkeypatch: pytest.MonkeyPatch) -> None:
     """Half a line is flushed as a normal event at an idle close."""
-    monkeypatch.setattr(Intake, "withdraw", Intake.release)
+    monkeypatch.setattr(Assembly, "left", believe_what_is_held)
     assert wrong_v1(range(400), "upstream")
 
 
@@ -119,7 +124,9 @@ def play_v2(seed: int, source: Source, *, trim: bool) -> tuple[list[list[Record]
         for _ in range(dice.randint(0, 3)):
             world.ingest(upstream)
     found, follow = read_all(upstream, world, source=source)
-    last = follow._intake._checkpoint.generation if follow._intake._wire else world.checkpoint.generation
+    last = (
+        follow._intake._assembly.checkpoint.generation if follow._intake._assembly.wire else world.checkpoint.generation
+    )
     return lives, found, follow, last
 
 

@@ -48,15 +48,12 @@ class Order(Protocol):
     def see_tail(self, tail: int) -> None:
         """Look at the number that upstream will give next."""
 
-    def loose_end(self, record: Any) -> Batch:
-        """v1: look at a last line that came together with the end of a final sweep.
+    def ended(self, loose: Any, *, final: bool) -> Batch | None:
+        """Return what a clean end of this connection tells by itself; None when nothing.
 
-        The server gives out an unfinished line when it closes, so the line may still grow. The first time it is only
-        noted in the cursor; when the next sweep ends with the very same line, it is admitted and marked.
+        ``loose`` (v1): the line that came together with the end, None when there is none. ``final``: the run was over
+        when the connection was opened.
         """
-
-    def admit_missing(self, tail: int) -> Batch:
-        """v2: a clean end was reached, and not all below ``tail`` came: it was trimmed up to there."""
 
     def admit_oversized(self, event_id: str, head: str) -> Batch:
         """v2: account for a batch that was larger than the limit; ``event_id`` is its ``last,count,bytes``.

@@ -13,6 +13,9 @@ from tailrace.wire.chunk_json import BAD, PLAIN, all_plain, bare, check, reason
 
 Id = tuple[int, int]
 
+UNTERMINATED = "unterminated"
+"""Why a chunk is in quarantine too: nothing ever followed its line, so it may be half of one."""
+
 
 class V1Order:
     """v1: the place of a line is (Redis id, ordinal among the lines that share the id).
@@ -68,7 +71,7 @@ class V1Order:
         ids, count, index = self._ids, self._count, self._index
         newest = ids[-1] if ids else None
         texts, indices, emitted = batch.texts, batch.indices, batch.emitted_ms
-        entries, before, anchored = 0, newest, self._overlap
+        entries, before, came_back = 0, newest, self._again
         fresh: list[Id] = []  # ids not seen before, and the first line of the last of them
         head = b""
         raws = [as_sent(record.text) for record in records]
@@ -110,7 +113,9 @@ class V1Order:
         if index != self._index:
             self._loose = None
             first = records[-(index - self._index)].ms
-            self._completeness.saw(entries, batch.size_bytes, first, anchored=anchored)
+            # A line that came back earlier, in another piece of the response, proves nothing of what follows it:
+            # upstream can trim between two reads of its own.
+            self._completeness.saw(entries, batch.size_bytes, first, anchored=self._again > came_back)
         self._ids, self._count, self._index = ids, count, index
         batch.emitted_ms = storable(emitted)
         batch.checkpoint = Checkpoint(self._generation, index, self._cursor())
@@ -156,17 +161,22 @@ class V1Order:
     def see_tail(self, tail: int) -> None:
         """v1 never says its tail."""
 
-    def loose_end(self, record: V1Record) -> Batch:
-        this = [record.ms, record.seq, zlib.crc32(as_sent(record.text))]
+    def ended(self, loose: V1Record | None, *, final: bool) -> Batch | None:
+        """Look at a line that came together with the end of a final sweep.
+
+        The server gives out an unfinished line when it closes, so the line may still grow. The first time it is only
+        noted in the cursor; when the next sweep ends with the very same line, it is admitted and marked.
+        """
+        if loose is None or not final:
+            return None
+        raw = as_sent(loose.text)
+        this = [loose.ms, loose.seq, zlib.crc32(raw)]
         if self._loose != this:
             self._loose = this
             return Batch(Checkpoint(self._generation, self._index, self._cursor()))
-        batch = self.admit([record])
-        batch.quarantined.append(Quarantined(self._generation, self._index, "unterminated", as_sent(record.text)))
+        batch = self.admit([loose])
+        batch.quarantined.append(Quarantined(self._generation, self._index, UNTERMINATED, raw))
         return batch
-
-    def admit_missing(self, tail: int) -> Batch:
-        raise AssertionError("v1 never says its tail")
 
     def admit_oversized(self, event_id: str, head: str) -> Batch:
         raise AssertionError("a v1 line that is too large is a record")

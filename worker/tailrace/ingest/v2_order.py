@@ -47,6 +47,7 @@ class V2Order:
         self._print: list[int] | None = (checkpoint.cursor or {}).get("print")  # of the last record that is held
         self._overlap = False
         self._tail: int | None = None  # as this connection last said
+        self._shown = False  # this connection has brought a record
         # The last index of each mark; when the newer one is full, it becomes the older one.
         self._window = {fingerprint: index for index, fingerprint in recent}
         self._older: dict[bytes, int] = {}
@@ -56,7 +57,7 @@ class V2Order:
         return not self._overlap if self._tail is None else self._tail == self._next
 
     def resume(self) -> str | None:
-        self._overlap, self._tail = self._print is not None, None
+        self._overlap, self._tail, self._shown = self._print is not None, None, False
         after = self._next - 2 if self._overlap else self._next - 1
         # Never "-1" or "0" for the beginning: both make upstream skip record 0 (PROTOCOL §2.4).
         return None if after < 0 else str(after)
@@ -68,6 +69,7 @@ class V2Order:
         """Not needed: v2 numbers its records."""
 
     def admit(self, records: Seq[V2Record]) -> Batch:
+        self._shown = self._shown or bool(records)
         batch = self._admit_at_once(records) if isinstance(records, PlainRecords) else None
         return batch or self._admit_each(records)
 
@@ -170,21 +172,24 @@ class V2Order:
         # An id that was sent before this event stays in force, and says nothing about it.
         if not last.isdecimal() or not first <= int(last) < MAX_INT8:
             raise MalformedRecord("a v2 batch is larger than EVENT_MAX_BYTES, and its id came too late to step over it")
-        self.cut_short = True
+        self.cut_short = self._shown = True
         batch = self._step_over(int(last), HoleReason.QUARANTINED)
         batch.quarantined.append(Quarantined(self._generation, first, TOO_LARGE, as_sent(head)))
         return batch
 
-    def admit_missing(self, tail: int) -> Batch:
-        return self._step_over(tail - 1, HoleReason.TRIMMED)
+    def ended(self, loose: None, *, final: bool) -> Batch | None:
+        """Look whether all up to the tail is gone: a response that brings no record although the tail is ahead of us.
+
+        One that brought a record has not got to the rest, in a slow catching up: the next goes on there.
+        """
+        if self._shown or self._tail is None or self._tail <= self._next:
+            return None
+        return self._step_over(self._tail - 1, HoleReason.TRIMMED)
 
     def _step_over(self, last: int, why: HoleReason) -> Batch:
         hole = Hole(self._generation, self._next, last, why)
         self._next, self._print = last + 1, None
         return Batch(Checkpoint(self._generation, last, self._cursor()), holes=[hole])
-
-    def loose_end(self, record: V2Record) -> Batch:
-        raise AssertionError("a v2 record is always whole")
 
     def begin_generation(self) -> Batch:
         batch = Batch(Checkpoint(self._generation + 1, UNSET_INDEX, None))

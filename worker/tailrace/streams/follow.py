@@ -12,7 +12,8 @@ from collections import deque
 from collections.abc import Callable
 from typing import NamedTuple
 
-from tailrace.errors import NotFound, RequestRefused, TransientError, Unauthorized, WorkerError
+from tailrace.errors import MalformedRecord, NotFound, RequestRefused, TransientError, Unauthorized, WorkerError
+from tailrace.ingest.ending import UNANCHORED_SWEEPS
 from tailrace.model import Arrival, StreamRef
 from tailrace.retry import backoff
 from tailrace.streams.errors import (
@@ -91,6 +92,7 @@ class Follow:
         self._heard_at = now
         self._brought = False
         self._caught_up = False
+        self._unanchored = 0  # ends in a row, the run being over, that did not show where we are
 
         self._connect_at = now
         self._look_first_until = now
@@ -153,9 +155,8 @@ class Follow:
         """Do what is due because nothing happened. To be called only when nothing is waiting to be handled."""
         if self.finished:
             return
-        if self._intake.held_until is not None and now >= self._intake.held_until:
-            self._intake.release()
-            self._note_news(now)
+        self._intake.tick(now)
+        self._note_news(now)
         if self._outdated and now >= self._settled_at:
             self._drop(now)
         self._check_silence(now)
@@ -168,11 +169,9 @@ class Follow:
             return
         match event:
             case Opened():
-                self._heard_at = now
-                self._intake.opened(event, now)
-                self._note_news(now)
+                self._on_opened(event, now)
             case Arrival():
-                self._on_delivery(event, now)
+                self._on_arrival(event, now)
             case Page():
                 self._on_page(event, now)
             case Ended():
@@ -253,10 +252,19 @@ class Follow:
 
     # --- upstream
 
-    def _on_delivery(self, arrival: Arrival, now: float) -> None:
+    def _on_opened(self, opened: Opened, now: float) -> None:
+        self._heard_at = now
+        try:
+            self._intake.opened(opened, now)
+        except MalformedRecord as error:
+            self.fail(StreamError(str(error)), error)
+            return
+        self._note_news(now)
+
+    def _on_arrival(self, arrival: Arrival, now: float) -> None:
         intake = self._intake
         self._heard_at = now
-        intake.deliver(arrival, now)
+        intake.arrive(arrival, now)
         self._note_news(now)
         if intake.held_until is not None:
             self._last_look = None  # it is not silent, though what came may not be given out yet
@@ -270,22 +278,25 @@ class Follow:
     def _on_end(self, now: float) -> None:
         """A clean end: nothing new for a while."""
         self._busy = False
-        self._intake.ended(now)
+        whole = self._intake.ended(now, final=self._drain)
         self._note_news(now)
-        if self._drain:
-            if self._intake.complete(now):
+        if self._brought:
+            self._unanchored = 0
+        if self._drain and whole:
+            if self._intake.anchored or self._unanchored >= UNANCHORED_SWEEPS:
                 self._finish()
-            self._note_news(now)
-            return
+                return
+            self._unanchored += 1
         if not self._brought:
             # Upstream keeps a silent stream open for the whole wait. One that closes at once must not make us spin.
             self._connect_at = self._opened_at + self._timing.reconnect_s
-        self._look_first_until = now + self._timing.reconnect_s
-        self._look_soon(now)
+        if not self._over:
+            self._look_first_until = now + self._timing.reconnect_s
+            self._look_at = now
 
     def _on_failure(self, error: WorkerError, now: float) -> None:
         self._busy = False
-        self._intake.withdraw()
+        self._intake.left()
         if isinstance(error, Unauthorized | RequestRefused):
             self.fail(StreamRefused(str(error), status=error.status), error)
         elif isinstance(error, StreamError):
@@ -343,7 +354,7 @@ class Follow:
 
     def _drop(self, now: float) -> None:
         """Leave the connection and open another."""
-        self._intake.withdraw()
+        self._intake.left()
         self._leave = True
         self._connect_at = now
 

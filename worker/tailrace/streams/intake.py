@@ -1,25 +1,28 @@
-"""What the connections of one stream bring: deliveries in, chunks and gaps out, each once and in order. Pure.
+"""What the connections of one stream bring to a read: arrivals in, chunks and gaps out, each once and in order. Pure.
 
-It owns the place in the stream, over all connections; `follow` says when there is one.
+`ingest.assembly` puts them together; `follow` says when there is a connection.
 """
 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Sequence as Seq
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
+from tailrace.hold import Hold
+from tailrace.ingest.assembly import Assembly, Records
 from tailrace.ingest.order import Order, order_for
-from tailrace.ingest.v1_order import V1Order
-from tailrace.ingest.v2_order import V2Order
-from tailrace.model import Arrival, Batch, Checkpoint, V1Record, Wire
+from tailrace.ingest.v1_order import UNTERMINATED
+from tailrace.ingest.v2_order import REPEAT
+from tailrace.model import Arrival, Batch, Checkpoint, Wire
 from tailrace.streams.steps import ArchiveEnd, Chunk, Gap, Opened, Start
 
 LOOKBACK = 1_000
 """v2: a read that begins in the middle reads so many records before it, to know a writer's retry when it sees one. A
 retry repeats what one append held: 1 000 records at most."""
-NO_LINE = (-1, -1, 0)
-NO_CHUNKS = frozenset({"repeat", "unterminated"})
+Line = tuple[int, int, int]
+"""v1: where a line stood: the two numbers of its Redis id, and how many lines of that id there were up to it."""
+NO_LINE: Line = (-1, -1, 0)
+NO_CHUNKS = frozenset({REPEAT, UNTERMINATED})
 """What is in quarantine besides being accounted for elsewhere: a chunk's second copy, a chunk's doubt."""
 
 
@@ -29,31 +32,34 @@ class Intake:
     def __init__(self, start: Start, hold_s: float) -> None:
         self.items: deque[Chunk] = deque()
         self.gaps: list[Gap] = []
-        self.stale = False
         self._start = start
         self._hold_s = hold_s
-        self._wire: Wire | None = None
-        self._order: Order | None = None
-        self._checkpoint = Checkpoint()
+        self._assembly: Assembly = _FromStart(self, start)
         self._line = NO_LINE  # v1: the last that was taken
-        self._reaching = False  # v2: the read begins at a number that upstream may not have reached yet
-        self._proven = not start.resumed  # v2: we have seen that upstream still has the place we resume after
-        self._tail: int | None = None
         self._held: _Held | None = None
-        self._loose: V1Record | None = None
+        self._now = self._opened_at = 0.0
         self._news_at: float | None = None
 
     # --- what is known
 
     @property
+    def stale(self) -> bool:
+        return self._assembly.stale
+
+    @property
     def caught_up(self) -> bool:
         """Everything up to the tail that this connection told is here."""
-        return self._tail is not None and self._tail == self._checkpoint.last_index + 1
+        return self._assembly.caught_up
+
+    @property
+    def anchored(self) -> bool:
+        """This connection has shown that what we have is up to where upstream is."""
+        return self._assembly.order.anchored
 
     @property
     def held_until(self) -> float | None:
-        """Return when to call `release`, None when nothing is held back."""
-        return None if self._held is None else self._held.until
+        """Return when to call `tick`, None when nothing is held back."""
+        return None if self._held is None else self._held.hold.look_at
 
     def take_news(self) -> float | None:
         """Return when the newest of what is certain since the last call had come; None when there is nothing new."""
@@ -70,178 +76,89 @@ class Intake:
     def go_on_after(self, end: ArchiveEnd) -> None:
         """Begin after the archive's checkpoint instead of at the start; when the archive has nothing, at the start."""
         if end.wire is not None:
-            self._wire = end.wire
-            self._checkpoint = end.checkpoint
-            self._order = order_for(end.wire, end.checkpoint, end.recent)
+            self._assembly = Assembly(self, end.checkpoint, end.wire, recent=lambda generation: end.recent)
             self._line = _last_line(end.checkpoint)
-            self._proven = True
 
     def connect(self) -> str | None:
-        """Begin a connection, and say which place to ask for. While the wire is unknown: the right one if it is v2.
-
-        On v1 a number that small is older than every entry, so everything comes (PROTOCOL §1.6), as it has to: only
-        whoever counts all lines knows which is the n-th.
-        """
-        self.stale = False
-        self._tail = self._loose = None
-        if self._order is not None:
-            return self._order.resume()
-        first = self._first_number()
-        return None if first == 0 else str(first - 1)
+        """Begin a connection, and return which place to ask for."""
+        return self._assembly.resume()
 
     def opened(self, opened: Opened, now: float) -> None:
-        """Learn which wire it is."""
-        if self._wire is not None and self._wire is not opened.wire:
-            # A cursor does not carry over: v2 would clamp to the tail and skip all, v1 replay all.
-            self._take(order_for(self._wire, self._checkpoint, []).begin_generation(), now)
-            self._wire, self._line = opened.wire, NO_LINE
-            self._order = order_for(opened.wire, self._checkpoint, [])
-            self.stale = True
-            return
-        self._wire = opened.wire
-        if self._order is None:
-            self._order = self._begin(opened.wire)
-            self._order.resume()
-        self._order.opened(opened.date_ms)
+        """Learn which wire it is.
 
-    def deliver(self, arrival: Arrival, now: float) -> None:
+        Raises:
+            MalformedRecord: the stream has changed its wire more than once.
+        """
+        self._now = self._opened_at = now
+        known = self._assembly.wire
+        self._assembly.opened(opened.wire, opened.date_ms)
+        if known is not self._assembly.wire and known is not None:
+            self._line = NO_LINE
+
+    def arrive(self, arrival: Arrival, now: float) -> None:
         """Take in what came. On v1 the last line is held back until something follows it."""
-        order = self._order
-        assert order is not None, "nothing comes before the connection is open"
-        records = arrival.records
-        certain = len(records) - (bool(records) and not arrival.alive_after)
-        if records or arrival.alive_after:
-            self.release()
-        if certain:
-            self._admit(records[:certain], now)
-        if certain < len(records):
-            self._hold(records[-1], now)
-        if arrival.oversized is not None:
-            self._take(order.admit_oversized(*arrival.oversized), now)
-        if arrival.tail is not None:
-            self._see_tail(order, arrival.tail, now)
-        if order.recreated:
-            self._recreate(order, now)
+        self._now = now
+        self._assembly.arrive(arrival, int(1000 * (now - self._opened_at)))
 
-    def release(self) -> None:
-        """What was held is certain."""
+    def tick(self, now: float) -> None:
+        """Give out what is held when it has been held for long enough."""
+        if self._held is not None and self._held.hold.certain(now):
+            self.confirm()
+
+    def left(self) -> None:
+        """The connection is over, and not by a clean end."""
+        self._assembly.left()
+
+    def ended(self, now: float, *, final: bool) -> bool:
+        """Take in a clean end. ``final``: the run was over when the connection was opened.
+
+        Returns:
+            Whether that was all: nothing is in doubt (see `Assembly.ended`).
+        """
+        self._now = now
+        return self._assembly.ended(final=final)
+
+    # --- where the batches go: fits `ingest.assembly.Output`
+
+    def put(self, batch: Batch, wire: Wire, records: Records) -> None:
+        self.confirm()
+        self.items.extend(self._accept(batch, wire, records))
+        self._news_at = self._now
+
+    def hold(self, batch: Batch, wire: Wire, records: Records) -> None:
+        self.confirm()
+        line, gaps = self._line, len(self.gaps)
+        chunks = self._accept(batch, wire, records)
+        self._held = _Held(self._now, Hold(self._hold_s, self._now), chunks, line, gaps)
+
+    def confirm(self) -> None:
         held, self._held = self._held, None
         if held is not None:
             self.items.extend(held.chunks)
             self._news_at = held.at
 
-    def withdraw(self) -> None:
-        """What was held came together with the end: the next read brings it back whole."""
+    def withdraw(self) -> bool:
         held, self._held = self._held, None
-        if held is not None:
-            assert self._order is not None
-            self._order.restore(held.snapshot)
-            self._checkpoint = held.checkpoint
-            self._line = held.line
-            del self.gaps[held.gaps :]
-            self._loose = held.record
+        if held is None:
+            return False
+        self._line = held.line
+        del self.gaps[held.gaps :]
+        return True
 
-    def ended(self, now: float) -> None:
-        """Take in that the connection ended cleanly: upstream does so only after it has sent all that it has."""
-        self.withdraw()
-        if self._tail is not None and self._tail > self._checkpoint.last_index + 1:
-            assert self._order is not None
-            self._take(self._order.admit_missing(self._tail), now)
-
-    def complete(self, now: float) -> bool:
-        """The run was over when the connection that just ended was opened: tell whether that was all."""
-        if self._loose is None:
-            return True
-        # The line may be half. If the next read ends with the very same, that is all there will ever be of it.
-        assert self._order is not None
-        before = self._checkpoint.last_index
-        self._take(self._order.loose_end(self._loose), now, [self._loose])
-        return self._checkpoint.last_index != before
-
-    # --- where it is
-
-    def _first_number(self) -> int:
-        """v2: the first record to ask for."""
-        return 0 if self._start.line is not None else max(0, self._start.index - LOOKBACK)
-
-    def _begin(self, wire: Wire) -> Order:
-        start = self._start
-        if wire is Wire.V1:
-            self._proven = True
-            if start.line is None:
-                self._checkpoint = Checkpoint(start.generation)
-            else:
-                ms, seq, count = start.line
-                cursor = {"ids": [[ms, seq]], "count": count}
-                self._checkpoint = Checkpoint(start.generation, start.index - 1, cursor)
-                self._line = start.line
-            return V1Order(self._checkpoint)
-        first = self._first_number()
-        self._reaching = first > 0
-        self._checkpoint = Checkpoint(start.generation, first - 1)
-        return V2Order(self._checkpoint, [])
-
-    def _see_tail(self, order: Order, tail: int, now: float) -> None:
-        self._tail = tail
-        order.see_tail(tail)
-        if order.recreated or self._proven:
-            return
-        if tail < self._start.index:  # what we resume after is not there any more
-            self._recreate(order, now)
-        else:
-            self._proven = True
-
-    def _recreate(self, order: Order, now: float) -> None:
-        """Upstream has begun a new stream under the key; or it has never reached the number that we asked for."""
-        if self._reaching and not self._start.resumed:
-            self._checkpoint = Checkpoint(self._start.generation)
-            self._order = V2Order(self._checkpoint, [])
-            self._reaching = False
-        elif not self._proven:
-            # What came so far may be records of the new stream: the next sequence must not know them already.
-            resumed = V2Order(Checkpoint(self._start.generation, self._start.index - 1), [])
-            self._take(resumed.begin_generation(), now)
-            self._order = V2Order(self._checkpoint, [])
-            self._proven = True
-        else:
-            self._take(order.begin_generation(), now)
-        self.stale = True
-
-    # --- chunks
-
-    def _admit(self, records: Seq[Any], now: float) -> None:
-        assert self._order is not None
-        self._take(self._order.admit(records), now, records if self._wire is Wire.V1 else None)
-
-    def _hold(self, record: V1Record, now: float) -> None:
-        """v1: keep the last line back, because the server may have sent it unfinished since it is closing."""
-        assert self._order is not None
-        snapshot, line, checkpoint, gaps = self._order.snapshot(), self._line, self._checkpoint, len(self.gaps)
-        batch = self._order.admit([record])
-        if _brings(batch):
-            chunks = self._accept(batch, [record])
-            self._held = _Held(now, now + self._hold_s, record, chunks, snapshot, line, checkpoint, gaps)
-
-    def _take(self, batch: Batch, now: float, lines: Seq[V1Record] | None = None) -> None:
-        """Give out what the sequence made of some records; ``lines`` are those of v1."""
-        if _brings(batch):
-            self.items.extend(self._accept(batch, lines))
-            self._news_at = now
-
-    def _accept(self, batch: Batch, lines: Seq[V1Record] | None) -> list[Chunk]:
-        """Move on over what the sequence made of some records; give those of its chunks that belong to the read."""
+    def _accept(self, batch: Batch, wire: Wire, records: Records) -> list[Chunk]:
+        """Return those chunks of a batch that belong to the read, and note its gaps."""
         generation, has = batch.checkpoint.generation, self._start.has
         found: list[Chunk] = []
         if batch.indices or batch.quarantined:
-            places = self._places(batch, lines) if lines else {}
+            lines = self._lines(batch, records) if wire is Wire.V1 and records else {}
             found = [
-                Chunk(generation, index, text, "", places.get(index))
+                Chunk(generation, index, text, "", lines.get(index))
                 for index, text in zip(batch.indices, batch.texts, strict=True)
                 if has(generation, index)
             ]
             if batch.quarantined:
                 found += [
-                    Chunk(generation, bad.chunk_index, bad.raw, bad.reason, places.get(bad.chunk_index))
+                    Chunk(generation, bad.chunk_index, bad.raw, bad.reason, lines.get(bad.chunk_index))
                     for bad in batch.quarantined
                     if bad.reason not in NO_CHUNKS and has(generation, bad.chunk_index)
                 ]
@@ -250,42 +167,104 @@ class Intake:
             last = hole.last_index
             if hole.reason.lost and (last is None or has(hole.generation, last)):
                 self.gaps.append(Gap(hole.generation, hole.first_index, last, hole.reason))
-        self._checkpoint = batch.checkpoint
-        self._reaching = False
         return found
 
-    def _places(self, batch: Batch, lines: Seq[V1Record]) -> dict[int, tuple[int, int, int]]:
-        """v1: say where each of the lines stood that are new: the last ones, since what is known is skipped first."""
-        last, first = batch.checkpoint.last_index, self._checkpoint.last_index + 1
+    def _lines(self, batch: Batch, records: Records) -> dict[int, Line]:
+        """v1: return where each new line stood: they are the last ones, since what is known is skipped first."""
+        first = self._assembly.checkpoint.last_index + 1  # it moves on when the batch has been taken
+        new = batch.checkpoint.last_index + 1 - first
         ms, seq, count = self._line
-        places = {}
-        for index, record in enumerate(lines[len(lines) - (last - first + 1) :], first):
+        lines = {}
+        for index, record in enumerate(records[len(records) - new :], first):
             count = count + 1 if (record.ms, record.seq) == (ms, seq) else 1
             ms, seq = record.ms, record.seq
-            places[index] = (ms, seq, count)
+            lines[index] = (ms, seq, count)
         self._line = (ms, seq, count)
-        return places
+        return lines
+
+
+class _FromStart(Assembly):
+    """A read that begins at a `Start`, which can be in the middle of a stream of which nothing was seen.
+
+    v2: such a start is a number that upstream may not have reached yet, or one of a stream that is not there any more.
+    """
+
+    def __init__(self, intake: Intake, start: Start) -> None:
+        super().__init__(intake, Checkpoint(start.generation), None)
+        self._start = start
+        self._reaching = False  # nothing has shown yet that upstream has reached the number we begin at
+        self._proven = not start.resumed  # we have seen that upstream still has the place we resume after
+
+    def resume(self) -> str | None:
+        """As ever; while the wire is unknown, ask for the place that is right if it is v2.
+
+        On v1 a number that small is older than every entry, so everything comes (docs/protocol.md §1.6), as it has to:
+        only whoever counts all lines knows which is the n-th.
+        """
+        place = super().resume()
+        first = self._first_number()
+        return place if self.wire is not None or first == 0 else str(first - 1)
+
+    def _first_number(self) -> int:
+        """v2: return the first record to ask for."""
+        return 0 if self._start.line is not None else max(0, self._start.index - LOOKBACK)
+
+    def _begin(self, wire: Wire) -> Order:
+        start = self._start
+        if self.checkpoint != Checkpoint(start.generation):  # in another generation than the one it began in
+            return super()._begin(wire)
+        if wire is Wire.V2:
+            first = self._first_number()
+            self._reaching = first > 0
+            self.checkpoint = Checkpoint(start.generation, first - 1)
+        else:
+            self._proven = True
+            if start.line is not None:
+                ms, seq, count = start.line
+                self.checkpoint = Checkpoint(start.generation, start.index - 1, {"ids": [[ms, seq]], "count": count})
+        return super()._begin(wire)
+
+    def _put(self, batch: Batch, records: Records) -> None:
+        super()._put(batch, records)
+        self._reaching = False
+
+    def _see_tail(self, order: Order, tail: int) -> None:
+        super()._see_tail(order, tail)
+        if order.recreated or self._proven:
+            return
+        if tail < self._start.index:  # what we resume after is not there any more
+            self._renew(order)
+        else:
+            self._proven = True
+
+    def _renew(self, order: Order) -> None:
+        start = self._start
+        if self._reaching and not start.resumed:
+            self.checkpoint = Checkpoint(start.generation)
+            self._order = order_for(Wire.V2, self.checkpoint, [])
+            self._reaching = False
+            self.stale = True
+        elif not self._proven:
+            # What came so far may be records of the new stream: the next order must not know them already.
+            self._proven = True
+            super()._renew(order_for(Wire.V2, Checkpoint(start.generation, start.index - 1), []))
+            self._order = order_for(Wire.V2, self.checkpoint, [])
+        else:
+            super()._renew(order)
 
 
 class _Held(NamedTuple):
-    """A line that came at ``at`` and is held back until ``until``, what it gives out, and how things stood before."""
+    """A line that came at ``at`` and is held, what it gives out, and how things stood before."""
 
     at: float
-    until: float
-    record: V1Record
+    hold: Hold
     chunks: list[Chunk]
-    snapshot: object
-    line: tuple[int, int, int]
-    checkpoint: Checkpoint
+    line: Line
     gaps: int
 
 
-def _brings(batch: Batch) -> bool:
-    return bool(batch.indices or batch.holes or batch.quarantined)
-
-
-def _last_line(checkpoint: Checkpoint) -> tuple[int, int, int]:
-    """v1: say where the last line that is held stood."""
+def _last_line(checkpoint: Checkpoint) -> Line:
+    """v1: return where the last line that is held stood."""
     cursor = checkpoint.cursor or {}
     if not cursor.get("ids"):
         return NO_LINE
