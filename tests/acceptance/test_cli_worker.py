@@ -128,7 +128,7 @@ def test_sigterm_drains_and_another_worker_goes_on(cli: Cli, store: LiveStore) -
 def test_doctor_finds_nothing_wrong_with_all_there(cli: Cli, worker: int) -> None:
     done = cli.run("doctor", "--json")
     assert done.code == 0, done
-    findings = {each["name"]: each["verdict"] for each in json.loads(done.stdout)["findings"]}
+    findings = {each["name"]: each["severity"] for each in json.loads(done.stdout)["findings"]}
     assert set(findings) == {"settings", "database", "schema", "workers", "broker", "upstream"}
     assert set(findings.values()) == {"ok"}
 
@@ -182,7 +182,7 @@ def test_with_keys_of_several_each_is_asked_and_one_can_be_named(
     cli = cli.with_(TRIGGER_SECRET_KEY="", TAILRACE_KEYS_FILE=str(file))
     done = cli.run("doctor", "--json")
     assert done.code == 4, done
-    findings = [(each["name"], each["verdict"], each["says"]) for each in json.loads(done.stdout)["findings"]]
+    findings = [(each["name"], each["severity"], each["says"]) for each in json.loads(done.stdout)["findings"]]
     assert ("settings", "ok", f"{file} has the keys of 2: bad, good") in findings
     assert ("settings", "note", f"anybody on this machine may read {file}") in findings
     assert ("upstream", "ok", f"good: {upstream.url} answers and takes the key") in findings

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from tailrace.wire import chunk_json as jsontext
+from tailrace.wire import chunk_json
 from tailrace.wire.chunk_json import BAD, ODD, PLAIN, bare, check
 
 Connection = psycopg.Connection[tuple[object, ...]]
@@ -126,14 +126,14 @@ many = settings(suppress_health_check=[HealthCheck.function_scoped_fixture, Heal
 
 def compare(postgres: Connection, text: bytes) -> None:
     shape = check(text)
-    assert (shape != BAD) == accepts(postgres, ACCEPT, text), jsontext.reason(text)
-    assert (shape == BAD) == (jsontext.reason(text) != "")
+    assert (shape != BAD) == accepts(postgres, ACCEPT, text), chunk_json.reason(text)
+    assert (shape == BAD) == (chunk_json.reason(text) != "")
     assert check(bare(text)) == shape
     if shape == PLAIN:
         postgres.execute(USE, [text])  # raises nothing
     # The scanner that steps in when msgspec has no stack left follows the same grammar.
-    if shape != BAD or jsontext._is_utf8(text):
-        assert jsontext._is_json(jsontext._without_surrogates(text)) == (shape != BAD)
+    if shape != BAD or chunk_json.is_utf8(text):
+        assert chunk_json.is_json(chunk_json.without_surrogates(text)) == (shape != BAD)
 
 
 @many

@@ -25,7 +25,7 @@ from tailrace.model import Arrival, Batch, Outcome, StreamState, V1Record, Verdi
 from tailrace.source import body
 from tailrace.source.body import BodyText
 from tailrace.wire import feed, v1, v2
-from tailrace.wire.chunk_json import Envelope
+from tailrace.wire.envelope import Envelope
 from tailrace.wire.events import Framer
 from tailrace.wire.feed import FeedRows
 from tailrace.wire.v1 import V1Decoder

@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from tailrace.errors import LeaseLost, StoreUnavailable
-from tailrace.ingest.reader import Reader, Signal, Timing
+from tailrace.ingest.reader import Reader, Timing
+from tailrace.ingest.signal import Signal
 from tailrace.model import RunEnd
 from tailrace.store.flush_rule import BatchLimits
 from tailrace.store.writer import Sink, Writer, WriterLimits

@@ -6,7 +6,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
-from tailrace.ingest.reader import Reader, Signal, Timing
+from tailrace.ingest.reader import Reader, Timing
+from tailrace.ingest.signal import Signal
 from tailrace.model import (
     Arrival,
     Batch,

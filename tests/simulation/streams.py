@@ -12,7 +12,8 @@ from contextlib import ExitStack
 from datetime import UTC, datetime
 
 from tailrace.errors import SourceUnavailable
-from tailrace.ingest.reader import Reader, Signal, Timing
+from tailrace.ingest.reader import Reader, Timing
+from tailrace.ingest.signal import Signal
 from tailrace.model import Arrival, Checkpoint, RunView, StreamRef
 from tailrace.streams.follow import Follow, Limits
 from tailrace.streams.reading import GivenChunk, Reading

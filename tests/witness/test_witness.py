@@ -15,7 +15,8 @@ from typing import Any
 
 import pytest
 
-from tailrace.ingest.reader import Reader, Signal, Timing
+from tailrace.ingest.reader import Reader, Timing
+from tailrace.ingest.signal import Signal
 from tailrace.model import Outcome, StreamRef, Wire
 from tailrace.serve import LiveStore, RunningServer, create_app, running
 from tailrace.serve.app import DEFAULT_KEY

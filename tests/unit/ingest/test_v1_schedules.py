@@ -8,7 +8,8 @@ from collections.abc import Iterator
 import pytest
 
 from tailrace.ingest import completeness, reader
-from tailrace.ingest.reader import Reader, Signal, Timing
+from tailrace.ingest.reader import Reader, Timing
+from tailrace.ingest.signal import Signal
 from tailrace.ingest.v1_order import V1Order
 from tailrace.model import Outcome, StreamState, Verdict
 from tests.simulation.archive import Archive, read_until_settled

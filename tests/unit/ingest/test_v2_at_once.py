@@ -9,7 +9,8 @@ import pytest
 from tailrace.ingest import v2_order
 from tailrace.ingest.v2_order import V2Order
 from tailrace.model import Checkpoint, Kind, PlainRecords, V2Record
-from tailrace.wire.chunk_json import PLAIN, check, envelope, envelopes, plain_envelopes
+from tailrace.wire.chunk_json import PLAIN, check
+from tailrace.wire.envelope import envelope, envelopes, plain_envelopes
 
 TEXTS = (b'"a"', b'{"a":1}', b'"\\u0000"', b"1e99999", b'"\xc3\xa9"', b'"\\ud800"')
 

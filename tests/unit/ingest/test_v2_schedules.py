@@ -9,7 +9,8 @@ import pytest
 from httpx_sse import ServerSentEvent
 
 from tailrace.ingest import v2_order
-from tailrace.ingest.reader import Reader, Signal, Timing
+from tailrace.ingest.reader import Reader, Timing
+from tailrace.ingest.signal import Signal
 from tailrace.ingest.v2_order import V2Order
 from tailrace.model import Arrival, HoleReason, Outcome, Verdict
 from tailrace.wire.v2 import V2Decoder

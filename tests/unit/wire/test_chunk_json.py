@@ -11,8 +11,9 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from tailrace.wire import chunk_json as jsontext
-from tailrace.wire.chunk_json import BAD, MAX_DEPTH, ODD, PLAIN, Envelope, bare, check, envelope, reason
+from tailrace.wire import chunk_json
+from tailrace.wire.chunk_json import BAD, MAX_DEPTH, ODD, PLAIN, bare, check, reason
+from tailrace.wire.envelope import Envelope, envelope
 
 MIB = 1024 * 1024
 
@@ -256,7 +257,7 @@ DEEP = nest(300, b'{"a":[1,-2.5e3,true,null,"\\n\\u00e9\\""],"b":{}}')
 def test_little_stack_changes_nothing(text: bytes, shape: int) -> None:
     assert check(text) == shape
     assert at_the_bottom_of_the_stack(lambda: check(text)) == shape
-    assert jsontext._is_json(jsontext._without_surrogates(text)) == (shape != BAD or text == nest(5_000))
+    assert chunk_json.is_json(chunk_json.without_surrogates(text)) == (shape != BAD or text == nest(5_000))
 
 
 def test_little_stack_changes_no_envelope() -> None:

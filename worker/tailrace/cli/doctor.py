@@ -26,7 +26,7 @@ DAYS_AHEAD = 3
 """Partitions for fewer days than this: nobody has made new ones for long."""
 
 
-class Verdict(StrEnum):
+class Severity(StrEnum):
     """How one finding is."""
 
     OK = "ok"
@@ -39,7 +39,7 @@ class Finding:
     """One thing that was looked at. ``todo``: what to do about it. ``exit_code``: what a problem ends with."""
 
     name: str
-    verdict: Verdict
+    severity: Severity
     says: str
     todo: str | None = None
     exit_code: int = Exit.OK
@@ -57,7 +57,7 @@ def doctor(as_json: AsJson = False) -> None:
         write_json({"findings": findings})
     else:
         _show(findings)
-    first = next((each for each in findings if each.verdict is Verdict.PROBLEM), None)
+    first = next((each for each in findings if each.severity is Severity.PROBLEM), None)
     raise typer.Exit(first.exit_code if first else Exit.OK)
 
 
@@ -67,7 +67,7 @@ def _made(check: Callable[[], Iterator[Finding]]) -> Iterator[Finding]:
     try:
         yield from check()
     except WorkerError as error:
-        yield Finding(name, Verdict.PROBLEM, str(error), advice_for(error), exit_for(error))
+        yield Finding(name, Severity.PROBLEM, str(error), advice_for(error), exit_for(error))
 
 
 def _settings() -> Iterator[Finding]:
@@ -77,12 +77,12 @@ def _settings() -> Iterator[Finding]:
     settings = load(os.environ)
     names = sorted(accesses(settings))
     if settings.keys_file is None:
-        yield Finding("settings", Verdict.OK, f"a key is set; environment {names[0]}")
+        yield Finding("settings", Severity.OK, f"a key is set; environment {names[0]}")
         return
-    yield Finding("settings", Verdict.OK, f"{settings.keys_file} has the keys of {len(names)}: {', '.join(names)}")
+    yield Finding("settings", Severity.OK, f"{settings.keys_file} has the keys of {len(names)}: {', '.join(names)}")
     if readable_by_others(settings.keys_file):
         says = f"anybody on this machine may read {settings.keys_file}"
-        yield Finding("settings", Verdict.NOTE, says, "Take that from others (chmod o-r), unless it is a container's.")
+        yield Finding("settings", Severity.NOTE, says, "Take that from others (chmod o-r), unless it is a container's.")
 
 
 def _database() -> Iterator[Finding]:
@@ -91,39 +91,39 @@ def _database() -> Iterator[Finding]:
 
     archive = open_archive()
     version, encoding = archive.server()
-    yield Finding("database", Verdict.OK, f"Postgres {version} answers")
+    yield Finding("database", Severity.OK, f"Postgres {version} answers")
     if encoding != "UTF8":
         says = f"the database's encoding is {encoding}: not every chunk can be stored in it"
-        yield Finding("encoding", Verdict.PROBLEM, says, "Make a database WITH ENCODING 'UTF8'.", Exit.FAILED)
+        yield Finding("encoding", Severity.PROBLEM, says, "Make a database WITH ENCODING 'UTF8'.", Exit.FAILED)
     revision, newest = current(servers.database()), head()
     if revision != newest:
         says = (
             f"the schema is at revision {revision}, this version needs {newest}" if revision else "there is no archive"
         )
-        yield Finding("schema", Verdict.PROBLEM, says, "Run `tailrace migrate`.", Exit.FAILED)
+        yield Finding("schema", Severity.PROBLEM, says, "Run `tailrace migrate`.", Exit.FAILED)
         return
     days = archive.partitioned_days()
     if days <= 0:
         says = "there is no partition for new streams"
-        yield Finding("schema", Verdict.PROBLEM, says, "Run `tailrace migrate`.", Exit.FAILED)
+        yield Finding("schema", Severity.PROBLEM, says, "Run `tailrace migrate`.", Exit.FAILED)
     elif days < DAYS_AHEAD:
         says = f"revision {revision}; partitions for {days:.0f} more days only"
-        yield Finding("schema", Verdict.NOTE, says, "Running workers make new ones; so does `tailrace migrate`.")
+        yield Finding("schema", Severity.NOTE, says, "Running workers make new ones; so does `tailrace migrate`.")
     else:
-        yield Finding("schema", Verdict.OK, f"revision {revision}, partitions for {days:.0f} more days")
+        yield Finding("schema", Severity.OK, f"revision {revision}, partitions for {days:.0f} more days")
     for halted in archive.halted():
         yield Finding(
             "key",
-            Verdict.PROBLEM,
+            Severity.PROBLEM,
             f"environment {halted.environment} is halted since {halted.since:%Y-%m-%d %H:%M:%S %Z}: {halted.reason}",
             f"Give the workers {GOOD_KEY}.",
             Exit.KEY_REFUSED,
         )
     workers = archive.live_workers()
     if workers:
-        yield Finding("workers", Verdict.OK, f"{workers} running")
+        yield Finding("workers", Severity.OK, f"{workers} running")
     else:
-        yield Finding("workers", Verdict.NOTE, "none runs", "Start one with `tailrace worker`; requests wait for it.")
+        yield Finding("workers", Severity.NOTE, "none runs", "Start one with `tailrace worker`; requests wait for it.")
 
 
 def _broker() -> Iterator[Finding]:
@@ -131,7 +131,7 @@ def _broker() -> Iterator[Finding]:
 
     servers.broker()
     check_broker()
-    yield Finding("broker", Verdict.OK, "Redis answers and takes what is written")
+    yield Finding("broker", Severity.OK, "Redis answers and takes what is written")
 
 
 def _upstream() -> Iterator[Finding]:
@@ -140,7 +140,7 @@ def _upstream() -> Iterator[Finding]:
 
     settings = load(os.environ)
     if settings.secret_key is None and settings.keys_file is None:
-        yield Finding("upstream", Verdict.NOTE, "not asked, because no key is set")
+        yield Finding("upstream", Severity.NOTE, "not asked, because no key is set")
         return
     found = accesses(settings)
     for access in found.values():
@@ -156,12 +156,12 @@ def _answers(access: Access, settings: Settings, whose: str) -> Iterator[Finding
     try:
         upstream.run(NO_SUCH_RUN)
     except NotFound:
-        yield Finding("upstream", Verdict.OK, f"{whose}{access.api_url} answers and takes the key")
+        yield Finding("upstream", Severity.OK, f"{whose}{access.api_url} answers and takes the key")
     except Unauthorized as error:
-        yield Finding("upstream", Verdict.OK, f"{whose}{access.api_url} answers")
-        yield Finding("key", Verdict.PROBLEM, f"{whose}{error}", None, Exit.KEY_REFUSED)
+        yield Finding("upstream", Severity.OK, f"{whose}{access.api_url} answers")
+        yield Finding("key", Severity.PROBLEM, f"{whose}{error}", None, Exit.KEY_REFUSED)
     except WorkerError as error:  # the others are asked all the same
-        yield Finding("upstream", Verdict.PROBLEM, f"{whose}{error}", advice_for(error), exit_for(error))
+        yield Finding("upstream", Severity.PROBLEM, f"{whose}{error}", advice_for(error), exit_for(error))
     finally:
         upstream.close()
 
@@ -169,9 +169,9 @@ def _answers(access: Access, settings: Settings, whose: str) -> Iterator[Finding
 def _show(findings: list[Finding]) -> None:
     from rich.text import Text
 
-    signs = {Verdict.OK: ("✓", "green"), Verdict.NOTE: ("!", "yellow"), Verdict.PROBLEM: ("✗", "bold red")}
+    signs = {Severity.OK: ("✓", "green"), Severity.NOTE: ("!", "yellow"), Severity.PROBLEM: ("✗", "bold red")}
     for each in findings:
-        sign, style = signs[each.verdict]
+        sign, style = signs[each.severity]
         stdout().print(Text.assemble((sign, style), f" {each.name:<9} {shown(each.says)}"))
         if each.todo:
             stdout().print(Text(f"  {'':<9} → {each.todo}"))

@@ -8,7 +8,6 @@ Everything it touches is handed in: where to read (`Connector`), where to write 
 from __future__ import annotations
 
 import contextlib
-import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
@@ -18,6 +17,7 @@ from typing import Protocol
 from tailrace.errors import MalformedRecord, NotFound, RequestRefused, TransientError
 from tailrace.ingest.assembly import Assembly, Records
 from tailrace.ingest.ending import Clean, after_clean_end, verdict_of
+from tailrace.ingest.signal import Signal
 from tailrace.model import (
     UNSET_INDEX,
     Arrival,
@@ -105,44 +105,6 @@ class Timing:
     keep_slot_s: float = 5.0  # a longer backoff is spent parked
     park_attempts: int = 6  # without progress; then the stream says so in its row, and gives its slot away
     give_up_attempts: int = 20  # on a stream that upstream does not serve although its run is over
-
-
-class Signal:
-    """How others reach a reader: leave (drain, cancel), or look around again (its run is over)."""
-
-    def __init__(self) -> None:
-        self._changed = threading.Event()
-        self._looking = False
-        self.leaving = False
-        self.interrupt: Callable[[], None] = lambda: None
-
-    @property
-    def called(self) -> bool:
-        """Somebody wants the reader to drop its connection."""
-        return self.leaving or self._looking
-
-    def leave(self) -> None:
-        self.leaving = True
-        self._wake()
-
-    def look_again(self) -> None:
-        self._looking = True
-        self._wake()
-
-    def _wake(self) -> None:
-        self._changed.set()
-        self.interrupt()  # after the flags: a body that is shut down can look cleanly ended
-
-    def looked(self) -> None:
-        """Note that the reader is about to look around."""
-        self._looking = False
-        if not self.leaving:
-            self._changed.clear()
-
-    def wait(self, timeout_s: float) -> None:
-        """Wait, but not longer than until somebody calls."""
-        if timeout_s > 0:
-            self._changed.wait(timeout_s)
 
 
 class Reader:

@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Callable, Collection, Iterable
 from typing import Generic, TypeVar
 
-from tailrace.ingest.reader import Signal
+from tailrace.ingest.signal import Signal
 
 _T = TypeVar("_T")
 

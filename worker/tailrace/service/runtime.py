@@ -22,7 +22,8 @@ from tailrace.errors import (
     Unauthorized,
     WorkerError,
 )
-from tailrace.ingest.reader import Reader, Signal, Timing
+from tailrace.ingest.reader import Reader, Timing
+from tailrace.ingest.signal import Signal
 from tailrace.ingest.v2_order import REPEAT_WINDOW
 from tailrace.model import LeasedStream, Outcome, StreamState, Verdict
 from tailrace.retry import backoff

@@ -1,0 +1,1 @@
+"""Upstream's formats: bytes in, records out. Pure."""

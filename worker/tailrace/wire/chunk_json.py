@@ -1,4 +1,4 @@
-"""What a chunk is: one JSON text that is valid by PostgreSQL's own rules, and where it stands in a v2 body. Pure.
+"""What a chunk is: one JSON text that is valid by PostgreSQL's own rules. Pure.
 
 No Python parser agrees with PostgreSQL's ``json`` type: msgspec refuses lone surrogate escapes, `json.loads` takes
 ``NaN`` and ends in a `RecursionError`. So msgspec judges first, in about 0.1 µs (measured with 0.22: its ``Raw``
@@ -14,30 +14,12 @@ Callers::
 
 from __future__ import annotations
 
-import json
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from itertools import accumulate
-from operator import sub
 from typing import Final
 
 import msgspec
-
-__all__ = [
-    "BAD",
-    "MAX_DEPTH",
-    "ODD",
-    "PLAIN",
-    "SAFE_BYTES",
-    "Envelope",
-    "all_plain",
-    "bare",
-    "check",
-    "envelope",
-    "envelopes",
-    "plain_envelopes",
-    "reason",
-]
 
 PLAIN: Final = 0
 """Valid, and every JSON operator of PostgreSQL works on it."""
@@ -51,11 +33,11 @@ MAX_DEPTH: Final = 512
 SAFE_BYTES: Final = 16 * 1024 * 1024
 """A larger text is odd: ``jsonb`` holds at most 16.7 million elements of an array and needs up to 12 bytes for each."""
 
-_BLANKS: Final = b" \t\n\r"
-_BACKSLASH: Final = 0x5C
-_SHALLOW_BYTES: Final = 2 * MAX_DEPTH + 2  # a shorter text can't be too deep: each level has two brackets
+BLANKS: Final = b" \t\n\r"
+BACKSLASH: Final = 0x5C
+SHALLOW_BYTES: Final = 2 * MAX_DEPTH + 2  # a shorter text can't be too deep: each level has two brackets
 
-_raw = msgspec.json.Decoder(msgspec.Raw).decode
+raw = msgspec.json.Decoder(msgspec.Raw).decode
 _raws = msgspec.json.Decoder(list[msgspec.Raw]).decode
 
 
@@ -68,11 +50,11 @@ def bare(text: str | bytes) -> bytes:
     A Python string with surrogates has no UTF-8: what comes out then is refused by `check`.
     """
     if isinstance(text, bytes):
-        return text.strip(_BLANKS)
+        return text.strip(BLANKS)
     try:
-        return text.encode().strip(_BLANKS)
+        return text.encode().strip(BLANKS)
     except UnicodeEncodeError:
-        return text.encode("utf-8", "surrogatepass").strip(_BLANKS)
+        return text.encode("utf-8", "surrogatepass").strip(BLANKS)
 
 
 def check(text: bytes) -> int:
@@ -85,18 +67,18 @@ def check(text: bytes) -> int:
     harmless. Source: PostgreSQL 14-18, ``src/common/jsonapi.c``, ``src/backend/utils/adt/{jsonb,numeric}.c``.
     """
     try:
-        _raw(text)
+        raw(text)
     except (msgspec.DecodeError, RecursionError):
         return _check_refused(text)
-    if not text.isascii() and not _is_utf8(text):
+    if not text.isascii() and not is_utf8(text):
         return BAD
     size = len(text)
-    if size >= _SHALLOW_BYTES and _too_deep(text):
+    if size >= SHALLOW_BYTES and too_deep(text):
         return BAD
     # Inlined for speed: this is all that an ordinary chunk pays for the numbers that no `numeric` holds.
-    if (text.translate(_NUMBER_CLASSES).find(b"e0000") >= 0 or size >= _LONG_NUMBER) and _has_huge_number(text):
+    if (text.translate(NUMBER_CLASSES).find(b"e0000") >= 0 or size >= _LONG_NUMBER) and _has_huge_number(text):
         return ODD
-    if _BACKSLASH in text and _has_nul_escape(text):
+    if BACKSLASH in text and has_nul_escape(text):
         return ODD
     return PLAIN
 
@@ -114,27 +96,27 @@ def all_plain(texts: Sequence[bytes]) -> bool:
         return False
     # Equal lengths in equal order: every element stands exactly where its text stands, so each is one JSON text.
     # A text that is short can be neither too deep nor hold a number that is too long.
-    if list(map(len, elements)) != lengths or (lengths and max(lengths) >= _SHALLOW_BYTES):
+    if list(map(len, elements)) != lengths or (lengths and max(lengths) >= SHALLOW_BYTES):
         return False
-    if not joined.isascii() and not _is_utf8(joined):
+    if not joined.isascii() and not is_utf8(joined):
         return False
-    if joined.translate(_NUMBER_CLASSES).find(b"e0000") >= 0:
+    if joined.translate(NUMBER_CLASSES).find(b"e0000") >= 0:
         return False
-    return not (_BACKSLASH in joined and _has_nul_escape(joined))
+    return not (BACKSLASH in joined and has_nul_escape(joined))
 
 
 def reason(text: bytes) -> str:
     """Why `check` calls a text BAD, in a few words without the text itself; empty when it does not."""
-    if not text.strip(_BLANKS):
+    if not text.strip(BLANKS):
         return "empty"
-    if not _is_utf8(text):
+    if not is_utf8(text):
         return "not UTF-8"
     if check(text) != BAD:
         return ""
-    if _too_deep(text):
+    if too_deep(text):
         return f"nested deeper than {MAX_DEPTH}"
     try:
-        _raw(_without_surrogates(text))
+        raw(without_surrogates(text))
     except msgspec.DecodeError as error:
         return f"not JSON: {str(error).removeprefix('JSON is malformed: ').lower()}"
     except RecursionError:
@@ -144,24 +126,24 @@ def reason(text: bytes) -> str:
 
 def _check_refused(text: bytes) -> int:
     """`check` for what msgspec refuses: lone surrogates, and depth when Python's own stack is deep already."""
-    if not _is_utf8(text):
+    if not is_utf8(text):
         return BAD
-    mended = _without_surrogates(text)
-    if _too_deep(text):
+    mended = without_surrogates(text)
+    if too_deep(text):
         return BAD
     try:
-        _raw(mended)
+        raw(mended)
     except msgspec.DecodeError:
         return BAD
     except RecursionError:
-        if not _is_json(mended):
+        if not is_json(mended):
             return BAD
-    if mended != text or _has_nul_escape(text) or _has_huge_number(text):
+    if mended != text or has_nul_escape(text) or _has_huge_number(text):
         return ODD
     return PLAIN
 
 
-def _is_utf8(text: bytes) -> bool:
+def is_utf8(text: bytes) -> bool:
     try:
         text.decode()
     except UnicodeDecodeError:
@@ -178,18 +160,18 @@ def _is_utf8(text: bytes) -> bool:
 _SURROGATE_ESCAPE: Final = re.compile(rb"\\u[dD][89a-fA-F][0-9a-fA-F]{2}")
 
 
-def _has_nul_escape(text: bytes) -> bool:
+def has_nul_escape(text: bytes) -> bool:
     return text.find(b"\\u0000") >= 0 and text.replace(b"\\\\", b"__").find(b"\\u0000") >= 0
 
 
-def _without_surrogates(text: bytes) -> bytes:
+def without_surrogates(text: bytes) -> bytes:
     """The text with harmless escapes for those of surrogates: as valid as the text is for PostgreSQL's ``json``."""
     return _SURROGATE_ESCAPE.sub(rb"\\u0020", text)  # after an escaped backslash it changes plain letters: no harm
 
 
-def _with_plain_quotes(text: bytes) -> bytes:
+def with_plain_quotes(text: bytes) -> bytes:
     """The text with every quote that is not the end of a string taken away."""
-    return text.replace(b"\\\\", b"__").replace(b'\\"', b"__") if _BACKSLASH in text else text
+    return text.replace(b"\\\\", b"__").replace(b'\\"', b"__") if BACKSLASH in text else text
 
 
 # --- numbers
@@ -197,13 +179,13 @@ def _with_plain_quotes(text: bytes) -> bytes:
 # `numeric`, and so jsonb, holds 131072 digits before the point and 16383 after it. Bounds far below are used: they
 # are quickly looked for, and no program writes such numbers by accident.
 
-_NUMBER_CLASSES: Final = bytes(
+NUMBER_CLASSES: Final = bytes(
     0x30 if byte in b"0123456789" else 0x65 if byte in b"eE+-" else 0x2E for byte in range(256)
 )
 _LONG_NUMBER: Final = 15_000  # digits in a row; with an exponent of ±999 still within numeric's limits
 _WIDE_BYTES: Final = 1024 * 1024  # ``9e999,`` is a thousand digits in jsonb, and more than 1 GB can't be printed
 _BEFORE_NUMBER: Final = rb"(?:\A|[\[:, \t\n\r])-?[0-9][0-9.]*[eE][+-]?"
-_HUGE_EXPONENT: Final = re.compile(_BEFORE_NUMBER + rb"[0-9]{4}")
+HUGE_EXPONENT: Final = re.compile(_BEFORE_NUMBER + rb"[0-9]{4}")
 _LARGE_EXPONENT: Final = re.compile(_BEFORE_NUMBER + rb"[0-9]{3}")
 
 
@@ -211,15 +193,15 @@ def _has_huge_number(text: bytes) -> bool:
     """Whether jsonb may be unable to hold or print the text. Text in strings that looks like a number counts too."""
     size = len(text)
     if size < _LONG_NUMBER:
-        return _HUGE_EXPONENT.search(text) is not None
+        return HUGE_EXPONENT.search(text) is not None
     if size > SAFE_BYTES:
         return True
-    classes = text.translate(_NUMBER_CLASSES)
+    classes = text.translate(NUMBER_CLASSES)
     if classes.find(b"0" * _LONG_NUMBER) >= 0:
         return True
     if size > _WIDE_BYTES:
         return classes.find(b"e000") >= 0 and _LARGE_EXPONENT.search(text) is not None
-    return classes.find(b"e0000") >= 0 and _HUGE_EXPONENT.search(text) is not None
+    return classes.find(b"e0000") >= 0 and HUGE_EXPONENT.search(text) is not None
 
 
 # --- depth
@@ -230,14 +212,14 @@ _STEP: Final = tuple(1 if byte == 0x5B else -1 for byte in range(256))
 _WINDOW_BYTES: Final = 1024
 
 
-def _too_deep(text: bytes, limit: int = MAX_DEPTH) -> bool:
+def too_deep(text: bytes, limit: int = MAX_DEPTH) -> bool:
     """Whether a valid text is nested deeper than that. True means for any text: not both valid and shallow enough.
 
     Windows that can't reach the limit are only counted, so ordinary texts are never looked at byte by byte.
     """
     if text.count(b"[") + text.count(b"{") <= limit:
         return False
-    text = _with_plain_quotes(text)
+    text = with_plain_quotes(text)
     depth = 0
     in_string = 0
     for start in range(0, len(text), _WINDOW_BYTES):
@@ -265,9 +247,9 @@ _TOKEN: Final = re.compile(
 _OPEN, _CLOSE, _COMMA, _COLON, _STRING, _SCALAR = range(1, 7)
 
 
-def _is_json(text: bytes) -> bool:
+def is_json(text: bytes) -> bool:
     """The grammar of RFC 8259, without recursion. Slow (0.7 µs a token): only for what msgspec has no stack for."""
-    flat = _HEX_ESCAPE.sub(b"______", _SHORT_ESCAPE.sub(b"__", text.replace(b"\\\\", b"__"))).rstrip(_BLANKS)
+    flat = _HEX_ESCAPE.sub(b"______", _SHORT_ESCAPE.sub(b"__", text.replace(b"\\\\", b"__"))).rstrip(BLANKS)
     closers: list[bytes] = []
     expected = "value"  # value · value or end · key · key or end · colon · comma or end
     position = 0
@@ -296,145 +278,3 @@ def _is_json(text: bytes) -> bool:
         else:
             return False
     return expected == "comma or end" and not closers
-
-
-# --- envelope
-
-
-class Envelope(msgspec.Struct, frozen=True, gc=False):
-    """A v2 body ``{"data": <chunk>, "id": "<id>"}``.
-
-    ``data`` is the chunk's JSON as it stands in the body, without the blanks around it. Of a body that was a string it
-    is never BAD. None when the member is missing (the writer's ``undefined``).
-    """
-
-    data: bytes | None
-    id: str
-
-
-class _Body(msgspec.Struct, gc=False):
-    id: str
-    data: msgspec.Raw = msgspec.Raw()  # empty when the member is missing: no JSON text is
-
-
-_body = msgspec.json.Decoder(_Body).decode
-_bodies = msgspec.json.Decoder(list[_Body]).decode
-_AROUND: Final = len('{"data":,"id":""}')
-
-
-def envelope(body: str | bytes) -> Envelope | None:
-    """Take a v2 body apart.
-
-    None when it is not one JSON object with a string ``id``, or its members are deeper than `MAX_DEPTH`: keep it raw.
-    Members may come in any order, others are passed over, and of a repeated one the last counts, as in JavaScript. A
-    lone surrogate in the id becomes U+FFFD.
-    Source: PROTOCOL §2.3.
-    """
-    try:
-        parsed = _body(body)
-    except (msgspec.DecodeError, RecursionError, UnicodeError):
-        return _envelope_refused(body)
-    if len(body) >= _SHALLOW_BYTES and _too_deep(bare(body), MAX_DEPTH + 1):
-        return None
-    return Envelope(bytes(parsed.data) or None, parsed.id)
-
-
-def envelopes(bodies: Sequence[str]) -> tuple[list[bytes], list[str]] | None:
-    """Take many v2 bodies apart: the data of each and its id, as `envelope` gives them.
-
-    None when one of them is not quite ordinary: ask `envelope` for each. Faster than that when all are.
-    """
-    if bodies and max(map(len, bodies)) >= _SHALLOW_BYTES:
-        return None
-    try:
-        parsed = list(map(_body, bodies))
-    except (msgspec.DecodeError, RecursionError, UnicodeError):
-        return None
-    texts = [bytes(each.data) for each in parsed]
-    return None if b"" in texts else (texts, [each.id for each in parsed])
-
-
-def plain_envelopes(bodies: Sequence[str]) -> tuple[list[bytes], list[str]] | None:
-    """`envelopes` for bodies without blanks, other members or escapes in the id, as upstream's writer makes them.
-
-    None when one is different, or when not every data is `PLAIN`, or an id is empty. Parsed together and only once.
-    """
-    if not bodies or max(map(len, bodies)) >= _SHALLOW_BYTES:
-        return None
-    joined = ",".join(bodies)
-    try:
-        parsed = _bodies(f"[{joined}]")
-        whole = joined.encode()
-    except (msgspec.DecodeError, RecursionError, UnicodeError):
-        return None
-    texts, ids = [bytes(each.data) for each in parsed], [each.id for each in parsed]
-    # No element is shorter than its data, its id and what an envelope needs around them. All together are as long as
-    # the bodies; so if each body has just that length, each element stands exactly where its body stands.
-    lengths = map(len, bodies) if len(whole) == len(joined) else map(len, map(str.encode, bodies))
-    shortest = {len(each) for each in ids}
-    around = set(map(sub, lengths, map(len, texts)))
-    if len(parsed) != len(bodies) or len(shortest) != 1 or around != {_AROUND + shortest.pop()}:
-        return None
-    if b"" in texts or "" in ids:
-        return None
-    if whole.translate(_NUMBER_CLASSES).find(b"e0000") >= 0 and _HUGE_EXPONENT.search(whole):
-        return None
-    return None if _BACKSLASH in whole and _has_nul_escape(whole) else (texts, ids)
-
-
-def _envelope_refused(body: str | bytes) -> Envelope | None:
-    """`envelope` for what msgspec refuses: lone surrogates, an id that a later one replaces, a deep Python stack."""
-    text = bare(body)
-    if not text.startswith(b"{") or not _is_utf8(text):
-        return None
-    mended = _without_surrogates(text)
-    if _too_deep(text, MAX_DEPTH + 1):
-        return None
-    try:
-        _raw(mended)
-    except msgspec.DecodeError:
-        return None
-    except RecursionError:
-        if not _is_json(mended):
-            return None
-    data: bytes | None = None
-    identity = b""
-    for key, value in _members(text):
-        if key == "data":
-            data = value
-        elif key == "id":
-            identity = value
-    if not identity.startswith(b'"'):
-        return None
-    return Envelope(data, _string(identity).encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace"))
-
-
-_STRUCTURE: Final = re.compile(rb'"[^"]*"|[\[\]{}:,]')
-
-
-def _members(text: bytes) -> Iterator[tuple[str, bytes]]:
-    """Key and text of each member of a valid JSON object."""
-    depth = 0
-    key: str | None = None
-    value_start = 0
-    for token in _STRUCTURE.finditer(_with_plain_quotes(text)):
-        start = token.start()
-        match text[start]:
-            case 0x22:  # "
-                if key is None:  # inside a value there always is one
-                    key = _string(text[start : token.end()])
-            case 0x5B | 0x7B:  # [ {
-                depth += 1
-            case 0x5D | 0x7D:  # ] }
-                depth -= 1
-                if depth == 0 and key is not None:
-                    yield key, text[value_start:start].strip(_BLANKS)
-            case 0x3A if depth == 1:  # :
-                value_start = start + 1
-            case 0x2C if depth == 1 and key is not None:  # ,
-                yield key, text[value_start:start].strip(_BLANKS)
-                key = None
-
-
-def _string(text: bytes) -> str:
-    return str(json.loads(text.decode()))  # unlike msgspec it takes lone surrogates

@@ -20,7 +20,7 @@ from httpx_sse import ServerSentEvent
 
 from tailrace.errors import MalformedRecord, SourceUnavailable
 from tailrace.model import Arrival, Kind, PlainRecords, V2Record
-from tailrace.wire.chunk_json import envelope, envelopes, plain_envelopes
+from tailrace.wire.envelope import envelope, envelopes, plain_envelopes
 from tailrace.wire.events import OversizedEvent
 
 MARKED_ID_BYTES = 200  # upstream's ids have 7 characters; the length of a mark is stored in one byte
