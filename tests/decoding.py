@@ -75,7 +75,7 @@ def arrivals(
 def outcome(
     blocks: Iterable[bytes], wire: Wire, *, limit: int = LIMIT, headers: dict[str, str] | None = None
 ) -> tuple[list[Any], str]:
-    """Return all records (and, for v2, tails and ends) of a body in order, and the name of the error that ended it."""
+    """Return all records (and, for v2, tails) of a body in order, and the name of the error that ended it."""
     found: list[Any] = []
     try:
         for arrival in arrivals(blocks, wire, limit=limit, headers=headers):
@@ -84,8 +84,6 @@ def outcome(
                 found.append(arrival.oversized)
             if arrival.tail is not None:
                 found.append(arrival.tail)
-            if arrival.closing:
-                found.append("[DONE]")
     except WorkerError as error:
         return found, type(error).__name__
     return found, ""

@@ -223,7 +223,7 @@ def v2(*numbers: int, tail: int | None = None, text: str = "") -> Arrival:
 
 
 PING = Arrival([], alive_after=True)
-DONE = Arrival([], closing=True, alive_after=True)
+DONE = Arrival([], alive_after=True)
 
 
 def tail(seq_num: int) -> Arrival:

@@ -111,7 +111,7 @@ class SimV2Tail(SimTail):
                 self.maybe_cut()
                 continue
             if world.now >= idle_until:
-                yield Arrival([], tail=tail, closing=True)
+                yield Arrival([], tail=tail)
                 return
             yield Arrival([], tail=tail, alive_after=True)
             self.worker.wait(0.2)

@@ -191,14 +191,12 @@ class Arrival(NamedTuple):
     """What one step of a connection brought, in upstream's order.
 
     ``records`` may be empty: then the connection only showed that it lives. ``tail`` (v2) is the number upstream will
-    give next; None when it was not said. ``closing`` (v2) is the ``[DONE]`` that a clean end needs. ``alive_after``:
-    something followed the last record, which proves it whole. ``oversized`` (v2) is the id and the head of a batch
-    that was larger than the limit.
+    give next; None when it was not said. ``alive_after``: something followed the last record, which proves it whole.
+    ``oversized`` (v2) is the id and the head of a batch that was larger than the limit.
     """
 
     records: Sequence[Any]  # V1Record or V2Record: one connection speaks one wire
     tail: int | None = None
-    closing: bool = False
     alive_after: bool = False
     oversized: tuple[str, str] | None = None
 

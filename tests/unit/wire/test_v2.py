@@ -134,7 +134,7 @@ def test_a_batch_without_numbers_is_refused_without_its_text(data: str) -> None:
         ),
         (event({"timestamp": 1}, "ping"), Arrival([], alive_after=True)),
         (event("what is this", "ping"), Arrival([], alive_after=True)),
-        (DONE, Arrival([], closing=True, alive_after=True)),
+        (DONE, Arrival([], alive_after=True)),
     ],
 )
 def test_what_an_event_says(body: str, found: Arrival) -> None:
@@ -171,12 +171,12 @@ def test_a_batch_beyond_the_limit_is_its_id_and_its_head(size: int, id_first: bo
     large = f"id: 1,2,9\nevent: batch\ndata: {data}\n\n" if id_first else f"event: batch\ndata: {data}\nid: 1,2,9\n\n"
     last = event({"records": [{"seq_num": 2, "body": '{"data":3,"id":"c"}'}]}, event_id="2,3,9")
     found, error = outcome(every((small + large + last + DONE).encode(), size), Wire.V2, limit=8_000)
-    one, (event_id, head), three, done = found
-    assert (one.text, event_id, head, three.text, done, error) == (b"1", "1,2,9", data[:4096], b"3", "[DONE]", "")
+    one, (event_id, head), three = found
+    assert (one.text, event_id, head, three.text, error) == (b"1", "1,2,9", data[:4096], b"3", "")
 
 
 def test_a_huge_event_that_is_no_batch_is_skipped() -> None:
-    assert outcome([event("p" * 9_000, "ping").encode() + DONE.encode()], Wire.V2, limit=8_000) == (["[DONE]"], "")
+    assert outcome([event("p" * 9_000, "ping").encode() + DONE.encode()], Wire.V2, limit=8_000) == ([], "")
 
 
 def test_several_mib_in_one_line() -> None:
@@ -185,13 +185,13 @@ def test_several_mib_in_one_line() -> None:
     body = json.dumps({"data": json.loads(text), "id": "a"}, ensure_ascii=False)
     batch = json.dumps({"records": [{"seq_num": 0, "timestamp": 1, "body": body}]}, ensure_ascii=False)
     assert len(batch) > 2 << 20
-    (found, done), error = outcome(every(event(batch).encode() + DONE.encode(), 65_536), Wire.V2)
-    assert (json.loads(found.text), done, error) == (json.loads(text), "[DONE]", "")
+    (found,), error = outcome(every(event(batch).encode() + DONE.encode(), 65_536), Wire.V2)
+    assert (json.loads(found.text), error) == (json.loads(text), "")
 
 
 def test_bytes_that_are_not_utf8_come_through() -> None:
     body = b'event: batch\nid: 0,1,1\ndata: {"records":[{"seq_num":0,"body":"\xff{"}]}\n\ndata: [DONE]\n\n'
-    (found, _), error = outcome([body], Wire.V2)
+    (found,), error = outcome([body], Wire.V2)
     assert (found.kind, found.body.encode("utf-8", "surrogateescape"), error) == (Kind.ODD, b"\xff{", "")
 
 

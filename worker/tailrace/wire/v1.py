@@ -32,8 +32,7 @@ class V1Decoder:
     def decode(self, events: list[ServerSentEvent]) -> Iterator[Arrival]:
         """Return what ``events`` hold, as one delivery.
 
-        ``closing`` is never set: v1 has no word for the end. ``alive_after`` says that a ping followed the last
-        record, which proves it whole.
+        ``alive_after`` says that a ping followed the last record, which proves it whole.
 
         Raises:
             MalformedRecord: an event without a Redis id; what came before it has been given. Terminal.

@@ -80,7 +80,7 @@ class V2Decoder:
                 raise SourceUnavailable(f"upstream sent an error event: {event.data[:200]}")
             elif event.data == "[DONE]":
                 self._done = True
-                yield Arrival([], closing=True, alive_after=True)
+                yield Arrival([], alive_after=True)
             # Any other name, and the phantom of a comment, only shows that upstream lives.
 
     def finish(self) -> None:
