@@ -8,7 +8,6 @@ import time
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 from celery import Celery
@@ -19,8 +18,9 @@ from tailrace.serve.listing import Index
 from tailrace.serve.live import LiveStore
 from tailrace.serve.server import running
 from tailrace.service.maintenance import Finder, Maintenance
-from tailrace.tasks import maintenance, process
+from tailrace.tasks import current, maintenance
 from tailrace.tasks.app import QUEUE, app
+from tailrace.tasks.process import Process
 from tests.integration.test_discovery import Place
 
 ROOT = Path(__file__).parents[2]
@@ -37,7 +37,9 @@ def place(database_url: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Place]
         runtime = place.runtime(
             discover="all", discover_seconds=0.1, discover_scan_seconds=1, backfill_open_runs=10_000
         )
-        monkeypatch.setattr(process, "_current", SimpleNamespace(runtime=runtime, settings=runtime.settings))
+        process = object.__new__(Process)  # its loops are not what is tried here
+        process.runtime, process.settings = runtime, runtime.settings
+        monkeypatch.setattr(current, "process", process)
         yield place
         for each in place.runtimes:
             each.close()

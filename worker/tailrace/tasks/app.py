@@ -91,6 +91,6 @@ def _configuration() -> dict[str, Any]:
 app = TailraceCelery(
     "tailrace",
     set_as_current=False,
-    include=["tailrace.tasks.ingest", "tailrace.tasks.maintenance", "tailrace.tasks.process"],
+    include=["tailrace.tasks.ingest", "tailrace.tasks.maintenance", "tailrace.tasks.signals"],
 )
 app.add_defaults(_configuration)

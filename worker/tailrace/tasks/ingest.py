@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from tailrace.errors import TransientError, UnknownEnvironment
 from tailrace.tasks.app import app
-
-if TYPE_CHECKING:
-    from tailrace.tasks.process import Process
+from tailrace.tasks.current import current
 
 UNKNOWN_TRIES = 60
 """How often a request for an environment that nobody serves is tried: for ten minutes."""
@@ -38,7 +36,7 @@ def ingest_run(
     """
     given = zip(LIMITS, (batch_max_chunks, batch_max_bytes, batch_max_age_ms), strict=True)
     options = {name: value for name, value in given if value is not None}
-    process = _process()
+    process = current()
     try:
         run = process.runtime.request(run_id, streams, options, then=then, environment=environment)
     except TransientError as error:
@@ -55,7 +53,7 @@ def ingest_run(
 def cancel_run(self: Any, run_id: str, *, environment: str | None = None) -> None:
     """Stop a run: its readers leave within seconds, what is stored stays. An unknown run is no error."""
     try:
-        _process().runtime.cancel(run_id, environment)
+        current().runtime.cancel(run_id, environment)
     except TransientError as error:
         raise self.retry(exc=error, countdown=2) from error
 
@@ -65,11 +63,4 @@ def ingest_stream(stream_id: int) -> None:
     """Read one stream for a slice of time. A hint: lost, repeated or late, it does no harm."""
     # acks_late would keep thousands of messages unacknowledged for as long as their streams live, and buy nothing: the
     # lease in Postgres says who reads, and when it runs out the control loop hints again.
-    _process().runtime.ingest_stream(stream_id)
-
-
-def _process() -> Process:
-    # Imported in the worker only: callers of .delay have no need of what reads streams, and may not have it installed.
-    from tailrace.tasks.process import current
-
-    return current()
+    current().runtime.ingest_stream(stream_id)

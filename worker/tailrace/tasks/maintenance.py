@@ -8,14 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from tailrace.errors import TransientError
 from tailrace.service.when import moment
 from tailrace.tasks.app import app
-
-if TYPE_CHECKING:
-    from tailrace.tasks.process import Process
+from tailrace.tasks.current import current
 
 
 @app.task(name="tailrace.backfill", bind=True, max_retries=None)
@@ -41,7 +39,7 @@ def backfill(
     """
     filters = {"tasks": tasks, "tags": tags, "statuses": statuses}
     try:
-        _process().runtime.begin_backfill(
+        current().runtime.begin_backfill(
             moment(since),
             moment(until) if until else datetime.now(UTC),
             {name: sorted(words) for name, words in filters.items() if words},
@@ -54,33 +52,16 @@ def backfill(
 @app.task(name="tailrace.discover")
 def discover() -> None:
     """Look for new runs now, if it is time and TAILRACE_DISCOVER says which."""
-    from tailrace.service.maintenance import discovery_of
-
-    for environment in _process().runtime.environments.all():
-        discovery = discovery_of(environment)
-        if discovery is not None:
-            discovery.step()
+    current().discover()
 
 
 @app.task(name="tailrace.compact")
 def compact() -> None:
     """Compact some of the streams that wait for it."""
-    _maintenance().keep()
+    current().compact()
 
 
 @app.task(name="tailrace.prune")
 def prune() -> None:
     """Drop the days that TAILRACE_RETENTION_DAYS no longer keeps."""
-    _maintenance().prune()
-
-
-def _maintenance() -> Any:
-    from tailrace.service.maintenance import Maintenance
-
-    return Maintenance(_process().runtime)
-
-
-def _process() -> Process:
-    from tailrace.tasks.process import current
-
-    return current()
+    current().prune()

@@ -1,37 +1,26 @@
-"""The life of a Celery worker process: what starts with it, what it listens to, how it ends.
-
-Imported by workers only.
-"""
+"""What one worker process has: a runtime, loops, and a queue of its own for hints. Imported by workers only."""
 
 from __future__ import annotations
 
 import gc
 import os
-import signal
 import threading
 import time
-import uuid
 from collections.abc import Sequence
-from typing import Any
 
 import structlog
-from celery import signals
 from celery.worker import state
-from sqlalchemy.exc import DBAPIError
 
 from tailrace.config.keys import readable_by_others
-from tailrace.config.settings import Settings, load
+from tailrace.config.settings import Settings
 from tailrace.config.urls import database_url, home_database_url
-from tailrace.errors import BadSettings, StoreUnavailable, WorkerError
+from tailrace.errors import StoreUnavailable, WorkerError
 from tailrace.service.control import ControlLoop
-from tailrace.service.maintenance import Maintenance
+from tailrace.service.maintenance import Maintenance, discovery_of
 from tailrace.service.runtime import Runtime
-from tailrace.store.queries import refusal
 from tailrace.tasks.announce import CeleryAnnouncer
 from tailrace.tasks.app import app
 from tailrace.tasks.ingest import ingest_stream
-from tailrace.tasks.patching import mend
-from tailrace.telemetry import configure
 
 log = structlog.get_logger("tailrace")
 
@@ -111,6 +100,25 @@ class Process:
         self.runtime.watch(1, run)
         if self.control is not None:
             self.control.wake()
+
+    # --- what schedules ask for, besides what maintenance does by itself
+
+    def discover(self) -> None:
+        """Look for new runs in each environment where it is asked for and time."""
+        for environment in self.runtime.environments.all():
+            discovery = discovery_of(environment)
+            if discovery is not None:
+                discovery.step()
+
+    def compact(self) -> None:
+        """Compact some of the streams that wait for it."""
+        Maintenance(self.runtime).keep()
+
+    def prune(self) -> None:
+        """Drop the days that retention no longer keeps."""
+        Maintenance(self.runtime).prune()
+
+    # --- slots and hints
 
     def free_slots(self) -> int:
         """How many more streams this process could take: slots less readers at work, less hints on their way."""
@@ -221,109 +229,3 @@ class Process:
             if self.control is not None:
                 self.control.stop()
             self.runtime.stop(timeout_s)
-
-
-_current: Process | None = None
-_main_pid = 0
-_own_queue = f"tailrace.{uuid.uuid4().hex[:12]}"
-
-
-def current() -> Process:
-    """Return this process's parts.
-
-    Raises:
-        BadSettings: asked outside a worker.
-    """
-    if _current is None:
-        raise BadSettings("This task runs in a Tailrace worker only; start one with `tailrace worker`.")
-    return _current
-
-
-@signals.setup_logging.connect
-def _logging(**_: Any) -> None:
-    settings = load(os.environ)
-    configure(settings.log_format, settings.log_level)
-
-
-@signals.celeryd_after_setup.connect
-def _listen_to_own_queue(instance: Any, **_: Any) -> None:
-    """Consume a queue of our own too: hints go to the process that has the free slot."""
-    if instance.app.main == app.main:
-        instance.app.amqp.queues.select_add(_own_queue)
-
-
-@signals.worker_init.connect
-def _check_patching(sender: Any, **_: Any) -> None:
-    """Refuse to start where every commit would block the whole process."""
-    global _main_pid
-    _main_pid = os.getpid()
-    if _pool(sender) == "gevent":
-        mend()
-    import psycopg.waiting  # must not be imported before gevent has patched
-
-    if _pool(sender) == "gevent" and psycopg.waiting.wait is getattr(psycopg.waiting, "wait_c", None):
-        raise SystemExit(
-            "tailrace: psycopg was imported before gevent patched the process, so each commit would stop every reader. "
-            "Start the worker with `tailrace worker` or `celery -A tailrace.tasks worker -P gevent`."
-        )
-
-
-@signals.worker_ready.connect
-def _start(sender: Any, **_: Any) -> None:
-    global _current
-    pool = _pool(sender.controller if hasattr(sender, "controller") else sender)
-    controller = sender.controller if hasattr(sender, "controller") else sender
-    try:
-        if _current is None:
-            _current = Process(load(os.environ), pool, controller.concurrency)
-        if pool not in ("prefork", "processes"):
-            _current.start_reading()
-        _current.start_choosing(_own_queue)
-    except (WorkerError, DBAPIError) as error:
-        # An error that ends no process would leave a worker that takes messages and does nothing: Celery only logs it.
-        reason = error if isinstance(error, WorkerError) else refusal(error.orig or error)
-        _current = None  # has nothing to give back
-        log.error("worker_refused", reason=str(reason))
-        raise SystemExit(f"tailrace: {reason}") from error
-    if pool not in FEW_PROCESSES:
-        # Celery's own handler of SIGQUIT waits for the pool, which gevent does not allow in a signal handler: it fails.
-        signal.signal(signal.SIGQUIT, lambda *_: os._exit(EXIT_AT_ONCE))
-    log.info("worker_ready", pool=pool, slots=_current.slots)
-
-
-@signals.worker_process_init.connect
-def _start_child(**_: Any) -> None:
-    """Under prefork, each child reads with connections of its own."""
-    global _current
-    if os.getpid() == _main_pid:  # solo sends this signal too, from the one process that it has
-        return
-    _current = Process(load(os.environ), "prefork", 1)
-    _current.start_reading()
-
-
-@signals.task_received.connect
-def _received(request: Any, **_: Any) -> None:
-    if _current is not None and request.name == ingest_stream.name and request.args:
-        _current.hint_arrived(request.args[0])
-
-
-@signals.worker_shutting_down.connect
-def _drain(how: str = "Warm", **_: Any) -> None:
-    """On SIGTERM: readers leave now, and others go on with their streams. On SIGQUIT: the process ends."""
-    if _current is not None:
-        _current.leave(at_once=how == "Cold")
-
-
-@signals.worker_shutdown.connect
-@signals.worker_process_shutdown.connect
-def _stop(**_: Any) -> None:
-    global _current
-    process, _current = _current, None
-    if process is not None:
-        process.stop(process.settings.drain_seconds * READERS_SHARE)
-
-
-def _pool(controller: Any) -> str:
-    name = controller.pool_cls if isinstance(controller.pool_cls, str) else controller.pool_cls.__module__
-    module = name.rpartition(".")[2]
-    return {"processes": "prefork", "thread": "threads"}.get(module, module)  # Celery's modules and its names differ
