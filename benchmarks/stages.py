@@ -15,7 +15,7 @@ from collections.abc import Callable
 from typing import Any
 
 from benchmarks.rivals.limit import MAX_EVENT_CHARS, blocks
-from tailrace.ingest.order import order_for
+from tailrace.ingest.assembly import Assembly, Records
 from tailrace.model import Batch, Checkpoint, Wire
 from tailrace.store.commit import Flush, _parameters
 from tailrace.tasks.process import GC_OBJECTS
@@ -24,12 +24,11 @@ from tailrace.wire.v1 import V1Decoder
 from tailrace.wire.v2 import V2Decoder
 
 CHUNKS = 100_000
-TAKE = 200
-TAKES_PER_FLUSH = 5
+BATCHES_PER_FLUSH = 5
 
 
 def measure(wire: str) -> dict[str, float]:
-    """Give µs a chunk of each step."""
+    """Return µs a chunk of each step."""
     found: dict[str, float] = {}
     texts = blocks(wire, CHUNKS)
     raw = [text.encode() for text in texts]
@@ -53,18 +52,18 @@ def measure(wire: str) -> dict[str, float]:
         return [arrival for each in events for arrival in decoder.decode(each)]
 
     def admit() -> list[Batch]:
-        sequence = order_for(Wire(wire), Checkpoint(), [])
-        sequence.resume()
-        sequence.opened(None)
-        return [
-            sequence.admit(arrival.records[at : at + TAKE])
-            for arrival in arrivals
-            for at in range(0, len(arrival.records), TAKE)
-        ]
+        kept = _Kept()
+        assembly = Assembly(kept, Checkpoint(), Wire(wire))
+        assembly.resume()
+        assembly.opened(Wire(wire), None)
+        for arrival in arrivals:
+            assembly.arrive(arrival)
+        assembly.left()
+        return kept.batches
 
     def lay_out() -> None:
-        for at in range(0, len(batches), TAKES_PER_FLUSH):
-            group = batches[at : at + TAKES_PER_FLUSH]
+        for at in range(0, len(batches), BATCHES_PER_FLUSH):
+            group = batches[at : at + BATCHES_PER_FLUSH]
             _parameters([Flush(1, 1, 1, Wire(wire), group[-1].checkpoint, group, max_chunks=500)])
 
     step("bytes to text", lambda: [each.decode() for each in raw])
@@ -74,6 +73,31 @@ def measure(wire: str) -> dict[str, float]:
     step("statement's arrays", lay_out)
     found["all"] = sum(found.values())
     return found
+
+
+class _Kept:
+    """Keeps the batches, as an assembly's output."""
+
+    def __init__(self) -> None:
+        self.batches: list[Batch] = []
+        self._held: Batch | None = None
+
+    def put(self, batch: Batch, wire: Wire, records: Records) -> None:
+        self.confirm()
+        self.batches.append(batch)
+
+    def hold(self, batch: Batch, wire: Wire, records: Records) -> None:
+        self.confirm()
+        self._held = batch
+
+    def confirm(self) -> None:
+        held, self._held = self._held, None
+        if held is not None:
+            self.batches.append(held)
+
+    def withdraw(self) -> bool:
+        self.confirm()
+        return False
 
 
 def main() -> None:
