@@ -1,7 +1,7 @@
 """How Alembic runs Tailrace's migrations, from `alembic` and from `tailrace.store.migrate`.
 
 Everything stays in the schema `tailrace`, Alembic's own version table included: a host application's tables and its own
-Alembic in the same database are neither read nor touched.
+Alembic in the same database are neither read nor touched. Nothing is generated from models: migrations are SQL.
 
 Needs a connection to Postgres itself: the lock and the timeouts belong to the session, which PgBouncer in transaction
 mode does not keep.
@@ -22,7 +22,7 @@ from sqlalchemy import pool
 
 from tailrace.errors import BadSettings, StoreUnavailable
 from tailrace.store.engine import create_engine
-from tailrace.store.tables import SCHEMA, metadata
+from tailrace.store.migrate import SCHEMA
 
 LOCK_TIMEOUT = "5s"
 """A migration that waits for a lock makes everybody behind it wait too: better to fail and be run again."""
@@ -44,31 +44,9 @@ def database_url() -> str:
     return str(url)
 
 
-def include_name(name: str | None, kind: str, parents: dict[str, str | None]) -> bool:
-    """Compare our schema only, and none of the daily partitions in it."""
-    if kind == "schema":
-        return name == SCHEMA
-    if kind == "table":
-        return parents.get("schema_name") == SCHEMA and not (name or "").startswith("segments_")
-    return True
-
-
-def include_object(item: Any, name: str | None, kind: str, reflected: bool, compare_to: Any) -> bool:
-    return kind != "table" or item.schema == SCHEMA
-
-
 OPTIONS: dict[str, Any] = {
-    "target_metadata": metadata,
     "version_table": "alembic_version",
     "version_table_schema": SCHEMA,
-    "include_schemas": True,
-    "include_name": include_name,
-    "include_object": include_object,
-    "compare_type": True,
-    # Alembic compares defaults with `=`, which json lacks. A test compares them, and the CHECKs, in the catalogs.
-    "compare_server_default": False,
-    # Comments are written for those who use SQL: they stand in migrations/sql only.
-    "autogenerate_plugins": ["alembic.autogenerate.*", "~alembic.autogenerate.comments"],
     "transaction_per_migration": True,
 }
 

@@ -60,7 +60,7 @@ def small_segments(archive: Archive, texts: list[str], sizes: list[int], key: st
         at += size
         n += 1
     archive.settle(stream, len(texts) - 1, texts)
-    archive.run("UPDATE tailrace.segments SET marks = 'marks' WHERE stream_id = %s", stream)
+    archive.run("UPDATE tailrace.segments SET fingerprints = 'some' WHERE stream_id = %s", stream)
     seal(archive, stream)
     return stream
 
@@ -84,7 +84,7 @@ def test_contents_are_equal_and_segments_few(archive: Archive, compaction: Compa
     assert done.segments_before == 452
     assert done.segments_after == 3
     assert archive.rows(EVERYTHING) == before
-    assert archive.value("SELECT bool_and(chunk_count <= 2000 AND marks IS NULL) FROM tailrace.segments") is True
+    assert archive.value("SELECT bool_and(chunk_count <= 2000 AND fingerprints IS NULL) FROM tailrace.segments") is True
     assert archive.value("SELECT digest FROM tailrace.streams") == digest_of(
         [(0, n, t.encode()) for n, t in enumerate(texts)]
     )

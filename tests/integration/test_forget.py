@@ -47,10 +47,9 @@ def told(archive: Archive, run_id: str = "run_1") -> int:
     archive.hole(stream, 1, 1, "quarantined")
     archive.quarantine(stream, 1, SECRET.encode())
     archive.run(
-        """UPDATE tailrace.runs SET tags = ARRAY['person-5', %s], attributes = %s, last_error = %s,
+        """UPDATE tailrace.runs SET tags = ARRAY['person-5', %s], last_error = %s,
            task_identifier = %s WHERE run_id = %s""",
         SECRET,
-        f'{{"x":"{SECRET}"}}',
         SECRET,
         SECRET,
         run_id,

@@ -64,7 +64,7 @@ def test_a_closed_stream_holds_no_lease(archive: Archive, state: StreamState) ->
 
 
 FLUSHED = {
-    *("rev", "last_chunk_index", "cursor", "generation", "wire", "lag", "attempt", "last_error", "digest", "recent"),
+    *("rev", "last_chunk_index", "cursor", "generation", "wire", "lag", "attempt", "last_error", "digest"),
     *("chunk_count", "byte_count", "hole_count", "lost_count", "quarantine_count", "first_chunk_at", "last_chunk_at"),
 }
 

@@ -31,7 +31,7 @@ def forget(
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Delete runs from the archive: chunks, text, search, quarantine, attributes. It cannot be undone.
+    """Delete runs from the archive: chunks, text, search, quarantine, tags. It cannot be undone.
 
     A tombstone (a hash of the run id) keeps them from being archived again. Exports that hold a run are listed, not
     changed; backups of the database are not touched either.

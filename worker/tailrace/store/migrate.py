@@ -14,9 +14,11 @@ from sqlalchemy import pool
 
 import tailrace
 from tailrace.store.engine import create_engine, translated
-from tailrace.store.tables import SCHEMA
 
-__all__ = ["current", "downgrade", "ensure_partitions", "head", "upgrade"]
+__all__ = ["SCHEMA", "current", "downgrade", "ensure_partitions", "head", "upgrade"]
+
+SCHEMA = "tailrace"
+"""Where everything of ours is, Alembic's version table included."""
 
 _one_at_a_time = threading.Lock()  # Alembic keeps its context in module globals
 

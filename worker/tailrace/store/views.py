@@ -1,7 +1,7 @@
 """The views as SQLAlchemy models, for reading: ``select(Chunk).where(Chunk.run_id == ...)``. Needs only SQLAlchemy.
 
-docs/sql.md describes the columns; a test compares both with the database. The models have no relationships and are not
-in `tailrace.store.tables.metadata`, so no migration tool of a host application sees them::
+docs/sql.md describes the columns; a test compares both with the database. The models have no relationships and their
+metadata is their own, so no migration tool of a host application sees them::
 
     from sqlalchemy import create_engine, select
     from sqlalchemy.orm import Session

@@ -1,6 +1,6 @@
 """Sealed streams made large and searchable: the statements of the background work. One function a statement.
 
-What happens is in migrations/sql/0004/compaction.sql; each call is one transaction of its own.
+What happens is in migrations/schema/compaction.sql; each call is one transaction of its own.
 """
 
 from __future__ import annotations

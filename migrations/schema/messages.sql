@@ -1,49 +1,9 @@
--- The same answers sooner. Nothing here changes what a function gives.
+-- The parts of AI SDK messages.
 
--- As before; looks the stream up first, so that the planner knows its partition: to plan for all of them took ten times
--- as long as to read.
-CREATE OR REPLACE FUNCTION tailrace.chunks_range(p_run_id text, p_stream_key text, p_from bigint, p_to bigint)
-RETURNS SETOF tailrace.chunks
-LANGUAGE plpgsql STABLE PARALLEL SAFE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
-DECLARE
-    stream       record;
-    v_generation int;
-    v_first      bigint;
-BEGIN
-    FOR stream IN
-        SELECT e.name, r.run_id, s.stream_key, s.id, s.generation
-        FROM tailrace.runs r
-        JOIN tailrace.environments e ON e.id = r.environment_id
-        JOIN tailrace.streams s ON s.run = r.id
-        WHERE r.run_id = p_run_id AND s.stream_key = p_stream_key
-        ORDER BY e.name
-    LOOP
-        FOR v_generation IN 0 .. stream.generation LOOP
-            -- The segment that holds p_from, if one does, begins there.
-            SELECT max(h.first_index) INTO v_first FROM tailrace.segments h
-            WHERE h.stream_id = stream.id AND h.generation = v_generation AND h.first_index <= p_from;
-            RETURN QUERY
-                SELECT
-                    stream.name, stream.run_id, stream.stream_key, g.generation, c.chunk_index, c.data, c.data_text,
-                    c.data_jsonb, c.type, c.text_delta, c.emitted_at, c.committed_at, g.stream_id
-                FROM tailrace.segments g
-                CROSS JOIN LATERAL tailrace.unpack(
-                    g.first_index, g.data, g.emitted_ms, g.index_offsets, g.odd,
-                    g.committed_at, g.committed, g.change_id, g.change_ids
-                ) c
-                WHERE g.stream_id = stream.id AND g.generation = v_generation
-                  AND g.first_index BETWEEN coalesce(v_first, 0) AND p_to
-                  AND c.chunk_index BETWEEN p_from AND p_to
-                ORDER BY c.chunk_index;
-        END LOOP;
-    END LOOP;
-END
-$$;
-
-
--- As parts_of_stream(bigint), of these kinds only (null: all). Chunks that can't play a part are left out by their text,
--- unread: what counts has its kind in its type, or begins or resets a message or a step. A backslash may hide any word.
--- Nothing of a stream above 512 MiB, as in view message_parts: a text of 1 GB is an error.
+-- The parts of the AI SDK messages (UI message stream) of one stream, of these kinds only (null: all). Chunks that
+-- can't play a part are left out by their text, unread: what counts has its kind in its type, or begins or resets a
+-- message or a step. A backslash may hide any word. Nothing of a stream above 512 MiB, as in view message_parts: a text
+-- of 1 GB is an error.
 CREATE FUNCTION tailrace.parts_of_stream(p_stream_id bigint, p_kinds text[]) RETURNS TABLE (
     generation int, message int, superseded boolean, step int, first_index bigint, last_index bigint, kind text,
     part_id text, text text, tool_call_id text, tool_name text, state text, input json, output json, error_text text,
@@ -146,7 +106,9 @@ END;
 COMMENT ON FUNCTION tailrace.parts_of_stream(bigint, text[]) IS
     'The rows of view message_parts of one stream, only of these kinds (null: all).';
 
-CREATE OR REPLACE FUNCTION tailrace.parts_of_stream(p_stream_id bigint) RETURNS TABLE (
+
+-- All parts of one stream. See the comment on view message_parts.
+CREATE FUNCTION tailrace.parts_of_stream(p_stream_id bigint) RETURNS TABLE (
     generation int, message int, superseded boolean, step int, first_index bigint, last_index bigint, kind text,
     part_id text, text text, tool_call_id text, tool_name text, state text, input json, output json, error_text text,
     data json, first_at timestamptz, last_at timestamptz
@@ -155,3 +117,22 @@ LANGUAGE sql STABLE STRICT PARALLEL SAFE SECURITY DEFINER COST 100000 ROWS 20
 BEGIN ATOMIC
     SELECT * FROM tailrace.parts_of_stream(p_stream_id, NULL);
 END;
+
+
+CREATE VIEW tailrace.message_parts AS
+SELECT
+    e.name AS environment, r.run_id, s.stream_key, p.generation, p.message, p.superseded, p.step, p.first_index,
+    p.last_index, p.kind, p.part_id, p.text, p.tool_call_id, p.tool_name, p.state, p.input, p.output, p.error_text,
+    p.data, p.first_at, p.last_at, s.id AS stream_id
+FROM tailrace.runs r
+JOIN tailrace.environments e ON e.id = r.environment_id
+JOIN tailrace.streams s ON s.run = r.id
+-- As in stream_text: no text of a part may reach Postgres' limit of 1 GB.
+CROSS JOIN LATERAL tailrace.parts_of_stream(CASE WHEN s.byte_count <= 536870912 THEN s.id END) p;
+
+COMMENT ON VIEW tailrace.message_parts IS
+    'The parts of AI SDK UI messages: one row for each text, reasoning, tool call, error, source, file or data part. '
+    'superseded: of an attempt that a later "start" replaced, or of a step that was reset. kind: text, reasoning, '
+    'tool, error, source-url, source-document, file, custom or data-...; state: the type of the part''s last chunk, for '
+    'a tool call for example tool-output-available or tool-output-error. input, output and data are JSON with U+FFFD in '
+    'the place of \u0000 and of halves of surrogate pairs.';

@@ -1,6 +1,13 @@
--- As before, and now p_then, a Celery task (task@queue) to call when the run is settled, and p_options, batch limits.
-DROP FUNCTION tailrace.request_ingest(text, text[], text, int);
+-- Asking for runs, and stopping and retrying them.
 
+-- Ask for a run to be archived. A row is all it takes, in the caller's own transaction: a worker finds it within
+-- seconds after the commit. Returns runs.id.
+--
+-- Asking again never narrows: the selection widens (all wins), live wins over backfill, and a run that had failed,
+-- was cancelled or is sealed is looked at again, the failed and cancelled streams that are asked for included.
+-- Sealed streams stay sealed until a look at them finds more.
+--
+-- p_then: a Celery task (task@queue) to call when the run is settled. p_options: batch limits.
 CREATE FUNCTION tailrace.request_ingest(
     p_run_id text,
     p_streams text[] DEFAULT NULL,

@@ -1,15 +1,5 @@
 -- Partitions of segments: one for each day (UTC) on which streams were created.
 
--- The lowest id that a stream created at this time can have: a time filter becomes a range of ids, which prunes
--- partitions. (Immutable in truth: the epoch of a timestamptz does not depend on the session's time zone.)
-CREATE FUNCTION tailrace.stream_id_at(p_at timestamptz) RETURNS bigint
-LANGUAGE sql IMMUTABLE STRICT PARALLEL SAFE
-RETURN floor(extract(epoch FROM p_at) * 1000)::bigint << 20;
-
-COMMENT ON FUNCTION tailrace.stream_id_at(timestamptz) IS
-    'The lowest id of streams (and runs) that were created at or after this time.';
-
-
 -- Make the daily partitions that are missing; returns how many were made.
 --
 -- CREATE TABLE ... LIKE and ATTACH take no lock that a writer waits for (CREATE TABLE ... PARTITION OF would). Two
@@ -61,5 +51,26 @@ REVOKE EXECUTE ON FUNCTION tailrace.ensure_partitions(int, int) FROM PUBLIC;
 
 COMMENT ON FUNCTION tailrace.ensure_partitions(int, int) IS
     'Makes the missing daily partitions of segments around today and returns how many. Safe at any time.';
+
+
+-- The daily partitions of segments, oldest first.
+CREATE FUNCTION tailrace.partition_days() RETURNS TABLE (
+    day date, name text, first_id bigint, end_id bigint, detaching boolean
+)
+LANGUAGE sql STABLE
+BEGIN ATOMIC
+    SELECT
+        d.day, d.name, tailrace.stream_id_at(d.day::timestamp AT TIME ZONE 'UTC'),
+        tailrace.stream_id_at((d.day + 1)::timestamp AT TIME ZONE 'UTC'), d.detaching
+    FROM (
+        SELECT to_date(right(c.relname, 8), 'YYYYMMDD') AS day, c.relname::text AS name,
+               coalesce(i.inhdetachpending, false) AS detaching
+        FROM pg_catalog.pg_class c
+        LEFT JOIN pg_catalog.pg_inherits i ON i.inhrelid = c.oid
+        WHERE c.relnamespace = 'tailrace'::regnamespace AND c.relkind = 'r' AND c.relname ~ '^segments_[0-9]{8}$'
+    ) d
+    ORDER BY d.day;
+END;
+
 
 SELECT tailrace.ensure_partitions();

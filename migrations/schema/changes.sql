@@ -1,7 +1,14 @@
--- changes_since reads only the segments that hold what it gives. Before, it unpacked everything after its cursor, however
--- small the portion that was asked for.
+-- What was archived after a cursor, for those who follow the archive.
 
-CREATE OR REPLACE FUNCTION tailrace.changes_since(p_cursor bigint DEFAULT -1, p_segments int DEFAULT NULL)
+-- Which changes are certainly all visible: those below this number. A transaction that is still open holds it back.
+CREATE FUNCTION tailrace.changes_until() RETURNS bigint
+LANGUAGE sql STABLE PARALLEL SAFE
+RETURN (pg_snapshot_xmin(pg_current_snapshot())::text)::bigint;
+
+
+-- See the comment on it. Reads only the segments that hold what it returns: to unpack everything after the cursor would
+-- cost the same however small the portion that was asked for.
+CREATE FUNCTION tailrace.changes_since(p_cursor bigint DEFAULT -1, p_segments int DEFAULT NULL)
 RETURNS TABLE (
     change_id bigint, environment text, run_id text, stream_key text, generation int, chunk_index bigint, data json,
     data_text text, data_jsonb jsonb, type text, text_delta text, emitted_at timestamptz, committed_at timestamptz,
@@ -26,7 +33,7 @@ BEGIN ATOMIC
           AND tailrace.span_of_changes(g.change_ids)
               && int8range(p_cursor, (SELECT b.change_id FROM bound b), '(]')
         UNION ALL
-        -- Segments from before 0003 have no change_id: they are change 0, which cursor -1 asks for.
+        -- Segments without a change_id are change 0, which cursor -1 asks for.
         SELECT g.* FROM tailrace.segments g WHERE g.change_id IS NULL AND p_cursor < 0
     )
     SELECT
@@ -43,3 +50,9 @@ BEGIN ATOMIC
     WHERE c.change_id > p_cursor AND c.change_id <= (SELECT b.change_id FROM bound b)
     ORDER BY c.change_id, g.stream_id, g.generation, c.chunk_index;
 END;
+
+COMMENT ON FUNCTION tailrace.changes_since(bigint, int) IS
+    'The chunks that were committed after a cursor, in the order of their change_id. Keep the largest change_id that '
+    'you have processed and ask with it again: no chunk is missed, whatever the order of commits, and none comes '
+    'twice, compaction or not. Begin with -1. p_segments: stop after the change that holds the so manieth segment. A '
+    'transaction that stays open anywhere on the server holds newer changes back.';

@@ -1,8 +1,4 @@
--- Who is told when a run is settled: names of Celery tasks (``task@queue``) that its requests asked for.
-ALTER TABLE tailrace.runs ADD COLUMN then_tasks text[] NOT NULL DEFAULT '{}';
-
-COMMENT ON COLUMN tailrace.runs.then_tasks IS
-    'Celery tasks (task@queue) to call when the run is sealed, fails or is opened again.';
+-- The outbox: who is told when a run is settled.
 
 -- What is to be told, written in the transaction that made it true. A worker sends it, keeps the row for an hour, and
 -- sends it again if the broker has lost its memory meanwhile.
@@ -14,15 +10,16 @@ CREATE TABLE tailrace.outbox (
     next_attempt_at timestamptz NOT NULL DEFAULT now(),
     attempt         int NOT NULL DEFAULT 0,
     sent_at         timestamptz,
-    broker          text,
+    epoch           text,
     last_error      text,
     CONSTRAINT outbox_event_check CHECK (event IN ('sealed', 'failed', 'reopened'))
 );
 
-COMMENT ON COLUMN tailrace.outbox.broker IS 'The mark that the broker bore when it was sent; a wiped broker has another.';
+COMMENT ON COLUMN tailrace.outbox.epoch IS 'The broker''s epoch when it was sent; a broker that was wiped has another.';
 
 CREATE INDEX outbox_due_idx ON tailrace.outbox (next_attempt_at) WHERE sent_at IS NULL;
 CREATE INDEX outbox_run_idx ON tailrace.outbox (run);
+
 
 CREATE FUNCTION tailrace.note_run_event() RETURNS trigger
 LANGUAGE plpgsql AS $$

@@ -1,4 +1,4 @@
--- Keeping sealed streams: their digest, large segments, facts and search. Each function is one statement to its caller,
+-- Compaction of sealed streams: their digest, large segments and facts. Each function is one statement to its caller,
 -- so no lock is held across a round trip; a reader sees either the segments before or those after.
 
 -- What a stream holds, as 32 bytes: sha256 of the sha256 of every 10 000 chunks' sha256, in order. A chunk's is that of
@@ -26,7 +26,7 @@ COMMENT ON FUNCTION tailrace.stream_digest(bigint) IS
 
 
 -- Make one segment of those of a stream and generation that begin between two indices, both included. Their texts are
--- put together as they are; each chunk keeps its index, its times and its change. Marks are dropped.
+-- put together as they are; each chunk keeps its index, its times and its change. Fingerprints are dropped.
 CREATE FUNCTION tailrace.merge_segments(p_stream_id bigint, p_generation int, p_first bigint, p_last bigint)
 RETURNS void
 LANGUAGE plpgsql AS $$
@@ -36,7 +36,8 @@ BEGIN
         WHERE g.stream_id = p_stream_id AND g.generation = p_generation AND g.first_index BETWEEN p_first AND p_last
     ), chunk AS MATERIALIZED (
         SELECT
-            p.first_index, c.n, c.emitted_ms, p.first_index + coalesce(c.index_offset, c.n - 1) - p_first AS index_offset,
+            p.first_index, c.n, c.emitted_ms,
+            p.first_index + coalesce(c.index_offset, c.n - 1) - p_first AS index_offset,
             coalesce(c.committed, p.committed_at) AS committed, coalesce(c.change_id, p.change_id, 0) AS change_id
         FROM part p
         CROSS JOIN LATERAL ROWS FROM (
@@ -69,7 +70,7 @@ BEGIN
         emitted_ms = a.emitted_ms,
         index_offsets = CASE WHEN m.last_index - p_first + 1 > m.chunk_count THEN a.index_offsets END,
         odd = m.odd,
-        marks = NULL,
+        fingerprints = NULL,
         committed_at = a.committed_last,
         committed = CASE WHEN a.committed_first < a.committed_last THEN a.committed END,
         change_id = a.change_last,
@@ -161,7 +162,7 @@ BEGIN
     FOR i IN 1 .. cardinality(firsts) LOOP
         PERFORM tailrace.merge_segments(p_stream_id, generations[i], firsts[i], lasts[i]);
     END LOOP;
-    UPDATE tailrace.segments g SET marks = NULL WHERE g.stream_id = p_stream_id AND g.marks IS NOT NULL;
+    UPDATE tailrace.segments g SET fingerprints = NULL WHERE g.stream_id = p_stream_id AND g.fingerprints IS NOT NULL;
 
     IF cardinality(firsts) > 0 THEN
         digest_after := tailrace.stream_digest(p_stream_id);
@@ -179,7 +180,7 @@ BEGIN
         text_characters = excluded.text_characters, chunk_types = excluded.chunk_types;
 
     UPDATE tailrace.streams s
-    SET rev = s.rev + 1, digest = digest_before, compacted_at = now(), recent = NULL
+    SET rev = s.rev + 1, digest = digest_before, compacted_at = now()
     WHERE s.id = p_stream_id;
     RETURN NEXT;
 END
@@ -187,62 +188,3 @@ $$;
 
 COMMENT ON FUNCTION tailrace.compact_stream(bigint) IS
     'Makes large segments of a sealed stream''s small ones; contents provably equal. Safe at any time.';
-
-
--- Make the text of a sealed stream searchable. Returns the number of pieces; null when it is not sealed. Pieces of
--- 30 000 characters hold fewer words than a tsvector has positions (16 383); each begins 500 characters before the end
--- of the one before, so that a phrase across the cut is found too.
-CREATE FUNCTION tailrace.index_text(p_stream_id bigint) RETURNS int
-LANGUAGE plpgsql AS $$
-DECLARE
-    whole  record;
-    block  text;
-    made   int := 0;
-    piece  int;
-    size   bigint;
-BEGIN
-    SELECT s.byte_count INTO size FROM tailrace.streams s
-    WHERE s.id = p_stream_id AND s.state = 'sealed' FOR NO KEY UPDATE SKIP LOCKED;
-    IF NOT FOUND THEN
-        RETURN NULL;
-    END IF;
-    DELETE FROM tailrace.search x WHERE x.stream_id = p_stream_id;
-    IF size <= 536870912 THEN
-        FOR whole IN SELECT t.generation, t.text FROM tailrace.text_of_stream(p_stream_id) t WHERE t.text <> '' LOOP
-            piece := 0;
-            -- Through blocks of 100 pieces: each substr walks through all characters before it.
-            FOR b IN 0 .. (length(whole.text) - 1) / 2950000 LOOP
-                block := substr(whole.text, 1 + b * 2950000, 2950500);
-                FOR p IN 0 .. greatest(0, (length(block) - 501)) / 29500 LOOP
-                    INSERT INTO tailrace.search (stream_id, generation, piece, words)
-                    VALUES (p_stream_id, whole.generation, piece,
-                            to_tsvector('pg_catalog.simple', substr(block, 1 + p * 29500, 30000)));
-                    piece := piece + 1;
-                END LOOP;
-            END LOOP;
-            made := made + piece;
-        END LOOP;
-    END IF;
-    UPDATE tailrace.streams s SET indexed_at = now() WHERE s.id = p_stream_id;
-    RETURN made;
-END
-$$;
-
-
--- Streams whose text holds these words one after the other. Only sealed streams are in it, some minutes after sealing.
-CREATE FUNCTION tailrace.search_text(p_phrase text) RETURNS TABLE (
-    environment text, run_id text, stream_key text, generation int, piece int, stream_id bigint
-)
-LANGUAGE sql STABLE SECURITY DEFINER ROWS 100
-BEGIN ATOMIC
-    SELECT e.name, r.run_id, s.stream_key, x.generation, x.piece, x.stream_id
-    FROM tailrace.search x
-    JOIN tailrace.streams s ON s.id = x.stream_id
-    JOIN tailrace.runs r ON r.id = s.run
-    JOIN tailrace.environments e ON e.id = r.environment_id
-    WHERE x.words @@ phraseto_tsquery('pg_catalog.simple', p_phrase);
-END;
-
-COMMENT ON FUNCTION tailrace.search_text(text) IS
-    'Sealed streams whose text (view stream_text) holds these words one after the other; case and punctuation do not '
-    'matter. piece counts stretches of 29 500 characters. Languages written without blanks are not cut into words.';

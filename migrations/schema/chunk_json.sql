@@ -1,0 +1,115 @@
+-- What a chunk's JSON text may hold, and how it is read without an error.
+--
+-- A chunk is any JSON text that type json takes, and that is more than ->> and jsonb take. One chunk that they refuse
+-- would fail a whole query, so no derived column may raise, whatever a chunk holds. What they refuse:
+--
+--   the escape \u0000, and half a surrogate pair    U+FFFD takes its place (mended)
+--   numbers that numeric can't hold                 data_jsonb is null (fits_jsonb)
+--   what jsonb would write out as gigabytes         data_jsonb is null (fits_jsonb)
+--   more than 16 MiB                                all derived columns are null
+--
+-- segments.odd marks a segment that holds such a chunk; only there is this looked at, so the writer must set it
+-- whenever is_odd is true of one of its chunks (worker/tailrace/wire/chunk_json.py; verify_accounts checks it), and may
+-- set it without need. The rest is in the columns themselves: a key that is absent, null or of another type than was
+-- hoped for, and times outside the years 1 to 9999, are null. `data` and `data_text` are always the chunk as it was sent.
+
+-- Whether ::jsonb takes this text, odd escapes aside, and its output stays far below Postgres' limit of 1 GB.
+--
+-- jsonb holds an array of up to 256 MB, needs up to six times the bytes of the text ([1,1,1,...]), and writes each
+-- number out without exponent (1e999 becomes a thousand digits). numeric takes 131 072 digits before the point and
+-- 16 383 after. So: up to 16 MiB; exponents of up to three digits, two above 1 MiB; fewer than 15 000 digits in a row.
+CREATE FUNCTION tailrace.fits_jsonb(p_text text) RETURNS boolean
+LANGUAGE sql IMMUTABLE PARALLEL SAFE
+RETURN CASE
+    WHEN octet_length(p_text) > 16777216 THEN false
+    -- Nearly every chunk: nothing in it even looks like such a number.
+    WHEN p_text !~ '[0-9][eE][+-]?[0-9]{3}' AND octet_length(p_text) < 15000 THEN true
+    -- Else look again without the strings.
+    ELSE regexp_replace(p_text, '"(?:[^"\\]|\\.)*"', '', 'g') !~ CASE
+            WHEN octet_length(p_text) <= 1048576 THEN '[0-9][eE][+-]?0*[1-9][0-9]{3}'
+            ELSE '[0-9][eE][+-]?0*[1-9][0-9]{2}'
+        END
+        AND position(repeat('0', 15000) IN translate(
+            regexp_replace(p_text, '"(?:[^"\\]|\\.)*"', '', 'g'), '123456789', '000000000'
+        )) = 0
+END;
+
+COMMENT ON FUNCTION tailrace.fits_jsonb(text) IS
+    'Whether a JSON text can be cast to jsonb and printed without an error, once its odd escapes are mended.';
+
+
+-- Whether ->> or ::jsonb may refuse this JSON text. `\\u0000` is no such escape, but a backslash and then the
+-- letters u0000: with each escaped backslash replaced by its equal \u005c, every \u that is left begins an escape.
+-- Read from the left, pairs of backslashes are found where JSON sees them.
+CREATE FUNCTION tailrace.is_odd(p_text text) RETURNS boolean
+LANGUAGE sql IMMUTABLE PARALLEL SAFE
+RETURN NOT tailrace.fits_jsonb(p_text) OR (
+    position('\u' IN p_text) > 0 AND replace(p_text, '\\', '\u005c') ~ (
+        '\\u0000'
+        '|\\u[dD][89abAB][0-9a-fA-F]{2}(?!\\u[dD][c-fC-F][0-9a-fA-F]{2})'
+        '|(?<!\\u[dD][89abAB][0-9a-fA-F]{2})\\u[dD][c-fC-F][0-9a-fA-F]{2}'
+    )
+);
+
+COMMENT ON FUNCTION tailrace.is_odd(text) IS
+    'Whether ->> or ::jsonb may refuse this JSON text: it holds \u0000, half a surrogate pair, a number that numeric '
+    'can''t hold, or more than 16 MiB.';
+
+
+-- The same JSON with U+FFFD in the place of \u0000 and of halves of surrogate pairs, for ->> and jsonb to read. Null
+-- above 16 MiB: the regular expressions need several times that in memory.
+CREATE FUNCTION tailrace.mended(p_text text) RETURNS text
+LANGUAGE sql IMMUTABLE PARALLEL SAFE
+RETURN CASE WHEN octet_length(p_text) <= 16777216 THEN
+    -- last, second halves that no first half stands before
+    regexp_replace(
+        -- then first halves that no second half follows
+        regexp_replace(
+            -- first, escaped backslashes and \u0000
+            replace(replace(p_text, '\\', '\u005c'), '\u0000', '\ufffd'),
+            '\\u[dD][89abAB][0-9a-fA-F]{2}(?!\\u[dD][c-fC-F][0-9a-fA-F]{2})', '\\ufffd', 'g'
+        ),
+        '(?<!\\u[dD][89abAB][0-9a-fA-F]{2})\\u[dD][c-fC-F][0-9a-fA-F]{2}', '\\ufffd', 'g'
+    )
+END;
+
+COMMENT ON FUNCTION tailrace.mended(text) IS
+    'A JSON text with U+FFFD in the place of \u0000 and of halves of surrogate pairs; null above 16 MiB.';
+
+
+-- The chunk's `type`, when it is an object that says one as a string. Not for odd text.
+CREATE FUNCTION tailrace.type_of(p_data json) RETURNS text
+LANGUAGE sql IMMUTABLE PARALLEL SAFE
+RETURN CASE WHEN json_typeof(p_data -> 'type') = 'string' THEN p_data ->> 'type' END;
+
+
+-- The text that the chunk adds to an answer, null when it adds none. Not for odd text. The shapes are those that the
+-- usual AI libraries send:
+--   a string                       itself
+--   AI SDK, UI or fullStream part  {"type": "text-delta", "delta" | "text" | "textDelta": "..."}
+--   OpenAI Responses               {"type": "response.output_text.delta", "delta": "..."}
+--   Anthropic                      {"type": "content_block_delta", "delta": {"type": "text_delta", "text": "..."}}
+--   OpenAI Chat Completions        {"object": "chat.completion.chunk", "choices": [{"delta": {"content": "..."}}]}
+CREATE FUNCTION tailrace.text_delta_of(p_data json) RETURNS text
+LANGUAGE sql IMMUTABLE PARALLEL SAFE
+RETURN CASE json_typeof(p_data)
+    WHEN 'string' THEN p_data #>> '{}'
+    WHEN 'object' THEN CASE p_data ->> 'type'
+        WHEN 'text-delta' THEN CASE 'string'
+            WHEN json_typeof(p_data -> 'delta') THEN p_data ->> 'delta'
+            WHEN json_typeof(p_data -> 'text') THEN p_data ->> 'text'
+            WHEN json_typeof(p_data -> 'textDelta') THEN p_data ->> 'textDelta'
+        END
+        WHEN 'response.output_text.delta' THEN
+            CASE WHEN json_typeof(p_data -> 'delta') = 'string' THEN p_data ->> 'delta' END
+        WHEN 'content_block_delta' THEN
+            CASE WHEN p_data #>> '{delta,type}' = 'text_delta' AND json_typeof(p_data #> '{delta,text}') = 'string'
+                THEN p_data #>> '{delta,text}'
+            END
+        ELSE
+            CASE WHEN p_data ->> 'object' = 'chat.completion.chunk'
+                      AND json_typeof(p_data #> '{choices,0,delta,content}') = 'string'
+                THEN p_data #>> '{choices,0,delta,content}'
+            END
+    END
+END;

@@ -1,0 +1,123 @@
+-- How runs and streams went, one row for each.
+
+-- What is worth knowing about a sealed stream without unpacking it.
+CREATE TABLE tailrace.facts (
+    stream_id        bigint PRIMARY KEY REFERENCES tailrace.streams (id) ON DELETE CASCADE,
+    first_emitted_at timestamptz,
+    last_emitted_at  timestamptz,
+    first_text_at    timestamptz,
+    longest_stall_s  double precision,
+    stalled_before   bigint,
+    text_chunks      bigint NOT NULL,
+    text_characters  bigint NOT NULL,
+    chunk_types      text[] NOT NULL
+);
+
+
+-- What `facts` holds of a sealed stream, worked out from its chunks. One row; none for null, without any work.
+-- A pause is measured between neighbours in a generation, by upstream's times.
+CREATE FUNCTION tailrace.facts_of_stream(p_stream_id bigint) RETURNS SETOF tailrace.facts
+LANGUAGE sql STABLE STRICT PARALLEL SAFE SECURITY DEFINER COST 100000 ROWS 1
+BEGIN ATOMIC
+    WITH chunk AS (
+        SELECT g.generation, c.chunk_index, left(c.type, 100) AS type, length(c.text_delta) AS characters, c.emitted_at
+        FROM tailrace.segments g
+        CROSS JOIN LATERAL tailrace.unpack(g.first_index, g.data, g.emitted_ms, g.index_offsets, g.odd) c
+        WHERE g.stream_id = p_stream_id
+    ), paused AS (
+        SELECT
+            c.*,
+            extract(epoch FROM c.emitted_at - lag(c.emitted_at) OVER (
+                PARTITION BY c.generation ORDER BY c.chunk_index
+            ))::double precision AS pause_s
+        FROM chunk c
+    ), known_type AS (
+        SELECT DISTINCT p.type FROM paused p WHERE p.type IS NOT NULL ORDER BY p.type LIMIT 100
+    )
+    SELECT
+        p_stream_id, min(p.emitted_at), max(p.emitted_at), min(p.emitted_at) FILTER (WHERE p.characters > 0),
+        max(p.pause_s), (array_agg(p.chunk_index ORDER BY p.pause_s DESC NULLS LAST, p.chunk_index)
+                         FILTER (WHERE p.pause_s IS NOT NULL))[1],
+        count(*) FILTER (WHERE p.characters > 0), coalesce(sum(p.characters), 0)::bigint,
+        coalesce((SELECT array_agg(k.type ORDER BY k.type) FROM known_type k), '{}')
+    FROM paused p;
+END;
+
+
+-- How each stream went. Of sealed streams the figures are kept (table facts); of others they are worked out.
+CREATE VIEW tailrace.stream_stats AS
+SELECT
+    e.name AS environment, r.run_id, s.stream_key, r.task_identifier, s.state, s.verdict,
+    s.chunk_count AS chunks, s.byte_count AS bytes,
+    coalesce(kept.first_emitted_at, live.first_emitted_at) AS first_chunk_at,
+    coalesce(kept.last_emitted_at, live.last_emitted_at) AS last_chunk_at,
+    extract(epoch FROM coalesce(kept.first_emitted_at, live.first_emitted_at)
+                       - coalesce(r.started_at, r.created_at))::double precision AS first_chunk_s,
+    extract(epoch FROM coalesce(kept.first_text_at, live.first_text_at)
+                       - coalesce(r.started_at, r.created_at))::double precision AS first_text_s,
+    span.seconds AS duration_s,
+    CASE WHEN span.seconds > 0 THEN s.chunk_count / span.seconds END AS chunks_per_s,
+    coalesce(kept.longest_stall_s, live.longest_stall_s) AS longest_stall_s,
+    coalesce(kept.stalled_before, live.stalled_before) AS stalled_before,
+    coalesce(kept.text_chunks, live.text_chunks, 0) AS text_chunks,
+    coalesce(kept.text_characters, live.text_characters, 0) AS text_characters,
+    coalesce(kept.chunk_types, live.chunk_types, '{}') AS chunk_types,
+    s.lag, s.last_error, s.id AS stream_id
+FROM tailrace.runs r
+JOIN tailrace.environments e ON e.id = r.environment_id
+JOIN tailrace.streams s ON s.run = r.id
+LEFT JOIN tailrace.facts kept ON kept.stream_id = s.id
+LEFT JOIN LATERAL tailrace.facts_of_stream(
+    CASE WHEN kept.stream_id IS NULL AND s.chunk_count > 0 THEN s.id END
+) live ON kept.stream_id IS NULL AND s.chunk_count > 0
+CROSS JOIN LATERAL (
+    SELECT extract(epoch FROM coalesce(kept.last_emitted_at, live.last_emitted_at)
+                              - coalesce(kept.first_emitted_at, live.first_emitted_at))::double precision AS seconds
+) span;
+
+COMMENT ON VIEW tailrace.stream_stats IS
+    'One row for each stream. Times are upstream''s. first_chunk_s and first_text_s count from the run''s start (else '
+    'its creation); longest_stall_s is the longest pause between two chunks, the second of which is stalled_before; '
+    'chunk_types are up to 100 different types. Sealed streams cost a lookup, others are unpacked.';
+
+
+-- One row for each run, however many streams it has.
+CREATE VIEW tailrace.run_overview AS
+SELECT
+    e.name AS environment, r.run_id, r.task_identifier, r.status, r.tags, r.created_at, r.started_at, r.finished_at,
+    r.state,
+    CASE
+        WHEN r.pruned_at IS NOT NULL AND t.streams = 0 THEN 'pruned'
+        -- Upstream's list named it, and nothing else of upstream's knows it any more.
+        WHEN r.state = 'failed' AND t.streams = 0 AND r.status IS NOT NULL THEN 'gone'
+        WHEN r.state = 'failed' OR t.failed > 0 THEN 'failed'
+        WHEN r.state <> 'sealed' OR t.open > 0 THEN 'open'
+        WHEN t.truncated > 0 THEN 'possibly_truncated'
+        WHEN t.gaps > 0 THEN 'complete_with_gaps'
+        ELSE 'complete'
+    END AS verdict,
+    t.streams, t.sealed, t.chunks, t.bytes, t.gaps, t.quarantined, t.lag, t.last_chunk_at AS last_committed_at,
+    r.requested_at, r.sealed_at, r.pruned_at, coalesce(r.last_error, t.last_error) AS last_error, r.id AS run
+FROM tailrace.runs r
+JOIN tailrace.environments e ON e.id = r.environment_id
+CROSS JOIN LATERAL (
+    SELECT
+        count(*) AS streams,
+        count(*) FILTER (WHERE s.state = 'sealed') AS sealed,
+        count(*) FILTER (WHERE s.state IN ('pending', 'active', 'parked')) AS open,
+        count(*) FILTER (WHERE s.state = 'failed' OR s.verdict = 'failed') AS failed,
+        count(*) FILTER (WHERE s.verdict = 'possibly_truncated') AS truncated,
+        coalesce(sum(s.chunk_count), 0)::bigint AS chunks,
+        coalesce(sum(s.byte_count), 0)::bigint AS bytes,
+        coalesce(sum(s.lost_count), 0)::bigint AS gaps,
+        coalesce(sum(s.quarantine_count), 0)::bigint AS quarantined,
+        max(s.lag) FILTER (WHERE s.state IN ('pending', 'active', 'parked')) AS lag,
+        max(s.last_chunk_at) AS last_chunk_at,
+        max(s.last_error) AS last_error
+    FROM tailrace.streams s WHERE s.run = r.id
+) t;
+
+COMMENT ON VIEW tailrace.run_overview IS
+    'One row for each run. verdict is the worst of its streams: failed, open, possibly_truncated, complete_with_gaps, '
+    'complete; pruned when retention dropped them; gone when upstream listed the run and no longer serves it. '
+    'gaps counts losses; lag is that of the stream furthest behind.';

@@ -1,0 +1,55 @@
+-- Runs upstream, each from the moment somebody asked for it.
+
+CREATE TABLE tailrace.runs (
+    id              bigint PRIMARY KEY DEFAULT tailrace.next_id(),
+    environment_id  int NOT NULL REFERENCES tailrace.environments (id),
+    run_id          text NOT NULL,
+    state           text NOT NULL DEFAULT 'requested',
+    status          text,
+    task_identifier text,
+    tags            text[] NOT NULL DEFAULT '{}',
+    created_at      timestamptz,
+    started_at      timestamptz,
+    finished_at     timestamptz,
+    selection       text[],
+    options         json NOT NULL DEFAULT '{}',
+    priority        smallint NOT NULL DEFAULT 0,
+    requested_at    timestamptz NOT NULL DEFAULT now(),
+    terminal_at     timestamptz,
+    keys_read_at    timestamptz,
+    next_watch_at   timestamptz NOT NULL DEFAULT now(),
+    watch_attempt   int NOT NULL DEFAULT 0,
+    last_error      text,
+    sealed_at       timestamptz,
+    then_tasks      text[] NOT NULL DEFAULT '{}',
+    pruned_at       timestamptz,
+    listed_at       timestamptz,
+    late_check_at   timestamptz,
+    -- run_id first: queries name the run and seldom the environment.
+    CONSTRAINT runs_run_id_environment_id_key UNIQUE (run_id, environment_id),
+    CONSTRAINT runs_run_id_check CHECK (run_id <> ''),
+    CONSTRAINT runs_state_check CHECK (state IN ('requested', 'watched', 'sealed', 'failed', 'cancelled')),
+    CONSTRAINT runs_priority_check CHECK (priority IN (0, 1))
+) WITH (fillfactor = 80, autovacuum_vacuum_scale_factor = 0.05);
+
+COMMENT ON COLUMN tailrace.runs.status IS 'Upstream''s status by the API''s name; null: not known yet.';
+COMMENT ON COLUMN tailrace.runs.created_at IS 'Upstream''s time, as are started_at and finished_at.';
+COMMENT ON COLUMN tailrace.runs.selection IS 'The stream keys that were asked for; null: all of them.';
+COMMENT ON COLUMN tailrace.runs.options IS 'Batch limits of this request.';
+COMMENT ON COLUMN tailrace.runs.priority IS '0 live, 1 backfill: live goes first.';
+COMMENT ON COLUMN tailrace.runs.terminal_at IS 'When a terminal status was first seen.';
+COMMENT ON COLUMN tailrace.runs.then_tasks IS
+    'Celery tasks (task@queue) to call when the run is sealed, fails or is opened again.';
+COMMENT ON COLUMN tailrace.runs.pruned_at IS 'When retention dropped the streams of this run; null: it did not.';
+COMMENT ON COLUMN tailrace.runs.listed_at IS
+    'When all of the run''s stream keys were last made streams; null: not yet, or only some were asked for.';
+COMMENT ON COLUMN tailrace.runs.late_check_at IS
+    'When the sealed run is looked at once more; not after sealed_at: that has been done.';
+
+-- Runs due to be watched. Small whatever the archive holds.
+CREATE INDEX runs_watch_idx ON tailrace.runs (next_watch_at) WHERE state IN ('requested', 'watched');
+CREATE INDEX runs_environment_id_idx ON tailrace.runs (environment_id);
+-- Runs of a tag.
+CREATE INDEX runs_tags_idx ON tailrace.runs USING gin (tags);
+-- Sealed runs that are still to be looked at once more.
+CREATE INDEX runs_late_check_idx ON tailrace.runs (late_check_at) WHERE state = 'sealed' AND late_check_at > sealed_at;

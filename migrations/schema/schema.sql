@@ -1,0 +1,25 @@
+-- The schema of the archive as it stands today, by subject and in the order in which one needs another. Everything is
+-- in schema `tailrace`, which has to exist, and every name is written with it. Migrations bring an archive here; a test
+-- compares a migrated one with this.
+\ir ids.sql
+\ir environments.sql
+\ir workers.sql
+\ir runs.sql
+\ir streams.sql
+\ir segments.sql
+\ir partitions.sql
+\ir losses.sql
+\ir chunk_json.sql
+\ir chunks.sql
+\ir text.sql
+\ir overviews.sql
+\ir messages.sql
+\ir changes.sql
+\ir requests.sql
+\ir outbox.sql
+\ir compaction.sql
+\ir retention.sql
+\ir exports.sql
+\ir forgetting.sql
+\ir backfills.sql
+\ir accounts.sql
