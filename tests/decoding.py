@@ -33,7 +33,7 @@ class Blocks(httpx.SyncByteStream):
 
 
 class GivenSource:
-    """A source of streams that answers with what it was given. Fits `source.tail.Tail`."""
+    """A source of streams that answers with what it was given. Fits `source.connection.Tail`."""
 
     def __init__(self, response: httpx.Response) -> None:
         self._response = response

@@ -1,4 +1,4 @@
-"""Talk to upstream over HTTP without blocking: what `source.client`, `source.tail` and `source.feed` do, for asyncio.
+"""Talk to upstream without blocking: what `source.client`, `source.connection` and `source.feed` do, for asyncio.
 
 Only the waiting is here. Status → error, framing and decoding are theirs.
 """
@@ -11,21 +11,12 @@ from dataclasses import dataclass
 
 import httpx
 
-from tailrace.errors import SourceUnavailable
 from tailrace.model import Arrival, RunView, StreamRef, Wire
+from tailrace.source.answers import ANSWER_MAX_CHARS, REFUSAL_MAX_CHARS, refuse, translated
 from tailrace.source.body import BodyText
-from tailrace.source.client import (
-    FEED_MAX_CHARS,
-    FEED_PAGES,
-    REFUSAL_MAX_CHARS,
-    refuse,
-    stream_headers,
-    stream_name,
-    stream_path,
-    translated,
-)
+from tailrace.source.client import stream_headers, stream_name, stream_path
 from tailrace.source.connection import date_ms, wire_of
-from tailrace.source.feed import NOT_UP_TO_DATE, FeedCursor
+from tailrace.source.feed import FEED_PAGES, RunCursor
 from tailrace.wire.events import Framer
 from tailrace.wire.v1 import V1Decoder
 from tailrace.wire.v2 import V2Decoder
@@ -33,7 +24,7 @@ from tailrace.wire.v2 import V2Decoder
 
 @dataclass(frozen=True, slots=True)
 class AsyncConnection:
-    """An open connection; see `source.tail.Connection`."""
+    """An open connection; see `source.connection.Connection`."""
 
     wire: Wire
     date_ms: int | None
@@ -51,16 +42,16 @@ class AsyncTail:
 
     @contextlib.asynccontextmanager
     async def connect(self, last_event_id: str | None, wait_s: int) -> AsyncIterator[AsyncConnection]:
-        """Open the stream after ``last_event_id``; see `source.tail.Tail.connect`."""
+        """Open the stream after ``last_event_id``; see `source.connection.Tail.connect`."""
         with translated(self._name):
             async with self._client.stream(
                 "GET", self._path, headers=stream_headers(last_event_id, wait_s)
             ) as response:
                 if response.status_code != 200:
                     refuse(response.status_code, await _text(response, REFUSAL_MAX_CHARS) or "(too long)", self._name)
-                yield AsyncConnection(wire_of(response), date_ms(response), self._deliveries(response))
+                yield AsyncConnection(wire_of(response), date_ms(response), self._arrivals(response))
 
-    async def _deliveries(self, response: httpx.Response) -> AsyncGenerator[Arrival, None]:
+    async def _arrivals(self, response: httpx.Response) -> AsyncGenerator[Arrival, None]:
         decoder = V2Decoder() if wire_of(response) is Wire.V2 else V1Decoder()
         framer = Framer(self._max_event_chars)
         body = BodyText(response)
@@ -79,18 +70,18 @@ class AsyncRunFeed:
 
     def __init__(self, client: httpx.AsyncClient, run_id: str) -> None:
         self._client = client
-        self._cursor = FeedCursor(run_id)
+        self._cursor = RunCursor(run_id)
 
     async def look(self, live: bool) -> RunView:
         """Ask for the run; see `source.feed.RunFeed.look`."""
         cursor = self._cursor
         for _ in range(FEED_PAGES):
             with translated(cursor.name):
-                async with self._client.stream("GET", cursor.path, params=cursor.query(live)) as response:
-                    body = await _text(response, FEED_MAX_CHARS)
+                async with self._client.stream("GET", cursor.path, params=cursor.query(live=live)) as response:
+                    body = await _text(response, ANSWER_MAX_CHARS)
             if cursor.take(response.status_code, response.headers, body):
                 return cursor.view()
-        raise SourceUnavailable(f"{cursor.name}: {NOT_UP_TO_DATE}")
+        raise cursor.endless()
 
 
 async def _text(response: httpx.Response, max_chars: int) -> str | None:

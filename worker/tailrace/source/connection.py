@@ -50,13 +50,13 @@ class Tail:
             What `source.client.refuse` and `source.client.translated` say, also inside the ``with``.
         """
         with self._source.open(last_event_id, wait_s) as response:
-            yield Connection(wire_of(response), date_ms(response), self._deliveries(response))
+            yield Connection(wire_of(response), date_ms(response), self._arrivals(response))
 
     def interrupt(self) -> None:
         """Wake the reader that waits on the connection. From any thread."""
         self._source.interrupt()
 
-    def _deliveries(self, response: httpx.Response) -> Iterator[Arrival]:
+    def _arrivals(self, response: httpx.Response) -> Iterator[Arrival]:
         decoder = V2Decoder() if wire_of(response) is Wire.V2 else V1Decoder()
         framer = Framer(self._max_event_chars)
         body = BodyText(response)
