@@ -9,7 +9,8 @@ import warnings
 import pytest
 
 from tailrace.model import Arrival, Wire
-from tailrace.streams import Client, aio, blocking, waiting
+from tailrace.streams import Client, aio, aio_waiter, waiter
+from tailrace.streams.session import WAITING_EVENTS
 from tailrace.streams.steps import Ended, Fetch, Look, Opened
 
 OPENED = Opened(Wire.V2, None)
@@ -21,7 +22,7 @@ def arrival(number: int) -> Arrival:
 
 
 def test_a_connection_waits_while_its_events_wait() -> None:
-    inbox = blocking.Inbox()
+    inbox = waiter.Inbox()
     inbox.begin(1)
     done: list[int] = []
 
@@ -37,15 +38,15 @@ def test_a_connection_waits_while_its_events_wait() -> None:
         got = inbox.get(LONG_S)
         assert got is not None
         found.append(got[1])
-        assert len(done) <= len(found) + blocking.WAITING_EVENTS
+        assert len(done) <= len(found) + WAITING_EVENTS
     thread.join(LONG_S)
     assert found == [arrival(number) for number in range(6)]
 
 
 def test_one_that_is_not_wanted_any_more_is_told() -> None:
-    inbox = blocking.Inbox()
+    inbox = waiter.Inbox()
     inbox.begin(1)
-    for number in range(blocking.WAITING_EVENTS):
+    for number in range(WAITING_EVENTS):
         assert inbox.put(1, arrival(number))
     told: list[bool] = []
     thread = threading.Thread(target=lambda: told.append(inbox.put(1, arrival(9))))
@@ -58,7 +59,7 @@ def test_one_that_is_not_wanted_any_more_is_told() -> None:
 
 
 def test_a_call_wakes_whoever_waits_once() -> None:
-    inbox = blocking.Inbox()
+    inbox = waiter.Inbox()
     inbox.begin(1)
     inbox.wake()
     assert inbox.get(None) is None
@@ -70,14 +71,14 @@ def test_a_call_wakes_whoever_waits_once() -> None:
 
 
 def test_a_signal_handler_may_wake_the_thread_that_it_interrupts() -> None:
-    inbox = blocking.Inbox()
+    inbox = waiter.Inbox()
     with inbox._changed:
         inbox.wake()
     assert inbox.get(None) is None
 
 
 def test_what_has_ended_leaves_nothing() -> None:
-    inbox = blocking.Inbox()
+    inbox = waiter.Inbox()
     inbox.begin(1)
     inbox.put(1, OPENED)
     inbox.put(1, Ended())
@@ -88,7 +89,7 @@ def test_what_has_ended_leaves_nothing() -> None:
 
 def test_in_asyncio_too() -> None:
     async def run() -> None:
-        inbox = waiting.Inbox(asyncio.get_running_loop())
+        inbox = aio_waiter.Inbox(asyncio.get_running_loop())
         done: list[int] = []
 
         async def fill() -> None:
@@ -103,7 +104,7 @@ def test_in_asyncio_too() -> None:
             got = await inbox.get(LONG_S)
             assert got is not None
             found.append(got[1])
-            assert len(done) <= len(found) + waiting.WAITING_EVENTS
+            assert len(done) <= len(found) + WAITING_EVENTS
         assert found == [arrival(number) for number in range(6)]
         assert await inbox.get(LONG_S) == (1, Ended())
         await task
@@ -117,7 +118,7 @@ def test_in_asyncio_too() -> None:
 
 def test_a_wait_that_is_cancelled_loses_nothing() -> None:
     async def run() -> None:
-        inbox = waiting.Inbox(asyncio.get_running_loop())
+        inbox = aio_waiter.Inbox(asyncio.get_running_loop())
         wait = asyncio.create_task(inbox.get(LONG_S))
         await asyncio.sleep(0)
         wait.cancel()
@@ -135,7 +136,7 @@ def test_what_is_left_before_it_has_begun_leaves_nothing_behind(request_: Look |
     async def run() -> None:
         client = Client("tr_dev_x", api_url="http://127.0.0.1:1", database_url="postgresql://127.0.0.1:1/x")
         waiter = aio.read("run_1", client=client)._waiter
-        waiter._start(waiting.Inbox(asyncio.get_running_loop()), 1, "default", request_)
+        waiter._start(aio_waiter.Inbox(asyncio.get_running_loop()), 1, "default", request_)
         await waiter.aclose()
         client.close()
 

@@ -1,4 +1,4 @@
-"""The calls of the blocking flavour."""
+"""The blocking half of `aio_calls`. Made of it by tools/async_to_sync.py: change that one."""
 
 from __future__ import annotations
 
@@ -23,13 +23,17 @@ class StreamDefinition(Typed[T]):
     """A stream's key and the type of its chunks, said once. Made by `define`."""
 
     def read(self, run_id: str, *, last_event_id: str | None = None, **options: Unpack[ReadOptions]) -> StreamReader[T]:
-        """Read the stream of a run; see `tailrace.streams.read`."""
+        """Read the stream of a run; see `read`."""
         return StreamReader(run_id, self, Options(**options, last_event_id=last_event_id))
 
     def collect(
-        self, run_id: str, *, on_chunk: Callable[[T], object] | None = None, **options: Unpack[ReadOptions]
+        self,
+        run_id: str,
+        *,
+        on_chunk: Callable[[T], object] | None = None,
+        **options: Unpack[ReadOptions],
     ) -> Collected[T]:
-        """Read the stream of a run to its end; see `tailrace.streams.collect`."""
+        """Read the stream of a run to its end; see `collect`."""
         return collect(run_id, self, on_chunk=on_chunk, **options)
 
     def as_sse(
@@ -43,7 +47,7 @@ class StreamDefinition(Typed[T]):
         end_event: str | None = None,
         **options: Unpack[ReadOptions],
     ) -> EventStream:
-        """Pipe the stream of a run into a response; see `tailrace.streams.as_sse`."""
+        """Pipe the stream of a run into a response; see `as_sse`."""
         return as_sse(
             run_id,
             self,

@@ -122,3 +122,10 @@ class SomeStreamsFailed(StreamError):
         super().__init__(message)
         self.errors = dict(errors)
         self.results = list(results)
+
+
+def unexpected(error: Exception) -> StreamError:
+    """Make our error of one that nobody foresaw: who waits for a reader must learn of it."""
+    failed = StreamError(f"{type(error).__name__}: {error}")
+    failed.__cause__ = error
+    return failed

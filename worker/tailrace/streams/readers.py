@@ -1,4 +1,4 @@
-"""What the blocking calls give: iterators that leave upstream when they are closed or let go of."""
+"""The blocking half of `aio_readers`. Made of it by tools/async_to_sync.py: change that one."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from types import TracebackType
 from typing import Any, Generic, Self, TypeVar
 
 from tailrace.model import RunView
-from tailrace.streams.blocking import Waiter
+from tailrace.streams import sse
 from tailrace.streams.session import Options, Session, Typed, Value
 from tailrace.streams.shapes import Placed
-from tailrace.streams.sse import HEARTBEAT, SSE_HEADERS, WSGI_HEADERS, Events
+from tailrace.streams.waiter import Waiter
 
 T = TypeVar("T")
 
@@ -33,14 +33,14 @@ class Closing:
     def __del__(self) -> None:
         waiter = getattr(self, "_waiter", None)
         if waiter is not None:
-            waiter.close()
+            waiter.abandon()
 
 
 class StreamReader(Closing, Placed, Generic[T], Iterator[T]):
     """The chunks of one stream, as they come. Nothing is sent before the first is asked for.
 
-    It ends when the run is over and everything was read. Close it, use it in a ``with``, or let go of it, and it leaves
-    upstream. To be used from one thread at a time; what ends it from another is ``signal``.
+    It ends when the run is over and everything was read. Close it, use it in a ``with``, or let go of it, and it
+    leaves upstream. To be used from one thread at a time; what ends it from another is ``signal``.
     """
 
     def __init__(self, run_id: str, stream: Typed[T], options: Options) -> None:
@@ -96,15 +96,15 @@ class ManyReader(Closing, Iterator[tuple[str, Any]]):
 
 
 class EventStream(Iterator[bytes]):
-    """The body of a response of server-sent events. ``wsgi_headers``: for servers that refuse ``Connection``.
+    """The body of a response of server-sent events.
 
     Closing it, as servers do when the client leaves, leaves upstream.
     """
 
-    headers: Mapping[str, str] = SSE_HEADERS
-    wsgi_headers: Mapping[str, str] = WSGI_HEADERS
+    headers: Mapping[str, str] = sse.SSE_HEADERS
+    wsgi_headers: Mapping[str, str] = sse.WSGI_HEADERS  # for servers that refuse ``Connection``
 
-    def __init__(self, reader: StreamReader[Any], events: Events, heartbeat_s: float) -> None:
+    def __init__(self, reader: StreamReader[Any], events: sse.Events, heartbeat_s: float) -> None:
         self._reader = reader
         self._events = events
         self._heartbeat_s = heartbeat_s
@@ -124,7 +124,7 @@ class EventStream(Iterator[bytes]):
             if not end:
                 raise
             return end
-        return HEARTBEAT if value is None else self._events.chunk(value)
+        return sse.HEARTBEAT if value is None else self._events.chunk(value)
 
     def close(self) -> None:
         """Leave upstream now. Safe to repeat."""

@@ -32,6 +32,8 @@ DEFAULT_RETRIES = 3
 LIMITS = httpx.Limits(max_connections=None, max_keepalive_connections=None, keepalive_expiry=60.0)
 """Upstream keeps an idle connection for 65 s: looking at a run again need not open another. No limit of idle ones:
 httpcore counts those in use against it too, so with one an asyncio session would open a connection for each look."""
+WAITING_EVENTS = 2
+"""How many events of one connection may wait to be handled: its reader stops reading its socket then."""
 
 
 class Typed(Generic[T]):

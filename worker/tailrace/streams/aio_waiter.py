@@ -18,12 +18,9 @@ from tailrace.errors import WorkerError
 from tailrace.model import Arrival, RunView
 from tailrace.source.aio import AsyncRunFeed, AsyncTail
 from tailrace.source.client import client_options
-from tailrace.streams.errors import ChunkTypeError, StreamError
-from tailrace.streams.session import LIMITS, Session, Value
+from tailrace.streams.errors import ChunkTypeError, unexpected
+from tailrace.streams.session import LIMITS, WAITING_EVENTS, Session, Value
 from tailrace.streams.steps import Close, Ended, Event, Failed, Fetch, Look, Looked, Open, Opened, Request
-
-WAITING_EVENTS = 2
-"""How many events of one connection may wait to be handled: its reader stops reading its socket then."""
 
 
 class Inbox:
@@ -91,7 +88,7 @@ async def _read(inbox: Inbox, number: int, tail: AsyncTail, request: Open) -> No
     except WorkerError as error:
         await inbox.put(number, Failed(error))
     except Exception as error:  # noqa: BLE001  a task has nobody to raise to: it goes to the caller
-        await inbox.put(number, Failed(_unexpected(error)))
+        await inbox.put(number, Failed(unexpected(error)))
 
 
 async def _ask(inbox: Inbox, number: int, question: Callable[[], Awaitable[Event]]) -> None:
@@ -101,13 +98,7 @@ async def _ask(inbox: Inbox, number: int, question: Callable[[], Awaitable[Event
     except WorkerError as error:
         await inbox.put(number, Failed(error))
     except Exception as error:  # noqa: BLE001  as above
-        await inbox.put(number, Failed(_unexpected(error)))
-
-
-def _unexpected(error: Exception) -> StreamError:
-    failed = StreamError(f"{type(error).__name__}: {error}")
-    failed.__cause__ = error
-    return failed
+        await inbox.put(number, Failed(unexpected(error)))
 
 
 class Waiter:

@@ -1,4 +1,7 @@
-"""What the calls for asyncio give: async iterators that leave upstream when they are closed or let go of."""
+"""What the calls for asyncio return: async iterators that leave upstream when they are closed or let go of.
+
+`readers`, their blocking half, is made of this file by tools/async_to_sync.py.
+"""
 
 from __future__ import annotations
 
@@ -7,10 +10,10 @@ from types import TracebackType
 from typing import Any, Generic, Self, TypeVar
 
 from tailrace.model import RunView
+from tailrace.streams import sse
+from tailrace.streams.aio_waiter import Waiter
 from tailrace.streams.session import Options, Session, Typed, Value
 from tailrace.streams.shapes import Placed
-from tailrace.streams.sse import HEARTBEAT, SSE_HEADERS, Events
-from tailrace.streams.waiting import Waiter
 
 T = TypeVar("T")
 
@@ -104,9 +107,11 @@ class EventStream(AsyncIterator[bytes]):
     An ASGI server cancels it when the client leaves, and so leaves upstream.
     """
 
-    headers: Mapping[str, str] = SSE_HEADERS
+    headers: Mapping[str, str] = sse.SSE_HEADERS
+    # asyncio:
+    # blocking: wsgi_headers: Mapping[str, str] = sse.WSGI_HEADERS  # for servers that refuse ``Connection``
 
-    def __init__(self, reader: StreamReader[Any], events: Events, heartbeat_s: float) -> None:
+    def __init__(self, reader: StreamReader[Any], events: sse.Events, heartbeat_s: float) -> None:
         self._reader = reader
         self._events = events
         self._heartbeat_s = heartbeat_s
@@ -126,10 +131,12 @@ class EventStream(AsyncIterator[bytes]):
             if not end:
                 raise
             return end
+        # asyncio:
         except BaseException:  # cancelled: the client has left, and nobody will ask again
             self._reader._waiter.close()
             raise
-        return HEARTBEAT if value is None else self._events.chunk(value)
+        # blocking:
+        return sse.HEARTBEAT if value is None else self._events.chunk(value)
 
     async def aclose(self) -> None:
         """Leave upstream, and return when it is left. Safe to repeat."""

@@ -19,12 +19,9 @@ from tailrace.source.client import StreamSource, client_options
 from tailrace.source.connection import Tail
 from tailrace.source.feed import RunFeed
 from tailrace.source.interrupt import Interruptible
-from tailrace.streams.errors import ChunkTypeError, StreamError
-from tailrace.streams.session import LIMITS, Session, Value
+from tailrace.streams.errors import ChunkTypeError, unexpected
+from tailrace.streams.session import LIMITS, WAITING_EVENTS, Session, Value
 from tailrace.streams.steps import Close, Ended, Event, Failed, Fetch, Look, Looked, Open, Opened, Request
-
-WAITING_EVENTS = 2
-"""How many events of one connection may wait to be handled: its reader stops reading its socket then."""
 
 
 class Inbox:
@@ -142,7 +139,7 @@ def _read(inbox: Inbox, number: int, source: StreamSource, max_event_chars: int,
     except WorkerError as error:
         inbox.put(number, Failed(error))
     except Exception as error:  # noqa: BLE001  a thread has nobody to raise to: it goes to the caller
-        inbox.put(number, Failed(_unexpected(error)))
+        inbox.put(number, Failed(unexpected(error)))
 
 
 def _ask(inbox: Inbox, number: int, question: Callable[[], Event]) -> None:
@@ -152,13 +149,7 @@ def _ask(inbox: Inbox, number: int, question: Callable[[], Event]) -> None:
     except WorkerError as error:
         inbox.put(number, Failed(error))
     except Exception as error:  # noqa: BLE001  as above
-        inbox.put(number, Failed(_unexpected(error)))
-
-
-def _unexpected(error: Exception) -> StreamError:
-    failed = StreamError(f"{type(error).__name__}: {error}")
-    failed.__cause__ = error
-    return failed
+        inbox.put(number, Failed(unexpected(error)))
 
 
 class Waiter:
@@ -221,6 +212,10 @@ class Waiter:
         if self._feed is not None:
             self._feed.leave()
             self._feed = None
+
+    def abandon(self) -> None:
+        """Do what `close` does: the waiter is not needed any more."""
+        self.close()
 
     def _start(self, number: int, key: str, request: Request) -> None:
         places, inbox, ref = self.session.options.places, self._inbox, self.session.ref(key)
