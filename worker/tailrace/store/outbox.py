@@ -1,7 +1,7 @@
 """The outbox: what others are to be told of a run. One function a statement.
 
 A trigger writes a row in the transaction that seals a run, fails it or opens it again. The row stays for an hour after
-it was sent, with the mark that the broker bore: a broker that has lost its memory has no mark or another, and then what
+it was sent, with the epoch of the broker: one that has lost its memory has none or another, and then what
 it may have forgotten is sent again.
 """
 
@@ -74,12 +74,12 @@ class Outbox:
             for row in sorted(rows, key=lambda row: int(row.id))
         ]
 
-    def sent(self, message_id: int, broker: str) -> None:
-        """Note that a message is with the broker that bears this mark."""
+    def sent(self, message_id: int, epoch: str) -> None:
+        """Note that a message is with the broker, in this epoch of it."""
         self._execute(
-            "UPDATE tailrace.outbox SET sent_at = now(), broker = :broker, last_error = NULL WHERE id = :id",
+            "UPDATE tailrace.outbox SET sent_at = now(), epoch = :epoch, last_error = NULL WHERE id = :id",
             id=message_id,
-            broker=broker,
+            epoch=epoch,
         )
 
     def postpone(self, message_id: int, error: str, delay_s: float) -> None:
@@ -95,18 +95,18 @@ class Outbox:
             delay_s=delay_s,
         )
 
-    def repeat_lost(self, broker: str) -> int:
-        """Have those messages sent again that went to a broker with another mark; return their number."""
+    def repeat_lost(self, epoch: str) -> int:
+        """Have those messages sent again that went to the broker in another epoch of it; return their number."""
         return len(
             self._execute(
                 f"""
                 UPDATE tailrace.outbox o SET sent_at = NULL, next_attempt_at = now()
                 FROM tailrace.runs r, tailrace.environments e
                 WHERE r.id = o.run AND e.id = r.environment_id AND e.name = ANY(:environments)
-                  AND o.sent_at > now() - {KEPT} AND o.broker <> :broker
+                  AND o.sent_at > now() - {KEPT} AND o.epoch <> :epoch
                 RETURNING o.id
                 """,
-                broker=broker,
+                epoch=epoch,
             )
         )
 

@@ -35,7 +35,7 @@ class StreamQueries:
         return RunEnd(row.over, row.over_for_s, row.swept_for_s)
 
     def recent(self, generation: int) -> list[tuple[int, bytes]]:
-        """Return index and mark of the records among the last ``window`` indices of a generation, oldest first.
+        """Return index and fingerprint of the records among the last ``window`` indices of a generation, oldest first.
 
         Those of chunks are stored with them. A repeat's stands in its body, which quarantine keeps.
         """
@@ -44,9 +44,9 @@ class StreamQueries:
             rows = connection.execute(
                 sa.text(
                     """
-                    SELECT g.first_index, g.index_offsets, g.marks
+                    SELECT g.first_index, g.index_offsets, g.fingerprints
                     FROM tailrace.segments g JOIN tailrace.streams s ON s.id = g.stream_id
-                    WHERE g.stream_id = :stream_id AND g.generation = :generation AND g.marks IS NOT NULL
+                    WHERE g.stream_id = :stream_id AND g.generation = :generation AND g.fingerprints IS NOT NULL
                       AND g.first_index > s.last_chunk_index - :window - 2000
                     ORDER BY g.first_index
                     """
