@@ -19,7 +19,7 @@ WIDE = 10_000
 
 
 def say(text: str) -> None:
-    """Tell the person at the terminal something, on stderr."""
+    """Print a message for the person at the terminal, on stderr."""
     sys.stderr.write(f"{text}\n")
     sys.stderr.flush()
 
