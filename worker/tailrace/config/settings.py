@@ -62,7 +62,7 @@ _WRONG_KEYS = {
 
 
 def _secret_key(given: SecretStr) -> SecretStr:
-    """Source: PROTOCOL §7."""
+    """Source: protocol §7."""
     key = given.get_secret_value().strip()
     for prefix, problem in _WRONG_KEYS.items():
         if key.startswith(prefix):
@@ -244,7 +244,7 @@ class Settings(BaseSettings):
         0,
         60,
         "seconds",
-        "v1's last event may be half a line until something follows it or this has passed (PROTOCOL §1.7).",
+        "v1's last event may be half a line until something follows it or this has passed (protocol §1.7).",
     )
     buffer_max_bytes: int = _number(
         64 * MIB,

@@ -30,7 +30,7 @@ from tailrace.model import RunView, StreamRef
 from tailrace.source.body import read_text
 from tailrace.wire.feed import FeedRows
 
-API_VERSION = "2025-07-16"  # else DEQUEUED shows as EXECUTING (PROTOCOL §5)
+API_VERSION = "2025-07-16"  # else DEQUEUED shows as EXECUTING (protocol §5)
 ELECTRIC_VERSION = "1.0.0-beta.1"  # any value selects the modern header names
 SKIP_COLUMNS = "payload,payloadType,output,outputType,error"  # can be large, and none of our business
 FEED_MAX_CHARS = 64 * 1_048_576  # of one answer: a run's metadata can change often, and each change is in the log
@@ -229,7 +229,7 @@ def segment(text: str) -> str:
 
 
 def refuse(status: int, body: str, what: str) -> None:
-    """Turn an answer's status into our error; a 200 passes (PROTOCOL §7, "For an archiver")."""
+    """Turn an answer's status into our error; a 200 passes (protocol §7, "For an archiver")."""
     if status == 200:
         return
     said = f"{what}: upstream answered {status}: {body[:300].strip() or '(empty)'}"

@@ -29,7 +29,7 @@ class FeedCursor:
     """Where we are in the feed of one run.
 
     The first question asks for everything, the next ones only for what changed: an answer to the first may come from a
-    cache and be minutes old (PROTOCOL §5).
+    cache and be minutes old (protocol §5).
     """
 
     def __init__(self, run_id: str) -> None:

@@ -79,7 +79,7 @@ class Intake:
     def connect(self) -> str | None:
         """Begin a connection, and say which place to ask for. While the wire is unknown: the right one if it is v2.
 
-        On v1 a number that small is older than every entry, so everything comes (PROTOCOL §1.6), as it has to: only
+        On v1 a number that small is older than every entry, so everything comes (protocol §1.6), as it has to: only
         whoever counts all lines knows which is the n-th.
         """
         self.stale = False
