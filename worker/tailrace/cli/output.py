@@ -58,7 +58,7 @@ def _plain(value: object) -> Any:
 
 
 def end_with_reader() -> None:
-    """End quietly when whoever reads our output ends first (``| head``), as other commands do."""
+    """End quietly when the reader of our output ends first (``| head``), as other commands do."""
     signal.signal(signal.SIGPIPE, signal.SIG_DFL)
 
 
