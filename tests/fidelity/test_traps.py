@@ -1,4 +1,4 @@
-"""docs/fidelity.md and the tests say the same about the 45 traps of PROTOCOL §14."""
+"""docs/fidelity.md and the tests say the same about the 45 traps of protocol §14."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""When a stream is called complete: only on proof, and never too early (PROTOCOL §3)."""
+"""When a stream is called complete: only on proof, and never too early (protocol §3)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Every recorded wire case through the whole path: the archive shows what was sent, or what PROTOCOL says of it."""
+"""Every recorded wire case through the whole path: the archive shows what was sent, or what the protocol says of it."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """One mutant per rule of the decoders and of the order: what the code would do if the rule were forgotten or wrong.
 
-Each names the test that has to catch it. The rules are those of PROTOCOL §1.7, §2.2 to §2.8, §3 and §5.
+Each names the test that has to catch it. The rules are those of protocol §1.7, §2.2 to §2.8, §3 and §5.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """How long v1's last line is held back, because it may be half. Pure: the clock is an argument.
 
 A server that closes gives out the unfinished line it has, so a line that comes together with the end of its response is
-no proof that it is whole (docs/protocol.md §1.3). It is believed when something follows it, or when this time has
+no proof that it is whole (protocol §1.3). It is believed when something follows it, or when this time has
 passed and the end has not come.
 """
 

@@ -312,7 +312,7 @@ class LeasedStream:
 
 @dataclass(frozen=True, slots=True)
 class RunView:
-    """What upstream says of a run. ``status`` is the API's name (PROTOCOL §3); times are aware UTC."""
+    """What upstream says of a run. ``status`` is the API's name (protocol §3); times are aware UTC."""
 
     run_id: str
     status: str

@@ -40,7 +40,7 @@ _SECRETS: Final = (
         rf"\1{HIDDEN}",
     ),
     (re.compile(r"(\bbearer\s+)[A-Za-z0-9_.~+/=-]{8,}", re.I), rf"\1{HIDDEN}"),
-    # Trigger.dev's keys (PROTOCOL §7); the part that says which kind stays
+    # Trigger.dev's keys (protocol §7); the part that says which kind stays
     (
         re.compile(r"\b(tr_(?:dev|stg|prod|preview|pat|oat)_(?:sk_)?|pk_(?:dev|stg|prod|preview)_)\w{4,}"),
         rf"\1{HIDDEN}",

@@ -221,7 +221,7 @@ def small_window(monkeypatch: pytest.MonkeyPatch) -> None:
 @given(st.lists(KINDS, min_size=1, max_size=20), st.sets(st.integers(1, 20)), st.sets(st.integers(1, 20)))
 @pytest.mark.usefixtures("small_window")
 def test_repeats_are_the_same_whatever_is_restarted(kinds: list[str], cuts: set[int], restarts: set[int]) -> None:
-    """Blocks, reconnects and restarts of the worker make no difference, and the rule is that of PROTOCOL §2.8."""
+    """Blocks, reconnects and restarts of the worker make no difference, and the rule is that of protocol §2.8."""
     records = list(records_of(kinds))
     expected = {
         record.seq_num

@@ -1,4 +1,4 @@
-"""HTTP: what is asked of upstream, and what its answers mean (PROTOCOL §7)."""
+"""HTTP: what is asked of upstream, and what its answers mean (protocol §7)."""
 
 from __future__ import annotations
 
@@ -117,7 +117,7 @@ def test_silence_is_borne_for_longer_than_upstream_pings() -> None:
     assert options["timeout"].connect == 10
 
 
-# PROTOCOL §7, "For an archiver".
+# protocol §7, "For an archiver".
 ANSWERS: list[tuple[int, type[WorkerError]]] = [
     (400, RequestRefused),
     (401, Unauthorized),

@@ -174,6 +174,6 @@ def test_forgetting_what_the_archive_knows_of_repeats_is_caught(monkeypatch: pyt
 
 
 def test_ending_when_a_connection_does_is_caught(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A clean close is no end (PROTOCOL §3)."""
+    """A clean close is no end (protocol §3)."""
     monkeypatch.setattr(Follow, "_on_end", lambda self, now: self._finish())
     assert wrong_v2(range(200), "upstream")

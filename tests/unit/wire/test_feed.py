@@ -28,7 +28,7 @@ def message(operation: str = "insert", key: str = KEY, **value: Any) -> dict[str
     return {"key": key, "value": value, "headers": {"operation": operation}}
 
 
-# PROTOCOL §3: database name, API name, terminal.
+# protocol §3: database name, API name, terminal.
 STATUSES = [
     ("COMPLETED_SUCCESSFULLY", "COMPLETED", True),
     ("COMPLETED_WITH_ERRORS", "FAILED", True),

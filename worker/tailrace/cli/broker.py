@@ -1,4 +1,4 @@
-"""Whether the broker answers, asked before something is sent to it."""
+"""Check that the broker answers, before something is sent to it."""
 
 from __future__ import annotations
 

@@ -75,7 +75,7 @@ def _ask(redis_url: str, run_id: str) -> None:
 
 
 def _command() -> str:
-    """How this command was called, for the person to call it again."""
+    """Return how this command was called, for the person to call it again."""
     return "tailrace" if shutil.which("tailrace") else os.path.relpath(sys.argv[0])
 
 
@@ -84,7 +84,7 @@ def _interrupt(*_: object) -> Never:
 
 
 class _Terminal:
-    """Tells the story: steps on stdout, progress on stderr."""
+    """Prints the script: steps on stdout, progress on stderr."""
 
     def __init__(self) -> None:
         self._steps = 0

@@ -19,7 +19,7 @@ WIDE = 10_000
 
 
 def say(text: str) -> None:
-    """Tell the person at the terminal something, on stderr."""
+    """Print a message for the person at the terminal, on stderr."""
     sys.stderr.write(f"{text}\n")
     sys.stderr.flush()
 
@@ -58,7 +58,7 @@ def _plain(value: object) -> Any:
 
 
 def end_with_reader() -> None:
-    """End quietly when whoever reads our output ends first (``| head``), as other commands do."""
+    """End quietly when the reader of our output ends first (``| head``), as other commands do."""
     signal.signal(signal.SIGPIPE, signal.SIG_DFL)
 
 

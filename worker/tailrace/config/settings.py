@@ -62,7 +62,7 @@ _WRONG_KEYS = {
 
 
 def _secret_key(given: SecretStr) -> SecretStr:
-    """Source: PROTOCOL §7."""
+    """Source: protocol §7."""
     key = given.get_secret_value().strip()
     for prefix, problem in _WRONG_KEYS.items():
         if key.startswith(prefix):
@@ -177,7 +177,7 @@ class Settings(BaseSettings):
         "default",
         "up to 100 printable characters",
         "One key is one Trigger.dev environment; give each a name of its own when one archive holds several. With "
-        "TAILRACE_KEYS_FILE: the one that is meant by requests that name none.",
+        "TAILRACE_KEYS_FILE: the default environment.",
     )
     keys_file: Path | None = _text(
         None,
@@ -244,7 +244,7 @@ class Settings(BaseSettings):
         0,
         60,
         "seconds",
-        "v1's last event may be half a line until something follows it or this has passed (PROTOCOL §1.7).",
+        "v1's last event may be half a line until something follows it or this has passed (protocol §1.7).",
     )
     buffer_max_bytes: int = _number(
         64 * MIB,

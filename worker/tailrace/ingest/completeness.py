@@ -1,7 +1,7 @@
 """How sure we can be that v1 dropped nothing before we saw it. Pure.
 
 Upstream keeps about the last 1 000 entries of a v1 stream, forgets all of it a day after its last writer, and says
-neither (PROTOCOL §1.5). Three things prove that nothing is missing, each in its case:
+neither (protocol §1.5). Three things prove that nothing is missing, each in its case:
 
 - At our first visit: the stream can't be older than a day, and few entries were there. The rest we saw being written.
 - At a later visit: the newest line that we hold came back, so nothing after it was dropped (`order` looks for it).

@@ -1,6 +1,6 @@
 """What a clean end of a connection means for the stream. Pure.
 
-A closed response means "nothing new for a while" and nothing else (PROTOCOL §3). Only the run's end, and final sweeps
+A closed response means "nothing new for a while" and nothing else (protocol §3). Only the run's end, and final sweeps
 that bring nothing over a quiet period, prove that a stream is over.
 """
 

@@ -22,7 +22,7 @@ class V1Order:
 
     The id of the last line is no safe place to resume: the entry behind it can hold more lines, or the beginning of
     the next. So a connection begins *two* distinct ids back, and what is known is skipped by (id, ordinal): after
-    that id only the first line can be a fragment, and it belongs to an id that is already held (PROTOCOL §1.7).
+    that id only the first line can be a fragment, and it belongs to an id that is already held (protocol §1.7).
 
     ``chunk_index`` is the count of lines since the first that we saw.
     """

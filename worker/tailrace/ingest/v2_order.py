@@ -24,7 +24,7 @@ from tailrace.wire.v2 import fingerprint_of, fingerprints_of
 
 REPEAT_WINDOW = 5_000
 """Records within which the same body id and text is a writer's retry. Upstream's own reader uses this window; a larger
-one would drop real chunks, because ids of 7 characters meet by chance (PROTOCOL §2.8)."""
+one would drop real chunks, because ids of 7 characters meet by chance (protocol §2.8)."""
 
 REPEAT = "repeat"
 
@@ -32,7 +32,7 @@ REPEAT = "repeat"
 class V2Order:
     """v2: the place of a record is its ``seq_num``, and so is ``chunk_index``. A jump is a gap.
 
-    A step back, or a tail behind us, means that upstream deleted the stream and created it anew (PROTOCOL §2.5). A new
+    A step back, or a tail behind us, means that upstream deleted the stream and created it anew (protocol §2.5). A new
     stream that has already grown past our place shows neither, so a connection begins *at* the last record that is
     held, not after it: if another record stands there now, the stream is a new one.
     """
@@ -59,7 +59,7 @@ class V2Order:
     def resume(self) -> str | None:
         self._overlap, self._tail, self._shown = self._print is not None, None, False
         after = self._next - 2 if self._overlap else self._next - 1
-        # Never "-1" or "0" for the beginning: both make upstream skip record 0 (PROTOCOL §2.4).
+        # Never "-1" or "0" for the beginning: both make upstream skip record 0 (protocol §2.4).
         return None if after < 0 else str(after)
 
     def opened(self, date_ms: int | None) -> None:

@@ -1,4 +1,4 @@
-"""Upstream's answers other than data: status, headers and body as the web app words them (PROTOCOL §1.1, §4)."""
+"""Upstream's answers other than data: status, headers and body as the web app words them (protocol §1.1, §4)."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """What upstream makes of the request headers ``Last-Event-ID`` and ``Timeout-Seconds``, accidents included. Pure.
 
 Nothing here checks what a sensible client would send: the two wires read the same header by different rules, and
-neither was written with the other's cursors in mind (PROTOCOL §1.1, §1.6, §2.4).
+neither was written with the other's cursors in mind (protocol §1.1, §1.6, §2.4).
 """
 
 from __future__ import annotations

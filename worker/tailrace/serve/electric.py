@@ -1,7 +1,7 @@
 """The run feed in the format of the Electric backend: a log of a row, with updates that carry only what changed.
 
 A shape is made at the first request for a run and a set of columns. What changed is found by comparing the row with the
-one before whenever somebody asks, so changes that nobody saw in between are one update here (PROTOCOL §5).
+one before whenever somebody asks, so changes that nobody saw in between are one update here (protocol §5).
 """
 
 from __future__ import annotations

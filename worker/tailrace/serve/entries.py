@@ -1,7 +1,7 @@
 """v1: entries as Redis keeps them, and the server-sent events that upstream makes of them. Pure.
 
 An entry is a piece of text with an id; a chunk is a line. Upstream joins the entries, cuts at LF, drops blank lines and
-sends each line with the id of the entry that completed it (PROTOCOL §1.3). So one id can cover many events, and a line
+sends each line with the id of the entry that completed it (protocol §1.3). So one id can cover many events, and a line
 that lies over several entries carries the id of the last.
 """
 
@@ -80,7 +80,7 @@ class LineJoiner:
         return b"".join(blocks)
 
     def close(self) -> bytes:
-        """What upstream still sends when it closes: the unfinished line, as if it were whole (PROTOCOL §1.3)."""
+        """What upstream still sends when it closes: the unfinished line, as if it were whole (protocol §1.3)."""
         line = js_trim(self._begun)
         self._begun = b""
         return _event(line, self._last_id) if line else b""

@@ -1,4 +1,4 @@
-"""The run feed in the format of upstream's built-in backend: a run's full row each time (PROTOCOL §5)."""
+"""The run feed in the format of upstream's built-in backend: a run's full row each time (protocol §5)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which runs the list and the feed of many runs show, and how the list is cut into pages (PROTOCOL §4, §5). Pure."""
+"""Which runs the list and the feed of many runs show, and how the list is cut into pages (protocol §4, §5). Pure."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The rate limit on paths under ``/api``: one token bucket, and the headers that tell of it (PROTOCOL §4)."""
+"""The rate limit on paths under ``/api``: one token bucket, and the headers that tell of it (protocol §4)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The body of a v1 stream response: read, send, ping, close when idle. As upstream's loop does it (PROTOCOL §1.4)."""
+"""The body of a v1 stream response: read, send, ping, close when idle. As upstream's loop does it (protocol §1.4)."""
 
 from __future__ import annotations
 

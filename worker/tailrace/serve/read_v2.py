@@ -1,4 +1,4 @@
-"""The body of a v2 stream response: catch up, then follow. As S2's read session does it (PROTOCOL §2.2, §2.6)."""
+"""The body of a v2 stream response: catch up, then follow. As S2's read session does it (protocol §2.2, §2.6)."""
 
 from __future__ import annotations
 

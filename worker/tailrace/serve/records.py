@@ -1,4 +1,4 @@
-"""v2: records as S2 keeps them, and the server-sent events that S2 makes of them. Pure (PROTOCOL §2.2, §2.3)."""
+"""v2: records as S2 keeps them, and the server-sent events that S2 makes of them. Pure (protocol §2.2, §2.3)."""
 
 from __future__ import annotations
 

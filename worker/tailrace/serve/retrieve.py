@@ -1,4 +1,4 @@
-"""A run as ``GET /api/v3/runs/{run}`` and the list show it (PROTOCOL §4).
+"""A run as ``GET /api/v3/runs/{run}`` and the list show it (protocol §4).
 
 Names are those of the API; there are no stream keys and no streams version.
 """

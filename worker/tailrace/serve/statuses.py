@@ -1,4 +1,4 @@
-"""A run's status under its two names: the database's, which the run feed shows, and the API's (PROTOCOL §3). Pure."""
+"""A run's status under its two names: the database's, which the run feed shows, and the API's (protocol §3). Pure."""
 
 from __future__ import annotations
 

@@ -31,7 +31,7 @@ def segment(text: str) -> str:
 
 
 def refuse(status: int, body: str, what: str) -> None:
-    """Turn an answer's status into our error; a 200 passes (PROTOCOL §7, "For an archiver")."""
+    """Turn an answer's status into our error; a 200 passes (protocol §7, "For an archiver")."""
     if status == 200:
         return
     said = f"{what}: upstream answered {status}: {body[:300].strip() or '(empty)'}"

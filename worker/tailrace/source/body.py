@@ -22,7 +22,7 @@ _WINDOW = {"gzip": 31, "x-gzip": 31, "deflate": 15}
 class BodyText:
     """One response body as text.
 
-    Tailrace asks for no compression; something between it and upstream may compress all the same (PROTOCOL §1.1).
+    Tailrace asks for no compression; something between it and upstream may compress all the same (protocol §1.1).
     """
 
     def __init__(self, response: httpx.Response) -> None:

@@ -21,7 +21,7 @@ from tailrace.source.body import read_text
 from tailrace.source.feed import FEED_PAGES, RunCursor
 from tailrace.source.interrupt import Interruptible
 
-API_VERSION = "2025-07-16"  # else DEQUEUED shows as EXECUTING (PROTOCOL §5)
+API_VERSION = "2025-07-16"  # else DEQUEUED shows as EXECUTING (protocol §5)
 ELECTRIC_VERSION = "1.0.0-beta.1"  # any value selects the modern header names
 
 

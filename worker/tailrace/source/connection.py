@@ -25,7 +25,7 @@ class Connection:
     """An open connection.
 
     ``date_ms``: upstream's clock when it answered, None when it did not say. ``arrivals`` blocks while nothing
-    arrives and ends normally only on a clean end, which proves nothing about the stream (PROTOCOL §3). It raises
+    arrives and ends normally only on a clean end, which proves nothing about the stream (protocol §3). It raises
     SourceUnavailable on an ``error`` event, a v2 body without ``[DONE]`` and a body that is cut off, StreamStalled on
     silence, MalformedRecord on what is not the documented shape.
     """

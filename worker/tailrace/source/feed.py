@@ -1,6 +1,6 @@
 """Follow a feed of runs: what upstream says of one run or of many, asked again and again, or held until it changes.
 
-`FeedCursor` is the protocol of these feeds (docs/protocol.md §5), and pure. `RunFeed` follows one run's,
+`FeedCursor` is the protocol of these feeds (protocol §5), and pure. `RunFeed` follows one run's,
 `source.aio.AsyncRunFeed` does so without blocking; `client.Upstream.run` and `listing.ManyRunsFeed` ask by it too.
 """
 

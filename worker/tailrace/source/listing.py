@@ -1,6 +1,6 @@
 """Ask upstream about many runs: their feed (status and stream keys) and the list (everything that ever ran).
 
-Facts (PROTOCOL §4, §5): the feed shows runs of the last 24 h and silently no more than 1 000; the list comes from an
+Facts (protocol §4, §5): the feed shows runs of the last 24 h and silently no more than 1 000; the list comes from an
 index that is late, its pages can be short or empty while there is a next one, and only the list counts against the rate
 limit. A 429 has no ``Retry-After``: ``x-ratelimit-reset`` says when, in milliseconds since 1970.
 """

@@ -1,7 +1,7 @@
 """Read an archived stream, part by part. The only place here that needs SQLAlchemy; imported when it is used.
 
 Each part is read by itself, so nothing is held while the caller thinks: no connection, no transaction, no snapshot.
-That is safe because the archive only grows, and a stream's row never says more than is stored (DESIGN §1).
+That is safe because the archive only grows, and a stream's row never says more than is stored (design §1).
 """
 
 from __future__ import annotations

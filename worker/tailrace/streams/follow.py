@@ -2,7 +2,7 @@
 
 The blocking and the async reader do what `Follow.wants` says, and tell it what comes of it; the clock is an argument.
 
-A closed response never ends a read (PROTOCOL §3). It ends when the run is over and a connection that was opened after
+A closed response never ends a read (protocol §3). It ends when the run is over and a connection that was opened after
 that was known has brought all there is; from the archive, at the checkpoint.
 """
 

@@ -198,7 +198,7 @@ class _FromStart(Assembly):
     def resume(self) -> str | None:
         """As ever; while the wire is unknown, ask for the place that is right if it is v2.
 
-        On v1 a number that small is older than every entry, so everything comes (docs/protocol.md §1.6), as it has to:
+        On v1 a number that small is older than every entry, so everything comes (protocol §1.6), as it has to:
         only whoever counts all lines knows which is the n-th.
         """
         place = super().resume()

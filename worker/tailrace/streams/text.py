@@ -1,4 +1,4 @@
-"""The text that a stream's chunks add up to (PROTOCOL §8). Pure; view `stream_text` of the archive says the same.
+"""The text that a stream's chunks add up to (protocol §8). Pure; view `stream_text` of the archive says the same.
 
 =========================================================== =========================================================
 chunk                                                       what it adds

@@ -19,6 +19,6 @@ class Timing:
     retry_base_s: float = 0.5  # most of a broken connection is mended at once...
     retry_cap_s: float = 5.0  # ...and a person may be waiting
     answer_s: float = 5.0  # how long a timeout is put off for an answer to "is the run over?"
-    over_after_s: float = 600.0  # a terminal status without a time of its end is believed after this (PROTOCOL §3)
+    over_after_s: float = 600.0  # a terminal status without a time of its end is believed after this (protocol §3)
     connect_timeout_s: float = 10.0
     read_timeout_s: float = 45.0  # upstream pings every 5-15 s

@@ -1,4 +1,4 @@
-"""Tell others of settled runs, through the broker."""
+"""Notify others of settled runs, through the broker."""
 
 from __future__ import annotations
 

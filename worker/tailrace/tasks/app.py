@@ -1,6 +1,6 @@
 """The Celery app. Importing it reads no setting, opens nothing and patches nothing: callers of ``.delay`` import it.
 
-Our own queue, task names and broker settings; not the current app of whoever imports it.
+Our own queue, task names and broker settings; never the current app of its importer.
 """
 
 from __future__ import annotations

@@ -121,7 +121,7 @@ class Process:
     # --- slots and hints
 
     def free_slots(self) -> int:
-        """How many more streams this process could take: slots less readers at work, less hints on their way."""
+        """Return how many more streams fit: slots less readers at work, less hints on their way."""
         try:
             reserved = sum(1 for request in list(state.reserved_requests) if request.name == ingest_stream.name)
         except RuntimeError:  # it was changed meanwhile, by another thread
@@ -164,7 +164,7 @@ class Process:
             self._read_here(left)
 
     def _broker_is_away(self) -> bool:
-        """Tell from its last failure, and from when it last answered: to ask one that hangs takes seconds."""
+        """Decide by its last failure, and by when it last answered: to ask one that hangs takes seconds."""
         now = time.monotonic()
         silent = self._announcer is not None and now - self._announcer.answered_at > BROKER_SILENT_S
         return silent or now < self._broker_away_until

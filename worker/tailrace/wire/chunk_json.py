@@ -84,7 +84,7 @@ def check(text: bytes) -> int:
 
 
 def all_plain(texts: Sequence[bytes]) -> bool:
-    """Whether each of these is `PLAIN`, asked of all at once: faster than `check` for each when the answer is yes.
+    """Return whether each of these is `PLAIN`: faster than `check` for each when the answer is yes.
 
     False means: ask `check` for each (it may still say PLAIN, for a text that is long or has blanks around it).
     """
@@ -190,7 +190,7 @@ _LARGE_EXPONENT: Final = re.compile(_BEFORE_NUMBER + rb"[0-9]{3}")
 
 
 def _has_huge_number(text: bytes) -> bool:
-    """Whether jsonb may be unable to hold or print the text. Text in strings that looks like a number counts too."""
+    """Return whether jsonb may be unable to hold or print the text. What looks like a number in a string counts."""
     size = len(text)
     if size < _LONG_NUMBER:
         return HUGE_EXPONENT.search(text) is not None

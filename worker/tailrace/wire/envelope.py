@@ -58,7 +58,7 @@ def envelope(body: str | bytes) -> Envelope | None:
     None when it is not one JSON object with a string ``id``, or its members are deeper than `MAX_DEPTH`: keep it raw.
     Members may come in any order, others are passed over, and of a repeated one the last counts, as in JavaScript. A
     lone surrogate in the id becomes U+FFFD.
-    Source: PROTOCOL §2.3.
+    Source: protocol §2.3.
     """
     try:
         parsed = _body(body)

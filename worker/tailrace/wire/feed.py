@@ -1,6 +1,6 @@
 """Decode the run feed: what upstream says of a run, its status and its stream keys.
 
-Facts (PROTOCOL §3, §5): every value is a string or null; ``status`` is a *database* name; ``realtimeStreams`` is a
+Facts (protocol §3, §5): every value is a string or null; ``status`` is a *database* name; ``realtimeStreams`` is a
 Postgres array literal that can name a key twice; runs from before 4.1 keep their keys in ``metadata``'s ``$$streams``;
 in the Electric format an update carries only the columns that changed.
 """

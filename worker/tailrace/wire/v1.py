@@ -1,6 +1,6 @@
 """Decode v1: server-sent events → records. One event is one line that a writer sent.
 
-Facts (PROTOCOL §1): the event's id is the Redis id of the entry that *completed* the line, so several events can
+Facts (protocol §1): the event's id is the Redis id of the entry that *completed* the line, so several events can
 share one id; comments are pings; nothing on the wire says that a stream is over.
 """
 

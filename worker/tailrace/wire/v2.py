@@ -1,6 +1,6 @@
 """Decode v2: server-sent events → records. One ``batch`` event holds up to 1 000 records.
 
-Facts (PROTOCOL §2): ``headers`` and ``body`` are absent when empty; an ``error`` event arrives under status 200 and
+Facts (protocol §2): ``headers`` and ``body`` are absent when empty; an ``error`` event arrives under status 200 and
 is followed by an end without ``[DONE]``; ``tail.seq_num`` is the number that the next record will get.
 """
 
