@@ -68,15 +68,15 @@ WITH u AS MATERIALIZED (
   RETURNING s.id
 ), g AS (
   INSERT INTO tailrace.segments
-    (stream_id, generation, first_index, last_index, chunk_count, data, emitted_ms, index_offsets, odd, marks)
+    (stream_id, generation, first_index, last_index, chunk_count, data, emitted_ms, index_offsets, odd, fingerprints)
   SELECT v.id, v.generation, v.first_index, v.last_index, v.chunks, v.data,
          (%(ms)b::bigint[])[v.chunks_from : v.chunks_from + v.chunks - 1],
          CASE WHEN v.offsets_from > 0 THEN (%(offsets)b::int[])[v.offsets_from : v.offsets_from + v.chunks - 1] END,
-         v.odd, v.marks
+         v.odd, v.fingerprints
   FROM unnest(
     %(g_id)b::bigint[], %(g_generation)b::int[], %(g_first)b::bigint[], %(g_last)b::bigint[], %(g_chunks)b::int[],
     %(g_data)b::json[], %(g_chunks_from)b::int[], %(g_offsets_from)b::int[], %(g_odd)b::bool[], %(g_marks)b::bytea[]
-  ) AS v(id, generation, first_index, last_index, chunks, data, chunks_from, offsets_from, odd, marks)
+  ) AS v(id, generation, first_index, last_index, chunks, data, chunks_from, offsets_from, odd, fingerprints)
   JOIN f ON f.id = v.id
 ), h AS (
   INSERT INTO tailrace.holes (stream_id, generation, first_index, last_index, reason)

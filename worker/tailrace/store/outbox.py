@@ -77,7 +77,7 @@ class Outbox:
     def sent(self, message_id: int, broker: str) -> None:
         """Note that a message is with the broker that bears this mark."""
         self._execute(
-            "UPDATE tailrace.outbox SET sent_at = now(), broker = :broker, last_error = NULL WHERE id = :id",
+            "UPDATE tailrace.outbox SET sent_at = now(), epoch = :broker, last_error = NULL WHERE id = :id",
             id=message_id,
             broker=broker,
         )
@@ -103,7 +103,7 @@ class Outbox:
                 UPDATE tailrace.outbox o SET sent_at = NULL, next_attempt_at = now()
                 FROM tailrace.runs r, tailrace.environments e
                 WHERE r.id = o.run AND e.id = r.environment_id AND e.name = ANY(:environments)
-                  AND o.sent_at > now() - {KEPT} AND o.broker <> :broker
+                  AND o.sent_at > now() - {KEPT} AND o.epoch <> :broker
                 RETURNING o.id
                 """,
                 broker=broker,

@@ -44,9 +44,9 @@ class StreamQueries:
             rows = connection.execute(
                 sa.text(
                     """
-                    SELECT g.first_index, g.index_offsets, g.marks
+                    SELECT g.first_index, g.index_offsets, g.fingerprints
                     FROM tailrace.segments g JOIN tailrace.streams s ON s.id = g.stream_id
-                    WHERE g.stream_id = :stream_id AND g.generation = :generation AND g.marks IS NOT NULL
+                    WHERE g.stream_id = :stream_id AND g.generation = :generation AND g.fingerprints IS NOT NULL
                       AND g.first_index > s.last_chunk_index - :window - 2000
                     ORDER BY g.first_index
                     """
