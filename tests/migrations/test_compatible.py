@@ -1,4 +1,7 @@
-"""Each migration keeps what the release before it uses: tables, views and functions as that code knows them."""
+"""Each migration keeps what the release before it uses: tables, views and functions as that code knows them.
+
+Of the second migration on: what 0001 makes is what the first release uses.
+"""
 
 from __future__ import annotations
 
