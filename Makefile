@@ -11,7 +11,7 @@ SHELL = /bin/sh
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
 MAKEFLAGS += --no-print-directory
-.PHONY: help demo test bounces chaos lint clean venv which-python bench bench-quick
+.PHONY: help demo check test soak bounces chaos lint clean venv which-python bench bench-quick
 
 PYTHON ?=
 ARGS ?=
@@ -32,7 +32,9 @@ PIP_INSTALL = PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_USER=0 $(BIN)/python -m pip in
 
 help:
 	@echo 'make demo    run the demonstration: everything embedded, real servers, a killed worker'
+	@echo 'make check   lint and the unit tests: a minute, for while you work'
 	@echo 'make test    run all tests                 make lint    style, types, direction of imports'
+	@echo 'make soak    the random schedules of the tests, four times as many'
 	@echo 'make bounces kill and restart workers 24 times under load, and one random schedule of faults'
 	@echo 'make chaos   kill, cut and restart everything for CHAOS_SECONDS (300); SEED=S plays one schedule again'
 	@echo 'make venv    install for development       make clean   remove .venv and caches, keep .tailrace'
@@ -40,8 +42,17 @@ help:
 demo: $(READY_TO_RUN)
 	@$(BIN)/tailrace demo
 
+# A process that has done its part takes over half of another's: else one sits at the long files when all others are done.
+PYTEST = $(BIN)/python -m pytest --dist worksteal
+
+check: lint
+	@$(PYTEST) -n 2 -q tests/unit $(ARGS)
+
 test: $(READY_TO_TEST)
-	@$(BIN)/python -m pytest -n 3 $(ARGS)
+	@$(PYTEST) -n 3 $(ARGS)
+
+soak: $(READY_TO_TEST)
+	@SOAK=1 $(PYTEST) -n 3 tests/simulation tests/unit/ingest $(ARGS)
 
 # Not among the others: they take two minutes in which nothing else should run.
 bounces: $(READY_TO_TEST)

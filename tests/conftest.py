@@ -12,7 +12,7 @@ fixture                      scope    what it is
 ``servers_to_break``         test     a Postgres and a Valkey of the test's own, to stop, kill and start
 ============================ ======== ===========================================================================
 
-Tests under ``tests/unit`` cannot reach the network.
+Tests under ``tests/unit`` cannot reach the network. No test may leave anything open (`tests.leaks`).
 """
 
 from __future__ import annotations
@@ -39,6 +39,8 @@ from tailrace.devtools.servers.valkey import Valkey
 OUR_PREFIXES = ("TRIGGER_", "TAILRACE_", "CELERY_", "PG")
 OUR_VARIABLES = frozenset({"DATABASE_URL", "REDIS_URL", "VERCEL_GIT_COMMIT_REF"})
 PROXIES = frozenset({"http_proxy", "https_proxy", "all_proxy"})  # no proxy belongs between a test and its own servers
+
+pytest_plugins = ["tests.leaks"]
 
 UNIT = Path(__file__).parent / "unit"
 TEMPLATE = "tailrace_template"
