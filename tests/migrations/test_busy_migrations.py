@@ -141,6 +141,13 @@ def test_a_lock_that_does_not_come_fails_soon_and_changes_nothing(database_url: 
     assert migrate.current(database_url) is None
 
 
+def build(migration: sa.Connection, index: str) -> None:
+    if index == KEEP:
+        build_index(migration, KEEP, KEEP_IS)
+    else:
+        build_partitioned_index(migration, CHANGES, "change_id_idx", "(change_id)")
+
+
 @pytest.mark.parametrize("index", [KEEP, CHANGES])
 def test_index_building_that_was_broken_off_is_finished(
     database_url: str, migration: sa.Connection, index: str
@@ -156,10 +163,7 @@ def test_index_building_that_was_broken_off_is_finished(
             holder.execute(f"LOCK TABLE {partition} IN ROW EXCLUSIVE MODE")  # type: ignore[arg-type]
             migration.execute(sa.text("SET statement_timeout = '300ms'"))
             with pytest.raises(sa.exc.OperationalError, match="statement timeout"):
-                if index == KEEP:
-                    build_index(migration, KEEP, KEEP_IS)
-                else:
-                    build_partitioned_index(migration, CHANGES, "change_id_idx", "(change_id)")
+                build(migration, index)
         assert invalid(connection) > 0
         build(migration)
         assert invalid(connection) == 0
