@@ -141,7 +141,7 @@ def test_a_lock_that_does_not_come_fails_soon_and_changes_nothing(database_url: 
     assert migrate.current(database_url) is None
 
 
-def build(migration: sa.Connection, index: str) -> None:
+def build_named(migration: sa.Connection, index: str) -> None:
     if index == KEEP:
         build_index(migration, KEEP, KEEP_IS)
     else:
@@ -163,7 +163,7 @@ def test_index_building_that_was_broken_off_is_finished(
             holder.execute(f"LOCK TABLE {partition} IN ROW EXCLUSIVE MODE")  # type: ignore[arg-type]
             migration.execute(sa.text("SET statement_timeout = '300ms'"))
             with pytest.raises(sa.exc.OperationalError, match="statement timeout"):
-                build(migration, index)
+                build_named(migration, index)
         assert invalid(connection) > 0
         build(migration)
         assert invalid(connection) == 0
