@@ -21,12 +21,9 @@ from tailrace.config.urls import (
     REDIS_MASTER_VARIABLE,
     REDIS_VARIABLES,
     database_url,
-    home_database_url,
-    home_redis_url,
     redis_master,
     redis_url,
 )
-from tailrace.devtools.servers.home import Endpoints
 from tailrace.errors import BadSettings
 
 KEY = "tr_prod_Zb1y4mDq"
@@ -230,7 +227,7 @@ def test_times_in_milliseconds_are_given_in_seconds_too() -> None:
 )
 def test_database_url(environ: dict[str, str], expected: str) -> None:
     assert database_url(environ) == expected
-    assert database_url(environ, fallback="postgresql://fallback") == expected
+    assert database_url(environ) == expected
 
 
 @pytest.mark.parametrize(
@@ -308,33 +305,18 @@ def test_a_missing_url_is_refused_by_name_with_an_example() -> None:
         redis_url({})
 
 
-def test_a_fallback_takes_the_place_of_a_missing_url() -> None:
-    assert database_url({}, fallback="postgresql://x") == "postgresql://x"
-    assert redis_url({"REDIS_URL": " "}, fallback="redis://x") == "redis://x"
-
-
 def test_the_name_of_the_redis_behind_sentinels() -> None:
     assert redis_master({}) == "mymaster"
     assert redis_master({"TAILRACE_REDIS_MASTER": "main"}) == "main"
 
 
-def test_servers_of_the_home_count_only_where_no_variable_does(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    asked: list[Path] = []
-
-    def find(home: Path) -> Endpoints | None:
-        asked.append(home)
-        return Endpoints("postgresql://home", "redis://home") if home.name == "running" else None
-
-    monkeypatch.setattr("tailrace.config.urls.find", find)
-    assert home_database_url({}, tmp_path) is None
-    assert asked == [tmp_path / ".tailrace"]
-    running = {"TAILRACE_HOME": "running"}
-    assert home_database_url(running, tmp_path) == "postgresql://home"
-    assert home_redis_url(running, tmp_path) == "redis://home"
-    asked.clear()
-    assert home_database_url({**running, "DATABASE_URL": "x"}, tmp_path) is None
-    assert home_redis_url({**running, "TAILRACE_REDIS_URL": "x"}, tmp_path) is None
-    assert asked == []
+def test_a_caller_of_delay_never_imports_the_embedded_servers() -> None:
+    code = (
+        "import sys; import tailrace.tasks, tailrace.celery, tailrace.requests; "
+        "print([name for name in sys.modules if name.startswith('tailrace.devtools')])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
 
 
 def test_urls_need_only_what_a_caller_of_delay_installs() -> None:

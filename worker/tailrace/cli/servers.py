@@ -6,8 +6,9 @@ import os
 from pathlib import Path
 
 from tailrace.cli.output import say
-from tailrace.config.urls import database_url, home_database_url, home_redis_url, redis_url
-from tailrace.devtools.servers.home import home_directory
+from tailrace.config.urls import DATABASE_VARIABLES, REDIS_VARIABLES, database_url, first_set, redis_url
+from tailrace.devtools.servers.home import Endpoints, home_directory
+from tailrace.devtools.servers.servers import find
 
 _said: set[Path] = set()
 
@@ -23,20 +24,26 @@ def database() -> str:
     Raises:
         BadSettings: there is none, or it is wrong.
     """
-    found = home_database_url(os.environ)
-    url = database_url(os.environ, fallback=found)
-    if found:
-        _say_embedded()
-    return url
+    found = _embedded(DATABASE_VARIABLES)
+    if found is not None:
+        os.environ[DATABASE_VARIABLES[0]] = found.database_url  # for the worker that this process may become
+    return database_url(os.environ)
 
 
 def broker() -> str:
-    """Return the broker's URL, as `database` does."""
-    found = home_redis_url(os.environ)
-    url = redis_url(os.environ, fallback=found)
-    if found:
+    """Return the broker's URL, as `database` does. The Celery app of this process reads it from the environment."""
+    found = _embedded(REDIS_VARIABLES)
+    if found is not None:
+        os.environ[REDIS_VARIABLES[0]] = found.redis_url
+    return redis_url(os.environ)
+
+
+def _embedded(variables: tuple[str, ...]) -> Endpoints | None:
+    """Return where the embedded servers of this folder answer; None when none run, or a variable says otherwise."""
+    found = None if first_set(os.environ, variables) else find(home())
+    if found is not None:
         _say_embedded()
-    return url
+    return found
 
 
 def _say_embedded() -> None:

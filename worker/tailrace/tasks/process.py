@@ -13,7 +13,7 @@ from celery.worker import state
 
 from tailrace.config.keys import readable_by_others
 from tailrace.config.settings import Settings
-from tailrace.config.urls import database_url, home_database_url
+from tailrace.config.urls import database_url
 from tailrace.errors import StoreUnavailable, WorkerError
 from tailrace.service.control import ControlLoop
 from tailrace.service.maintenance import Maintenance, discovery_of
@@ -51,7 +51,7 @@ class Process:
         self.pool = pool
         reserve = min(settings.reserve_slots, concurrency // 2)
         self.slots = max(1, concurrency - reserve)
-        url = database_url(os.environ, fallback=home_database_url(os.environ))
+        url = database_url(os.environ)
         self.runtime = Runtime(settings, url, pool=pool, slots=self.slots)
         self.control: ControlLoop | None = None
         self.maintenance: Maintenance | None = None
