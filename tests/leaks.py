@@ -104,20 +104,20 @@ def pytest_runtest_teardown(item: pytest.Item, nextitem: pytest.Item | None) -> 
 def _open_files() -> Iterator[tuple[int, str]]:
     if not FILES.exists():
         return
-    for number in os.listdir(FILES):
+    for path in FILES.iterdir():
         with contextlib.suppress(OSError):  # the very one that listed them
-            target = os.readlink(f"{FILES}/{number}")
+            target = str(path.readlink())
             if not target.startswith(NOT_OURS):
-                yield int(number), target
+                yield int(path.name), target
 
 
 def _children() -> Iterator[int]:
     """Return our processes, whichever thread started them; those that nobody waited for too."""
     if not TASKS.exists():
         return
-    for task in os.listdir(TASKS):
+    for task in TASKS.iterdir():
         with contextlib.suppress(OSError):  # the thread has ended
-            yield from map(int, Path(f"{TASKS}/{task}/children").read_text().split())
+            yield from map(int, (task / "children").read_text().split())
 
 
 def _file(number: int, target: str) -> str:
