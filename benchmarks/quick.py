@@ -203,7 +203,7 @@ def _command(*arguments: str) -> float:
 
 
 def _plain_environ() -> dict[str, str]:
-    return {"PATH": "/usr/bin:/bin", "PYTHONPATH": str(ROOT)}
+    return {"PATH": "/usr/bin:/bin", "PYTHONPATH": str(ROOT / "worker")}
 
 
 if __name__ == "__main__":
