@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import subprocess
 import sys
 import time
@@ -93,6 +94,9 @@ def measure(ready: Stage) -> dict[str, float]:
     ratios["space: bytes in segments / bytes of JSON"] = _space(ready)
     ratios["import tailrace.tasks / import celery"] = _import("tailrace.tasks") / _import(
         "celery.app.base, kombu, redis"
+    )
+    ratios["tailrace --help / import typer, rich"] = _command("-m", "tailrace", "--help") / _command(
+        "-c", "import typer, rich"
     )
     return {name: round(ratio, 4) for name, ratio in ratios.items()}
 
@@ -186,8 +190,20 @@ def _import(names: str) -> float:
     )
 
 
+def _command(*arguments: str) -> float:
+    """CPU seconds of Python with these arguments, from its start to its end."""
+
+    def once() -> float:
+        before = os.times()
+        subprocess.run([sys.executable, *arguments], cwd=ROOT, env=_plain_environ(), capture_output=True, check=True)
+        after = os.times()
+        return after.children_user + after.children_system - before.children_user - before.children_system
+
+    return _cheapest(once)
+
+
 def _plain_environ() -> dict[str, str]:
-    return {"PATH": "/usr/bin:/bin", "PYTHONPATH": str(ROOT)}
+    return {"PATH": "/usr/bin:/bin", "PYTHONPATH": str(ROOT / "worker")}
 
 
 if __name__ == "__main__":

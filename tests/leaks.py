@@ -104,11 +104,11 @@ def pytest_runtest_teardown(item: pytest.Item, nextitem: pytest.Item | None) -> 
 def _open_files() -> Iterator[tuple[int, str]]:
     if not FILES.exists():
         return
-    for link in FILES.iterdir():
+    for path in FILES.iterdir():
         with contextlib.suppress(OSError):  # the very one that listed them
-            target = str(link.readlink())
+            target = str(path.readlink())
             if not target.startswith(NOT_OURS):
-                yield int(link.name), target
+                yield int(path.name), target
 
 
 def _children() -> Iterator[int]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import time
 from pathlib import Path
 
 import pytest
@@ -40,14 +39,12 @@ def test_each_verb_has_help(bare: Cli, verb: str) -> None:
     assert f"tailrace {verb}" in done.stdout.decode()
 
 
-def test_help_comes_at_once(bare: Cli) -> None:
-    """Half a second is the promise; the best of three, because the machine may be busy."""
-    times = []
-    for _ in range(3):
-        began = time.perf_counter()
-        bare.run("--help")
-        times.append(time.perf_counter() - began)
-    assert min(times) < 0.5
+def test_help_imports_nothing_that_takes_long(bare: Cli) -> None:
+    """So it comes at once; `benchmarks/quick.py` measures how soon."""
+    imported = bare.with_(PYTHONPROFILEIMPORTTIME="1").run("--help").stderr
+    names = {line.rpartition("|")[2].strip().partition(".")[0] for line in imported.splitlines()}
+    assert "typer" in names
+    assert names.isdisjoint({"celery", "kombu", "sqlalchemy", "psycopg", "gevent", "httpx", "redis", "alembic"})
 
 
 def test_the_version_is_that_of_the_package(bare: Cli) -> None:

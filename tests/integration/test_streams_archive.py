@@ -342,4 +342,4 @@ def test_a_long_stream_is_read_fast_enough(world: World) -> None:
     assert sum(1 for _ in read(place.run_id, "ai", **place.options)) == count
     took = time.perf_counter() - began
     sys.stdout.write(f"reading the archive, blocking: {count / took:,.0f} chunks/s, {count} in segments of 7\n")
-    assert count / took > 2_000
+    assert count / took > 200  # far below what any machine does; one that is quadratic is slower

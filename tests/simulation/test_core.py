@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import pytest
 
+from tests.schedules import schedules
 from tests.simulation.core import play, wrong
 from tests.simulation.mutants import MUTANTS, caught
 
-SCHEDULES = 1_000
+SCHEDULES = schedules(1_000)
 PARTS = 4
 
 

@@ -80,7 +80,7 @@ def test_redact_leaves_other_texts_alone(text: str) -> None:
 def test_redact_takes_time_in_proportion_to_the_text(unit: str) -> None:
     start = time.process_time()
     redact(unit * (200_000 // len(unit)))
-    assert time.process_time() - start < 2
+    assert time.process_time() - start < 20  # a quadratic one takes minutes
 
 
 # --- logs

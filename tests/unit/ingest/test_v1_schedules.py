@@ -12,10 +12,11 @@ from tailrace.ingest.reader import Reader, Timing
 from tailrace.ingest.signal import Signal
 from tailrace.ingest.v1_order import V1Order
 from tailrace.model import Outcome, StreamState, Verdict
+from tests.schedules import schedules
 from tests.simulation.archive import Archive, read_until_settled
 from tests.simulation.v1 import STYLES, V1Upstream, entries_of
 
-SCHEDULES = 20_000
+SCHEDULES = schedules(20_000)
 POLICY = Timing(quiet_s=1.0, park_after_s=1e9, retry_base_s=0.0, reconnect_s=0.0, slice_s=1e9)
 
 

@@ -14,10 +14,11 @@ from tailrace.ingest.signal import Signal
 from tailrace.ingest.v2_order import V2Order
 from tailrace.model import Arrival, HoleReason, Outcome, Verdict
 from tailrace.wire.v2 import V2Decoder
+from tests.schedules import schedules
 from tests.simulation.archive import Archive, read_until_settled
 from tests.simulation.v2 import Record, V2Upstream, life_of
 
-SCHEDULES = 10_000
+SCHEDULES = schedules(10_000)
 POLICY = Timing(quiet_s=1.0, park_after_s=1e9, retry_base_s=0.0, reconnect_s=0.0, slice_s=1e9, give_up_attempts=99)
 
 
