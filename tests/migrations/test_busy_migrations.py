@@ -1,10 +1,10 @@
-"""Migrations on an archive that is in use: nobody waits long, what was there stays, and each can be broken off."""
+"""Migrating an archive that is in use: nobody waits long, what was there stays, and each step can be broken off."""
 
 from __future__ import annotations
 
 import threading
 import time
-from pathlib import Path
+from collections.abc import Callable, Iterator
 
 import psycopg
 import pytest
@@ -12,17 +12,34 @@ import sqlalchemy as sa
 
 from tailrace.store import migrate
 from tailrace.store.engine import create_engine
-from tailrace.store.indexes import patient
+from tailrace.store.indexes import build_index, build_partitioned_index, patient
+from tests.migrations.catalog import describe
 
 SEGMENT = """
     INSERT INTO tailrace.segments (stream_id, generation, first_index, last_index, chunk_count, data, emitted_ms)
     VALUES (%s, 0, %s, %s, 1, '["text"]', '{1}')"""
-ROOT = Path(__file__).parents[2]
+TIMEOUTS = sa.text("SELECT current_setting('lock_timeout') || ' ' || current_setting('statement_timeout')")
+
+KEEP = "streams_keep_idx"
+KEEP_IS = """ON tailrace.streams (id)
+    WHERE state = 'sealed' AND keep_error IS NULL AND (compacted_at IS NULL OR indexed_at IS NULL)"""
+CHANGES = "segments_change_id_idx"
 
 
-def old_archive(url: str, segments: int = 500) -> int:
-    """An archive as 0002 made and filled it; gives the id of its stream."""
-    migrate.upgrade(url, "0002")
+@pytest.fixture
+def migration(database_url: str) -> Iterator[sa.Connection]:
+    """The session of a migration, in its autocommit block."""
+    engine = create_engine(database_url)
+    with engine.connect() as connection:
+        connection.execution_options(isolation_level="AUTOCOMMIT")
+        connection.execute(sa.text("SET lock_timeout = '5s'"))
+        connection.execute(sa.text("SET statement_timeout = '5min'"))
+        yield connection
+    engine.dispose()
+
+
+def filled(url: str, segments: int) -> int:
+    """Fill an archive with a stream of so many segments; return the stream's id."""
     with psycopg.connect(url, autocommit=True) as connection:
         connection.execute("SELECT tailrace.request_ingest('run_1')")
         row = connection.execute(
@@ -34,6 +51,24 @@ def old_archive(url: str, segments: int = 500) -> int:
         return int(row[0])
 
 
+def without_indexes(url: str) -> None:
+    with psycopg.connect(url, autocommit=True) as connection:
+        connection.execute(f"DROP INDEX tailrace.{KEEP}")
+        connection.execute(f"DROP INDEX tailrace.{CHANGES}")
+
+
+BUILDING: dict[str, Callable[[sa.Connection], None]] = {
+    KEEP: lambda migration: build_index(migration, KEEP, KEEP_IS),
+    CHANGES: lambda migration: build_partitioned_index(migration, CHANGES, "change_id_idx", "(change_id)"),
+}
+
+
+def build(migration: sa.Connection) -> None:
+    with patient(migration):
+        for building in BUILDING.values():
+            building(migration)
+
+
 def invalid(connection: psycopg.Connection) -> int:
     row = connection.execute(
         """SELECT count(*) FROM pg_index i JOIN pg_class c ON c.oid = i.indexrelid
@@ -43,117 +78,120 @@ def invalid(connection: psycopg.Connection) -> int:
     return int(row[0])
 
 
-def test_writers_and_readers_go_on_while_it_migrates(empty_database_url: str) -> None:
-    url = empty_database_url
-    stream = old_archive(url)
+def test_writers_and_readers_go_on_while_it_builds_indexes(database_url: str, migration: sa.Connection) -> None:
+    before = describe(database_url)
+    stream = filled(database_url, 500)
+    without_indexes(database_url)
+    assert describe(database_url) != before
     ended = threading.Event()
+    begun = threading.Barrier(3)
     longest = {"write": 0.0, "read": 0.0}
     written = [500]
     failures: list[BaseException] = []
 
-    def work(kind: str) -> None:
+    def work(once: Callable[[psycopg.Connection], None], kind: str) -> None:
         try:
-            with psycopg.connect(url, autocommit=True) as connection:
+            with psycopg.connect(database_url, autocommit=True) as connection:
+                begun.wait(20)
                 while not ended.is_set():
                     began = time.monotonic()
-                    if kind == "write":  # what the previous release's Writer sends: it knows no new column
-                        connection.execute(SEGMENT, [stream, written[0], written[0]])
-                        connection.execute("UPDATE tailrace.streams SET rev = rev + 1 WHERE id = %s", [stream])
-                        written[0] += 1
-                    else:
-                        connection.execute("SELECT count(*) FROM tailrace.chunks").fetchone()
+                    once(connection)
                     longest[kind] = max(longest[kind], time.monotonic() - began)
         except BaseException as error:
             failures.append(error)
             raise
 
-    threads = [threading.Thread(target=work, args=(kind,)) for kind in longest]
+    def write(connection: psycopg.Connection) -> None:
+        connection.execute(SEGMENT, [stream, written[0], written[0]])
+        connection.execute("UPDATE tailrace.streams SET rev = rev + 1 WHERE id = %s", [stream])
+        written[0] += 1
+
+    def read(connection: psycopg.Connection) -> None:
+        connection.execute("SELECT count(*) FROM tailrace.chunks").fetchone()
+
+    threads = [
+        threading.Thread(target=work, args=(write, "write")),
+        threading.Thread(target=work, args=(read, "read")),
+    ]
     for thread in threads:
         thread.start()
     try:
-        migrate.upgrade(url)
+        begun.wait(20)
+        build(migration)
+        migrate.upgrade(database_url)
     finally:
         ended.set()
         for thread in threads:
             thread.join(20)
     assert failures == []
     assert max(longest.values()) < 5.0
-    with psycopg.connect(url, autocommit=True) as connection:
+    assert describe(database_url) == before
+    with psycopg.connect(database_url, autocommit=True) as connection:
         assert connection.execute("SELECT count(*) FROM tailrace.chunks").fetchone() == (written[0],)
         changes = connection.execute("SELECT chunk_index FROM tailrace.changes_since(-1)").fetchall()
         assert sorted(row[0] for row in changes) == list(range(written[0]))
-        assert invalid(connection) == 0
 
 
-def test_a_lock_that_does_not_come_fails_soon_and_changes_nothing(
-    empty_database_url: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    old_archive(empty_database_url, 1)
-    with psycopg.connect(empty_database_url) as holder:
+def test_a_lock_that_does_not_come_fails_soon_and_changes_nothing(database_url: str) -> None:
+    filled(database_url, 1)
+    before = describe(database_url)
+    with psycopg.connect(database_url) as holder:
         holder.execute("SELECT FROM tailrace.streams FOR UPDATE")
         began = time.monotonic()
         with pytest.raises(sa.exc.OperationalError, match="lock timeout"):
-            migrate.upgrade(empty_database_url)
-        assert time.monotonic() - began < 60  # the holder never lets go
-        assert migrate.current(empty_database_url) == "0002"
-    migrate.upgrade(empty_database_url)
-    assert migrate.current(empty_database_url) == migrate.head()
+            migrate.downgrade(database_url, "base")
+        assert time.monotonic() - began < 15
+        assert migrate.current(database_url) == migrate.head()
+        assert describe(database_url) == before
+    migrate.downgrade(database_url, "base")
+    assert migrate.current(database_url) is None
 
 
-def test_index_building_that_was_broken_off_is_finished(empty_database_url: str) -> None:
-    stream = old_archive(empty_database_url, 5)
-    migrate.upgrade(empty_database_url, "0004")
-    with psycopg.connect(empty_database_url, autocommit=True) as connection:
-        with psycopg.connect(empty_database_url) as holder:  # CONCURRENTLY waits for it and is cut off
-            holder.execute(SEGMENT, [stream, 100, 100])
+@pytest.mark.parametrize("index", list(BUILDING))
+def test_index_building_that_was_broken_off_is_finished(
+    database_url: str, migration: sa.Connection, index: str
+) -> None:
+    before = describe(database_url)
+    filled(database_url, 5)
+    without_indexes(database_url)
+    with psycopg.connect(database_url, autocommit=True) as connection:
+        (partition,) = connection.execute("SELECT tableoid::regclass::text FROM tailrace.segments").fetchone() or ("",)
+        with psycopg.connect(database_url) as holder:  # CONCURRENTLY waits for it and is cut off
             holder.execute("UPDATE tailrace.streams SET rev = rev + 1")
-            connection.execute("SET statement_timeout = '300ms'")
-            with pytest.raises(psycopg.errors.QueryCanceled):
-                connection.execute(
-                    """CREATE INDEX CONCURRENTLY streams_keep_idx ON tailrace.streams (id) WHERE state = 'sealed'
-                       AND keep_error IS NULL AND (compacted_at IS NULL OR indexed_at IS NULL)"""
-                )
-        assert invalid(connection) == 1
-        migrate.upgrade(empty_database_url)
+            # The partition only: the definition on the parent is made, and the first part that is written to is not.
+            holder.execute(f"LOCK TABLE {partition} IN ROW EXCLUSIVE MODE")  # type: ignore[arg-type]
+            migration.execute(sa.text("SET statement_timeout = '300ms'"))
+            with pytest.raises(sa.exc.OperationalError, match="statement timeout"):
+                BUILDING[index](migration)
+        assert invalid(connection) > 0
+        build(migration)
         assert invalid(connection) == 0
-        assert migrate.current(empty_database_url) == migrate.head()
+    assert describe(database_url) == before
 
 
-def test_building_is_patient_and_what_comes_after_it_is_not(database_url: str) -> None:
-    engine = create_engine(database_url)
-    timeouts = sa.text("SELECT current_setting('lock_timeout') || ' ' || current_setting('statement_timeout')")
-    with engine.connect() as connection:
-        connection.execute(sa.text("SET lock_timeout = '5s'; SET statement_timeout = '5min'"))
-        with patient(connection):
-            assert connection.scalar(timeouts) == "0 0"
-        assert connection.scalar(timeouts) == "5s 5min"
-    engine.dispose()
+def test_what_is_built_is_not_built_again(database_url: str, migration: sa.Connection) -> None:
+    nodes = sa.text("SELECT oid::bigint, relfilenode::bigint FROM pg_class WHERE relkind IN ('i', 'I') ORDER BY 1")
+    before = migration.execute(nodes).all()
+    build(migration)
+    assert migration.execute(nodes).all() == before
 
 
-@pytest.mark.parametrize("index", ["segments_change_id_idx", "segments_changes_idx"])
-def test_new_partitions_have_the_index_too(database_url: str, index: str) -> None:
-    engine = create_engine(database_url)
-    with engine.connect() as connection:
-        connection.execute(sa.text("SELECT tailrace.ensure_partitions(20)"))
-        without = connection.execute(
-            sa.text(
-                """SELECT c.relname FROM pg_inherits i JOIN pg_class c ON c.oid = i.inhrelid
-                   WHERE i.inhparent = 'tailrace.segments'::regclass AND NOT EXISTS (
-                       SELECT FROM pg_index x JOIN pg_inherits p ON p.inhrelid = x.indexrelid
-                       WHERE x.indrelid = c.oid AND p.inhparent = CAST(:index AS regclass))"""
-            ),
-            {"index": f"tailrace.{index}"},
-        ).all()
-    engine.dispose()
+def test_building_is_patient_and_what_comes_after_it_is_not(migration: sa.Connection) -> None:
+    with patient(migration):
+        assert migration.scalar(TIMEOUTS) == "0 0"
+    assert migration.scalar(TIMEOUTS) == "5s 5min"
+
+
+@pytest.mark.parametrize("index", [CHANGES, "segments_changes_idx"])
+def test_new_partitions_have_the_index_too(migration: sa.Connection, index: str) -> None:
+    migration.execute(sa.text("SELECT tailrace.ensure_partitions(20)"))
+    without = migration.execute(
+        sa.text(
+            """SELECT c.relname FROM pg_inherits i JOIN pg_class c ON c.oid = i.inhrelid
+               WHERE i.inhparent = 'tailrace.segments'::regclass AND NOT EXISTS (
+                   SELECT FROM pg_index x JOIN pg_inherits p ON p.inhrelid = x.indexrelid
+                   WHERE x.indrelid = c.oid AND p.inhparent = CAST(:index AS regclass))"""
+        ),
+        {"index": f"tailrace.{index}"},
+    ).all()
     assert without == []
-
-
-def test_going_back_keeps_the_chunks(empty_database_url: str) -> None:
-    old_archive(empty_database_url, 10)
-    migrate.upgrade(empty_database_url)
-    migrate.downgrade(empty_database_url, "0002")
-    with psycopg.connect(empty_database_url, autocommit=True) as connection:
-        assert connection.execute("SELECT count(*), min(text_delta) FROM tailrace.chunks").fetchone() == (10, "text")
-        columns = connection.execute("SELECT * FROM tailrace.chunks LIMIT 0").description
-        assert [column.name for column in columns or ()][-1] == "committed_at"
-    migrate.upgrade(empty_database_url)
