@@ -193,8 +193,8 @@ def main() -> None:
     parser.add_argument("--chunks", type=int, default=1_000_000)
     given = parser.parse_args()
     if given.what == "run":
-        from tailrace.devtools.servers.throwaway import ephemeral_postgres
         from tailrace.store.migrate import upgrade
+        from tests.throwaway import ephemeral_postgres
 
         with tempfile.TemporaryDirectory() as place, ephemeral_postgres(Path(place) / "postgres") as server:
             url = server.url("postgres")

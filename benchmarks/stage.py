@@ -21,9 +21,9 @@ import psycopg
 import redis
 
 from tailrace.devtools.servers.server import DURABLE, Lifetime
-from tailrace.devtools.servers.throwaway import Servers, ephemeral
 from tailrace.serve.app import DEFAULT_KEY
 from tailrace.store.migrate import upgrade
+from tests.throwaway import Servers, ephemeral
 
 ROOT = Path(__file__).resolve().parent.parent
 TEMPLATE = "bench_template"

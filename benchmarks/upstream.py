@@ -16,12 +16,12 @@ from typing import Any
 
 from benchmarks.texts import chunks
 from tailrace.model import Wire
-from tailrace.serve import LiveStore, RunningServer, create_app, running
 from tailrace.serve.entries import V1Id
 from tailrace.serve.logs import RecordLog
 from tailrace.serve.records import data_draft
-from tailrace.serve.server import _allow_many_connections
+from tailrace.serve.server import allow_many_connections
 from tailrace.serve.store import Page
+from tests.upstream import LiveStore, RunningServer, create_app, running
 
 SMALLEST_BATCH, LARGEST_BATCH = 20, 1_000
 FILL_PIECE = 10_000
@@ -150,7 +150,7 @@ class Upstream:
 
 def main() -> None:
     """Serve until standard input ends."""
-    _allow_many_connections()
+    allow_many_connections()
     upstream = Upstream()
     # Collecting garbage among millions of objects that all stay would only be seen as pauses.
     import gc

@@ -33,8 +33,8 @@ import redis
 from psycopg import sql
 
 from tailrace.devtools.servers.postgres import Postgres
-from tailrace.devtools.servers.throwaway import Servers, ephemeral, ephemeral_postgres, ephemeral_valkey
 from tailrace.devtools.servers.valkey import Valkey
+from tests.throwaway import Servers, ephemeral, ephemeral_postgres, ephemeral_valkey
 
 OUR_PREFIXES = ("TRIGGER_", "TAILRACE_", "CELERY_", "PG")
 OUR_VARIABLES = frozenset({"DATABASE_URL", "REDIS_URL", "VERCEL_GIT_COMMIT_REF"})

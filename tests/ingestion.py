@@ -16,9 +16,10 @@ import structlog
 
 from tailrace.config.settings import Settings
 from tailrace.model import Wire
-from tailrace.serve import LiveStore, RunningServer, Timing, create_app, running
+from tailrace.serve import Timing
 from tailrace.serve.app import DEFAULT_KEY
 from tailrace.service.runtime import Runtime
+from tests.upstream import LiveStore, RunningServer, create_app, running
 
 TIMING = replace(Timing().scaled(0.02), second_s=0.15, ping_s=0.05)
 """A second is 150 ms long, a v1 block 100 ms; a ping comes before an idle close, and proves the last line whole."""

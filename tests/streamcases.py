@@ -28,11 +28,9 @@ import tailrace.streams.aio
 from tailrace.devtools.servers.postgres import Postgres
 from tailrace.ingest.order import Order, order_for
 from tailrace.model import Checkpoint, Outcome, StreamState, Verdict, Wire
-from tailrace.serve.app import DEFAULT_KEY, create_app
+from tailrace.serve.app import DEFAULT_KEY
 from tailrace.serve.entries import LineJoiner
-from tailrace.serve.live import LiveStore
 from tailrace.serve.records import batch_event
-from tailrace.serve.server import RunningServer, running
 from tailrace.serve.timing import Timing as UpstreamTiming
 from tailrace.store.commit import Committer, Flush
 from tailrace.store.engine import create_engine
@@ -41,6 +39,8 @@ from tailrace.streams import Client, Timing
 from tailrace.wire.events import Framer
 from tailrace.wire.v1 import V1Decoder
 from tailrace.wire.v2 import V2Decoder
+from tests.upstream import RunningServer, create_app, running
+from tests.upstream.live import LiveStore
 
 TIMING = UpstreamTiming().scaled(0.005)
 """Upstream two hundred times as fast: v1 looks at its clocks every 25 ms, 60 s of waiting are 0.3 s."""

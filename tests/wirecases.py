@@ -19,20 +19,19 @@ from urllib.parse import unquote
 
 import httpx
 import msgspec
-from starlette.requests import Request
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from tailrace.model import StreamRef, Wire
-from tailrace.serve.app import DEFAULT_KEY, create_app, upstream_of
-from tailrace.serve.body import StreamBody
-from tailrace.serve.breaks import Break, BrokenOff
+from tailrace.serve.app import DEFAULT_KEY, upstream_of
+from tailrace.serve.body import BrokenOff, StreamBody
 from tailrace.serve.entries import V1Id
-from tailrace.serve.live import LiveStore
 from tailrace.serve.records import Draft
-from tailrace.serve.server import RunningServer, running
 from tailrace.serve.statuses import TERMINAL
 from tailrace.serve.store import INPUT_PREFIX
 from tailrace.serve.timing import Timing
+from tailrace.serve.upstream import Target
+from tests.upstream import RunningServer, create_app, half_of, running
+from tests.upstream.live import LiveStore
 
 WIRE = Path(__file__).parent / "data" / "wire"
 
@@ -198,7 +197,7 @@ def _texts(info: dict[str, Any]) -> list[bytes] | None:
 
 
 def _first_recorded(case: WireCase, pace: float, later: ASGIApp, app: Any) -> ASGIApp:
-    upstream = upstream_of(app)
+    connections, traffic = upstream_of(app).connections, half_of(app).traffic
     answered = False
 
     async def answer(scope: Scope, receive: Receive, send: Send) -> None:
@@ -207,16 +206,8 @@ def _first_recorded(case: WireCase, pace: float, later: ASGIApp, app: Any) -> AS
             await later(scope, receive, send)
             return
         answered = True
-        request = Request(scope)
-        upstream.traffic.note(request.method, case.path, request.url.query, scope["headers"])
-        body = StreamBody(
-            _recorded(case, pace),
-            upstream.connections,
-            status=case.status,
-            headers=case.headers,
-            during=upstream.traffic.read_of(case.ref),
-        )
-        await body(scope, receive, send)
+        body = StreamBody(_recorded(case, pace), connections, status=case.status, headers=case.headers)
+        await traffic.counted(Target("stream", *case.ref), body)(scope, receive, send)
 
     return answer
 
@@ -235,4 +226,4 @@ async def _recorded(case: WireCase, pace: float) -> AsyncIterator[bytes]:
     if pace:
         await asyncio.sleep(max(0.0, began + case.info["response"]["total_ms"] / 1000 * pace - time()))
     if not case.clean:
-        raise BrokenOff(Break.CUT)
+        raise BrokenOff

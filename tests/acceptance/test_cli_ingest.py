@@ -12,11 +12,10 @@ import psycopg
 import pytest
 
 from tailrace.model import Wire
-from tailrace.serve.app import create_app
-from tailrace.serve.live import LiveStore
-from tailrace.serve.server import RunningServer, running
 from tailrace.serve.timing import Timing
 from tests.acceptance.cli_runner import Cli, cli_for, wait_for
+from tests.upstream import RunningServer, create_app, running
+from tests.upstream.live import LiveStore
 
 TEXTS = [
     b'{"b":1,"a":1.10,"b":2}',

@@ -8,11 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from tailrace.serve.app import create_app
-from tailrace.serve.live import LiveStore
-from tailrace.serve.server import running
 from tests.acceptance.cli_runner import Cli, cli_for
 from tests.integration.schema_rows import Archive
+from tests.upstream import create_app, running
+from tests.upstream.live import LiveStore
 
 HOSTILE = "x'; DROP TABLE tailrace.runs; --"
 

@@ -13,11 +13,10 @@ import psycopg
 import pytest
 
 from tailrace.model import Wire
-from tailrace.serve.app import create_app
-from tailrace.serve.live import LiveStore
-from tailrace.serve.server import running
 from tailrace.serve.timing import Timing
 from tests.acceptance.cli_runner import Cli, cli_for
+from tests.upstream import create_app, running
+from tests.upstream.live import LiveStore
 
 ODD = [
     b'{"type":"text-delta","id":"1","delta":"a\\u0000\\ud800"}',

@@ -8,10 +8,9 @@ from pathlib import Path
 import pytest
 
 from tailrace.cli.exits import MEANINGS
-from tailrace.serve.app import create_app
-from tailrace.serve.live import LiveStore
-from tailrace.serve.server import running
 from tests.acceptance.cli_runner import Cli, cli_for
+from tests.upstream import create_app, running
+from tests.upstream.live import LiveStore
 
 VERBS = ("demo", "up", "down", "migrate", "doctor", "ingest", "status", "chunks", "text", "sql", "worker", "replay")
 SECRET = "tr_dev_0123456789abcdefghij"

@@ -11,11 +11,11 @@ from pathlib import Path
 import pytest
 
 from tailrace.model import Wire
-from tailrace.serve.app import DEFAULT_KEY, create_app
-from tailrace.serve.live import LiveStore
-from tailrace.serve.server import RunningServer, running
+from tailrace.serve.app import DEFAULT_KEY
 from tailrace.serve.timing import Timing
 from tests.acceptance.cli_runner import Cli, cli_for, wait_for
+from tests.upstream import RunningServer, create_app, running
+from tests.upstream.live import LiveStore
 
 TEXTS = [b'{"n":1.10}', b'"\\ud800"', b"[ ]"]
 PRINTED = b"".join(text + b"\n" for text in TEXTS)

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from tailrace.devtools.demo.recordings import chunks_of
-from tailrace.serve.recording import bundled_recordings
+from tailrace.devtools.recordings import bundled_recordings
 from tests.acceptance.cli_runner import Cli, Done
 
 SENT = {path.stem: chunks_of(path.read_bytes()) for path in bundled_recordings()}

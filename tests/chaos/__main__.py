@@ -16,11 +16,11 @@ from pathlib import Path
 
 import psycopg
 
-from tailrace.devtools.servers.throwaway import Servers, ephemeral
 from tailrace.store.migrate import upgrade
 from tests.chaos.schedule import Schedule
 from tests.chaos.tally import Tally
 from tests.simulation.many import Simulations
+from tests.throwaway import Servers, ephemeral
 
 SECONDS = 300.0
 SIMULATED = 100_000

@@ -15,9 +15,10 @@ from urllib.parse import urlsplit
 
 import psycopg
 
-from tailrace.serve import LiveStore, RunningServer, Timing, create_app, running
+from tailrace.serve import Timing
 from tailrace.serve.app import DEFAULT_KEY
 from tests.chaos.tcpproxy import Proxy
+from tests.upstream import LiveStore, RunningServer, create_app, running
 
 READY = "worker_ready"
 START_S = 40.0

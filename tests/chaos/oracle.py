@@ -11,9 +11,9 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 
 from tailrace.model import HoleReason, Wire
-from tailrace.serve import LiveStore
-from tailrace.serve.records import trim_draft
 from tests.chaos.fleet import Archive
+from tests.upstream import LiveStore
+from tests.upstream.drafts import trim_draft
 
 STYLES = ('{"r":"%s","l":%d,"n":%d}', '["%s",%d,%d,1.10,"\\u0000"]', '{"n":"%s/%d/%d","n":"\\ud83d","t":"é😀"}')
 PAUSES_S = (*(0.002, 0.01, 0.03, 0.2) * 8, 1.0)

@@ -13,13 +13,13 @@ from typing import TypeVar
 import psycopg
 import redis
 
-from tailrace.devtools.servers.throwaway import Servers
-from tailrace.serve import LiveStore, RunningServer
 from tests.chaos import audit
 from tests.chaos.faults import FAULTS
 from tests.chaos.fleet import FAST, QUICK, Archive, Fleet, Worker, scene, wait_for
 from tests.chaos.oracle import Oracle
 from tests.chaos.tally import Tally
+from tests.throwaway import Servers
+from tests.upstream import LiveStore, RunningServer
 
 Answer = TypeVar("Answer")
 

@@ -16,15 +16,15 @@ from pathlib import Path
 
 import pytest
 
-from tailrace.devtools.servers.throwaway import Servers
 from tailrace.model import Wire
-from tailrace.serve import LiveStore
 from tailrace.store.migrate import upgrade
 from tests.chaos import audit
 from tests.chaos.fleet import QUICK, Archive, Fleet, Worker, scene, wait_for
 from tests.chaos.oracle import Kind, Oracle
 from tests.chaos.schedule import Schedule
 from tests.chaos.tally import Tally, spread
+from tests.throwaway import Servers
+from tests.upstream import LiveStore
 
 HARD, CLEAN = 12, 12
 STORED_S = 20.0

@@ -5,9 +5,9 @@ from __future__ import annotations
 import threading
 
 from tailrace.model import Wire
-from tailrace.serve import LiveStore, create_app, running
 from tailrace.serve.app import DEFAULT_KEY
 from tailrace.source.client import Endpoint, Upstream
+from tests.upstream import LiveStore, create_app, running
 
 THREADS = 4
 QUESTIONS = 25

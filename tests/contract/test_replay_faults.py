@@ -13,12 +13,11 @@ import httpx
 import pytest
 
 from tailrace.model import Wire
-from tailrace.serve.app import create_app
 from tailrace.serve.entries import V1Id
-from tailrace.serve.live import LiveStore
 from tailrace.serve.records import Draft
-from tailrace.serve.server import RunningServer, running
 from tailrace.serve.timing import Timing
+from tests.upstream import RunningServer, create_app, running
+from tests.upstream.live import LiveStore
 from tests.wirecases import plain_client
 
 V1 = "/realtime/v1/streams/run_v1/s"

@@ -9,11 +9,10 @@ from typing import Any
 import httpx
 import pytest
 
-from tailrace.serve.app import create_app
 from tailrace.serve.listing import Index
-from tailrace.serve.live import LiveStore
-from tailrace.serve.rate_limit import RateLimit
-from tailrace.serve.server import RunningServer, running
+from tests.upstream import RunningServer, create_app, running
+from tests.upstream.live import LiveStore
+from tests.upstream.rate_limit import RateLimit
 from tests.wirecases import plain_client
 
 FEED, LIST = "/realtime/v1/runs", "/api/v1/runs"

@@ -10,12 +10,12 @@ from concurrent.futures import ThreadPoolExecutor
 import httpx
 import pytest
 
-from tailrace.serve.app import FeedFormat, create_app
+from tailrace.serve.app import FeedFormat
 from tailrace.serve.electric import ElectricFeed
-from tailrace.serve.live import LiveStore
-from tailrace.serve.rate_limit import RateLimit
-from tailrace.serve.server import RunningServer, running
 from tailrace.serve.timing import Timing
+from tests.upstream import RunningServer, create_app, running
+from tests.upstream.live import LiveStore
+from tests.upstream.rate_limit import RateLimit
 from tests.wirecases import plain_client
 
 FEED = "/realtime/v1/runs/run_1"

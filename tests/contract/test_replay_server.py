@@ -18,12 +18,13 @@ import pytest
 import uvicorn
 from starlette.applications import Starlette
 
+from tailrace.devtools.recordings import bundled_recordings
 from tailrace.errors import MalformedRecord
-from tailrace.serve.app import create_app, upstream_of
-from tailrace.serve.live import LiveStore
-from tailrace.serve.recording import bundled_recordings
-from tailrace.serve.server import main, running
+from tailrace.serve.app import upstream_of
+from tailrace.serve.server import main
 from tailrace.serve.timing import Timing
+from tests.upstream import create_app, half_of, running
+from tests.upstream.live import LiveStore
 from tests.wirecases import plain_client
 
 RUN = """
@@ -88,6 +89,8 @@ def test_any_application_can_be_run_but_only_ours_has_parts() -> None:
         assert httpx.get(server.url, trust_env=False).status_code == 404
         with pytest.raises(TypeError):
             upstream_of(server.app)
+        with pytest.raises(TypeError):
+            half_of(server.app)
 
 
 def test_under_another_server_a_body_still_breaks_off() -> None:
@@ -95,7 +98,7 @@ def test_under_another_server_a_body_still_breaks_off() -> None:
     store = LiveStore()
     store.create_run("run_1")
     app = create_app(store, timing=Timing().scaled(0.01))
-    upstream_of(app).faults.stream("run_1", "s").reset(after_bytes=5)
+    half_of(app).faults.stream("run_1", "s").reset(after_bytes=5)
     server = uvicorn.Server(uvicorn.Config(app, http="h11", lifespan="off", log_level="critical", log_config=None))
     with socket.create_server(("127.0.0.1", 0)) as listener:
         port = listener.getsockname()[1]

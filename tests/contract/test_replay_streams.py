@@ -14,12 +14,11 @@ import httpx
 import pytest
 
 from tailrace.model import Wire
-from tailrace.serve.app import create_app
 from tailrace.serve.entries import V1Id
-from tailrace.serve.live import LiveStore
 from tailrace.serve.records import Draft
-from tailrace.serve.server import RunningServer, running
 from tailrace.serve.timing import Timing
+from tests.upstream import RunningServer, create_app, running
+from tests.upstream.live import LiveStore
 from tests.wirecases import load_case, load_steps, plain_client
 
 QUICK = Timing().scaled(0.01)  # a second is 10 ms, a v1 block 50 ms

@@ -13,17 +13,17 @@ from pathlib import Path
 
 import pytest
 
-from tailrace.serve.app import DEFAULT_KEY, create_app
+from tailrace.serve.app import DEFAULT_KEY
 from tailrace.serve.listing import Index
-from tailrace.serve.live import LiveStore
-from tailrace.serve.rate_limit import RateLimit
-from tailrace.serve.server import running
 from tailrace.service.backfill import Backfills, filter_of, preview
 from tailrace.service.maintenance import backfills_of
 from tailrace.service.rate import wait_s
 from tailrace.source.listing import Rate
 from tests.integration.schema_rows import Archive
 from tests.integration.test_discovery import LIST, Place
+from tests.upstream import create_app, running
+from tests.upstream.live import LiveStore
+from tests.upstream.rate_limit import RateLimit
 
 ROOT = Path(__file__).parents[2]
 NOW = datetime.now(UTC)
@@ -190,7 +190,7 @@ def test_it_keeps_to_its_share_of_the_rate_limit(database_url: str) -> None:
         while run_end(place)[0] == "running" and time.monotonic() < ended:
             if not backfills.step():
                 time.sleep(0.05)
-            lowest = min(lowest, server.upstream.bucket._tokens)
+            lowest = min(lowest, server.bucket._tokens)
         assert run_end(place)[:3] == ("done", 25, 2_500)
         assert lowest >= 29
         assert all(seen.path == LIST for seen in server.traffic.requests(LIST))
@@ -204,7 +204,7 @@ def test_a_429_is_waited_out_by_its_own_header_and_is_no_failure(database_url: s
     with running(create_app(store, rate_limit=limit)) as server:
         place = Place(database_url, server, store, Index())
         backfills = begun(place, backfill_rate_share=1.0)
-        server.upstream.bucket.take()
+        server.bucket.take()
         backfills.step()
         wait, attempt, error = place.archive.row(
             "SELECT extract(epoch FROM next_page_at - now())::float8, attempt, last_error FROM tailrace.backfills"

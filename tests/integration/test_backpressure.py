@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from tailrace.model import Wire
-from tailrace.serve import LiveStore
 from tests.chaos.fleet import QUICK, scene, wait_for
+from tests.upstream import LiveStore
 
 STREAMS = 8
 CHUNKS = 15_000

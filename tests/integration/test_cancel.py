@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from tailrace.model import Wire
-from tailrace.serve import LiveStore
 from tests.chaos.fleet import Archive, scene, wait_for
+from tests.upstream import LiveStore
 
 CANCEL_S = 3.0
 

@@ -10,8 +10,9 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from tailrace.model import Wire
-from tailrace.serve import FeedFormat, LiveStore
+from tailrace.serve import FeedFormat
 from tests.ingestion import Ingestion, ingesting, numbered, store_with
+from tests.upstream import LiveStore
 
 DAY = timedelta(days=1)
 RUN = "run_1"

@@ -10,14 +10,14 @@ import pytest
 
 from tailrace.config.settings import Settings
 from tailrace.errors import Unauthorized
-from tailrace.serve.app import DEFAULT_KEY, create_app
+from tailrace.serve.app import DEFAULT_KEY
 from tailrace.serve.listing import Index
-from tailrace.serve.live import LiveStore
-from tailrace.serve.server import RunningServer, running
 from tailrace.service.discovery import Discovery
 from tailrace.service.maintenance import discovery_of
 from tailrace.service.runtime import Runtime
 from tests.integration.schema_rows import Archive
+from tests.upstream import RunningServer, create_app, running
+from tests.upstream.live import LiveStore
 
 FEED, LIST = "/realtime/v1/runs", "/api/v1/runs"
 

@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 
 from tailrace.model import Wire
-from tailrace.serve import LiveStore, create_app, running
 from tests.chaos.fleet import fleet, scene, wait_for
 from tests.integration.test_takeover import figures, leased_by, taken_over, written
+from tests.upstream import LiveStore, create_app, running
 
 DRAIN_S = 10.0
 

@@ -5,8 +5,8 @@ import pytest
 import redis
 
 from tailrace.devtools.servers.postgres import Postgres
-from tailrace.devtools.servers.throwaway import Servers
 from tailrace.devtools.servers.valkey import Valkey
+from tests.throwaway import Servers
 
 
 @pytest.mark.parametrize("turn", [1, 2])

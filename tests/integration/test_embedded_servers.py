@@ -24,9 +24,9 @@ from tailrace.devtools.servers import Endpoints, ServerFailed, down, find, ports
 from tailrace.devtools.servers.home import Home, try_flock
 from tailrace.devtools.servers.postgres import Postgres
 from tailrace.devtools.servers.server import DURABLE, THROWAWAY
-from tailrace.devtools.servers.throwaway import Servers, ephemeral
 from tailrace.devtools.servers.valkey import Valkey
 from tailrace.errors import BadSettings
+from tests.throwaway import Servers, ephemeral
 
 LONG_ENOUGH = 150  # bytes; the path of a Unix socket may have about 107
 
@@ -447,7 +447,7 @@ class TestThrowaway:
     @pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells a process that its parent is gone")
     def test_they_end_with_the_process_that_started_them(self, tmp_path: Path) -> None:
         script = (
-            "import sys, pathlib; from tailrace.devtools.servers.throwaway import ephemeral\n"
+            "import sys, pathlib; from tests.throwaway import ephemeral\n"
             "with ephemeral(pathlib.Path(sys.argv[1])): print('ready', flush=True); input()"
         )
         command = [sys.executable, "-c", script, str(tmp_path / "servers")]

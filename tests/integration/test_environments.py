@@ -13,14 +13,13 @@ import pytest
 
 from tailrace.config.settings import Settings
 from tailrace.errors import BadSettings, Unauthorized, UnknownEnvironment
-from tailrace.serve.app import create_app
-from tailrace.serve.live import LiveStore
-from tailrace.serve.server import RunningServer, running
 from tailrace.service.environments import Environment
 from tailrace.service.maintenance import discovery_of
 from tailrace.service.runtime import Runtime
 from tailrace.store.keeping.forget import Forgetting, RunForgotten
 from tests.integration.schema_rows import Archive
+from tests.upstream import RunningServer, create_app, running
+from tests.upstream.live import LiveStore
 
 KEYS = {"staging": "tr_stg_one", "production": "tr_prod_two"}
 

@@ -206,7 +206,8 @@ def test_bytes_that_are_not_utf8_are_kept_as_they_came(database_url: str) -> Non
 @pytest.mark.trap(39)
 def test_records_that_are_no_chunks(database_url: str) -> None:
     """v2: commands, control records with a live credential, bodies that are no envelope, records with nothing in them."""
-    from tailrace.serve.records import Draft, control_draft, fence_draft, undefined_draft
+    from tailrace.serve.records import Draft
+    from tests.upstream.drafts import control_draft, fence_draft, undefined_draft
 
     store = store_with(Wire.V2, ['"a"'], over=False)
     secret = "eyJhbGciOi.secret"

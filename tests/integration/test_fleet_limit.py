@@ -9,12 +9,12 @@ from pathlib import Path
 from uuid import uuid4
 
 from tailrace.model import Wire
-from tailrace.serve import LiveStore
 from tailrace.service.readers import Readers
 from tailrace.store.engine import create_engine
 from tailrace.store.leases import Leases, WorkerRow
 from tests.chaos.fleet import QUICK, Archive, scene, wait_for
 from tests.ingestion import ingesting, numbered, store_with
+from tests.upstream import LiveStore
 
 LIMIT = 6
 STREAMS = 8

@@ -13,8 +13,8 @@ import pytest
 import redis
 
 from tailrace.model import Wire
-from tailrace.serve import LiveStore, RunningServer, create_app, running
 from tests.chaos.fleet import FAST, QUICK, Archive, Fleet, Worker, fleet, wait_for
+from tests.upstream import LiveStore, RunningServer, create_app, running
 
 OLD = {"production": "tr_prod_Geheim1old", "staging": "tr_stg_Geheim2old"}
 NEW = "tr_stg_Geheim3new"

@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 
 from tailrace.model import Wire
-from tailrace.serve import LiveStore
 from tests.chaos.fleet import QUICK, scene, wait_for
 from tests.chaos.tcpproxy import Point
+from tests.upstream import LiveStore
 
 TEXTS = [f'"{number}"' for number in range(200)]
 

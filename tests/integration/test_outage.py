@@ -11,12 +11,12 @@ from pathlib import Path
 import pytest
 import redis
 
-from tailrace.devtools.servers.throwaway import Servers
 from tailrace.model import Wire
-from tailrace.serve import LiveStore
 from tailrace.store.migrate import upgrade
 from tests.chaos.fleet import QUICK, Archive, Fleet, scene, wait_for
 from tests.chaos.tcpproxy import Point
+from tests.throwaway import Servers
+from tests.upstream import LiveStore
 
 KEYS = ("a", "b", "c")
 

@@ -10,8 +10,8 @@ from typing import Any
 import redis
 
 from tailrace.model import Wire
-from tailrace.serve import LiveStore
 from tests.chaos.fleet import QUICK, Archive, scene, wait_for
+from tests.upstream import LiveStore
 
 
 def told(redis_url: str, queue: str) -> list[tuple[str, dict[str, Any]]]:

@@ -6,9 +6,9 @@ import time
 from pathlib import Path
 
 from tailrace.model import Wire
-from tailrace.serve import LiveStore
 from tailrace.serve.records import Draft
 from tests.chaos.fleet import QUICK, scene, wait_for
+from tests.upstream import LiveStore
 
 GOOD = 20
 

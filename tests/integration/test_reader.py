@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 
 from tailrace.model import Wire
-from tailrace.serve import RunningServer
-from tailrace.serve.faults import FaultSetter
 from tests.ingestion import ingesting, numbered, store_with
+from tests.upstream import RunningServer
+from tests.upstream.faults import FaultSetter
 
 TEXTS = numbered(40)
 BYTES = [text.encode() for text in TEXTS]

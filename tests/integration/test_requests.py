@@ -15,9 +15,9 @@ from sqlalchemy.orm import Session
 
 from tailrace.model import Wire
 from tailrace.requests import request_ingest
-from tailrace.serve import LiveStore
 from tailrace.store.engine import create_engine
 from tests.chaos.fleet import QUICK, scene, wait_for
+from tests.upstream import LiveStore
 
 
 @pytest.fixture

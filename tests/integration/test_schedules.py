@@ -13,15 +13,14 @@ import pytest
 from celery import Celery
 
 from tailrace.celery import beat_schedule, register
-from tailrace.serve.app import create_app
 from tailrace.serve.listing import Index
-from tailrace.serve.live import LiveStore
-from tailrace.serve.server import running
 from tailrace.service.maintenance import Finder, Maintenance
 from tailrace.tasks import current, maintenance
 from tailrace.tasks.app import QUEUE, app
 from tailrace.tasks.process import Process
 from tests.integration.test_discovery import Place
+from tests.upstream import create_app, running
+from tests.upstream.live import LiveStore
 
 ROOT = Path(__file__).parents[2]
 NOW = datetime.now(UTC)

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from tailrace.devtools.servers.throwaway import Servers
 from tailrace.model import Wire
-from tailrace.serve import LiveStore
 from tailrace.store.migrate import upgrade
 from tests.chaos.fleet import QUICK, scene, wait_for
+from tests.throwaway import Servers
+from tests.upstream import LiveStore
 
 
 def test_a_worker_that_starts_while_postgres_is_away_waits_for_it(servers_to_break: Servers, tmp_path: Path) -> None:

@@ -15,13 +15,14 @@ import sqlalchemy as sa
 
 from tailrace.devtools.servers.postgres import Postgres
 from tailrace.model import HoleReason, StreamRef, Wire
-from tailrace.serve.records import Draft, control_draft, data_draft, fence_draft
+from tailrace.serve.records import Draft, data_draft
 from tailrace.streams import ChunkTypeError, Client, NotConfigured, StreamError, read
 from tailrace.streams.archive import ArchiveReader
 from tailrace.streams.steps import PAGE_BYTES, Chunk, Fetch, Gap
 from tests.integration.schema_rows import Archive
 from tests.streamcases import FLAVOURS, Flavour, Place, World, running_flavour, running_world
 from tests.unit.streams.test_streams_text import CASES, transcript
+from tests.upstream.drafts import control_draft, fence_draft
 
 
 @pytest.fixture(scope="module")

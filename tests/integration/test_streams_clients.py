@@ -19,9 +19,9 @@ from typing import Any
 import psutil
 
 from tailrace.model import Wire
-from tailrace.serve.app import DEFAULT_KEY, create_app
-from tailrace.serve.live import LiveStore
-from tailrace.serve.server import RunningServer, running
+from tailrace.serve.app import DEFAULT_KEY
+from tests.upstream import RunningServer, create_app, running
+from tests.upstream.live import LiveStore
 
 ROOT = Path(__file__).parents[2]
 CLIENTS = 500

@@ -14,10 +14,10 @@ import redis
 import sqlalchemy as sa
 
 from tailrace.model import Wire
-from tailrace.serve import LiveStore, create_app, running
 from tailrace.store.engine import create_engine
 from tailrace.store.leases import Leases, WorkerRow
 from tests.chaos.fleet import Archive, Fleet, Worker, fleet, scene, wait_for
+from tests.upstream import LiveStore, create_app, running
 
 TAKEOVER_S = 15.0
 

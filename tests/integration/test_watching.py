@@ -8,9 +8,9 @@ from contextlib import contextmanager
 
 from tailrace.errors import WorkerError
 from tailrace.model import Wire
-from tailrace.serve import LiveStore
 from tailrace.service.runtime import Runtime
 from tests.ingestion import Ingestion, ingesting
+from tests.upstream import LiveStore
 
 
 @contextmanager

@@ -18,13 +18,13 @@ import pytest
 from tailrace.ingest.reader import Reader, Timing
 from tailrace.ingest.signal import Signal
 from tailrace.model import Outcome, StreamRef, Wire
-from tailrace.serve import LiveStore, RunningServer, create_app, running
 from tailrace.serve.app import DEFAULT_KEY
 from tailrace.serve.records import Draft, data_draft
 from tailrace.source.client import Endpoint, Upstream
 from tailrace.source.connection import Tail
 from tests.ingestion import TIMING
 from tests.simulation.archive import Archive, read_until_settled
+from tests.upstream import LiveStore, RunningServer, create_app, running
 from tests.wirecases import case_names, load_case, running_case
 
 DOCUMENT = Path(__file__).parents[2] / "docs" / "fidelity.md"

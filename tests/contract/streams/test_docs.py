@@ -17,8 +17,8 @@ import pytest
 from tailrace import streams
 from tailrace.model import Wire
 from tailrace.serve.app import DEFAULT_KEY
-from tailrace.serve.server import running
 from tests.streamcases import Place, World, running_wsgi
+from tests.upstream import running
 
 PAGE = Path(__file__).parents[3] / "docs" / "streams-api.md"
 

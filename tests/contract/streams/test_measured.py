@@ -18,11 +18,11 @@ from pathlib import Path
 import pytest
 
 from tailrace.model import Wire
-from tailrace.serve.app import DEFAULT_KEY, create_app
-from tailrace.serve.live import LiveStore
-from tailrace.serve.server import RunningServer, running
+from tailrace.serve.app import DEFAULT_KEY
 from tailrace.streams import AbortController, Client, StreamAborted, aio, read
 from tests.streamcases import LONG_S, PACE
+from tests.upstream import RunningServer, create_app, running
+from tests.upstream.live import LiveStore
 
 ROOT = Path(__file__).parents[3]
 ABORTS = 30

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from tailrace.model import HoleReason, Wire
-from tailrace.serve.records import control_draft, fence_draft
 from tests.streamcases import Flavour, Place, World, numbers
+from tests.upstream.drafts import control_draft, fence_draft
 
 
 class TestStart:

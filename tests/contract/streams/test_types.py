@@ -10,9 +10,10 @@ import pydantic
 import pytest
 
 from tailrace.model import Wire
-from tailrace.serve.records import Draft, data_draft, undefined_draft
+from tailrace.serve.records import Draft, data_draft
 from tailrace.streams import ChunkTypeError, Client, StreamError
 from tests.streamcases import PACE, Flavour, Place, World
+from tests.upstream.drafts import undefined_draft
 
 
 @dataclass

@@ -20,9 +20,9 @@ from starlette.routing import Route
 
 from tailrace import streams
 from tailrace.model import Wire
-from tailrace.serve.server import running
 from tailrace.streams import aio
 from tests.streamcases import LONG_S, World, running_wsgi
+from tests.upstream import running
 
 HEARTBEAT_S = 0.05
 

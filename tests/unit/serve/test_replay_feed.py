@@ -14,13 +14,12 @@ import pytest
 from tailrace.model import Wire
 from tailrace.serve.electric import ElectricFeed
 from tailrace.serve.feed import FeedAnswer, NativeFeed, array_literal, feed_request, row_value
-from tailrace.serve.live import LiveStore
-from tailrace.serve.rate_limit import Bucket, RateLimit
 from tailrace.serve.retrieve import run_body
 from tailrace.serve.statuses import CURRENT_API_VERSION, api_flags, api_status
 from tailrace.serve.store import Run
 from tailrace.serve.timing import Timing
 from tests.unit.serve.virtual_time import now_s, run_virtually
+from tests.upstream.live import LiveStore
 from tests.wirecases import load_steps
 
 MODERN = {"x-trigger-electric-version": "1.0.0-beta.1", "x-trigger-api-version": CURRENT_API_VERSION}
@@ -241,16 +240,3 @@ def test_expired_and_timed_out_runs_are_never_completed() -> None:
     assert completed == ["COMPLETED", "CANCELED", "FAILED", "CRASHED"]
     assert not api_flags("EXPIRED")["isCompleted"]
     assert not api_flags("TIMED_OUT")["isFailed"]
-
-
-def test_the_rate_limit_is_refilled_in_steps_and_tells_when() -> None:
-    now = 1000.0
-    bucket = Bucket(RateLimit(burst=3, refill=2, interval_s=10), lambda: now)
-    assert [bucket.take().remaining for _ in range(3)] == [2, 1, 0]
-    refused = bucket.take()
-    assert (refused.allowed, refused.headers["x-ratelimit-reset"]) == (False, "1010000")
-    assert json.loads(refused.problem(1_004_500))["secondsUntilReset"] == 6
-    now = 1010.0
-    assert [bucket.take().allowed for _ in range(3)] == [True, True, False]
-    now = 1100.0
-    assert bucket.take().remaining == 2

@@ -10,13 +10,14 @@ from typing import TypeVar
 
 import pytest
 
-from tailrace.devtools.make_recordings import write_recordings
+from tailrace.devtools.recordings import bundled_recordings
+from tailrace.devtools.recordings.make import write_recordings
 from tailrace.errors import MalformedRecord
 from tailrace.model import Wire
 from tailrace.serve.entries import BEGINNING, V1Id
 from tailrace.serve.read_v1 import read_v1
 from tailrace.serve.recorded import RecordedStore
-from tailrace.serve.recording import Recording, body_id, bundled_recordings, parse_recording, read_recording
+from tailrace.serve.recording import Recording, body_id, parse_recording, read_recording
 from tailrace.serve.timing import Timing
 from tests.unit.serve.virtual_time import body_and_time, now_s, run_virtually
 

@@ -6,15 +6,8 @@ import json
 
 import pytest
 
-from tailrace.serve.records import (
-    Record,
-    control_draft,
-    data_draft,
-    fence_draft,
-    metered_bytes,
-    trim_draft,
-    undefined_draft,
-)
+from tailrace.serve.records import Record, data_draft, metered_bytes
+from tests.upstream.drafts import control_draft, fence_draft, trim_draft, undefined_draft
 
 
 def test_headers_and_body_are_absent_when_there_are_none() -> None:

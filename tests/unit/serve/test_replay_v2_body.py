@@ -12,11 +12,12 @@ import pytest
 
 from tailrace.model import Wire
 from tailrace.serve.cursors import timeout_seconds, v2_start
-from tailrace.serve.live import LiveStore
 from tailrace.serve.read_v2 import read_v2
-from tailrace.serve.records import DONE, Draft, fence_draft, trim_draft
+from tailrace.serve.records import DONE, Draft
 from tailrace.serve.timing import Timing
 from tests.unit.serve.virtual_time import body_and_time, run_virtually
+from tests.upstream.drafts import fence_draft, trim_draft
+from tests.upstream.live import LiveStore
 from tests.wirecases import WireCase, body_records, load_case
 
 # case → the case whose body has the content of its stream

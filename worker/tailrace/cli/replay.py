@@ -37,7 +37,7 @@ def replay(
     The URL is the first line of output: give it to `tailrace` as TRIGGER_API_URL. The key is tr_dev_replay unless
     --key or TRIGGER_SECRET_KEY says otherwise.
     """
-    from tailrace.serve.recording import bundled_recordings
+    from tailrace.devtools.recordings import bundled_recordings
     from tailrace.serve.server import main
 
     main(recording or bundled_recordings(), port, speed, key)

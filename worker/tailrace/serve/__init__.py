@@ -1,30 +1,27 @@
-"""The stand-in upstream: Trigger.dev's HTTP surface, over recordings or over a store that tests write to."""
+"""The stand-in upstream: Trigger.dev's HTTP surface over a store of runs, which so far is a set of recordings."""
 
 from tailrace.serve.app import FeedFormat, create_app, upstream_of
-from tailrace.serve.live import LiveStore
 from tailrace.serve.recorded import RecordedStore
-from tailrace.serve.recording import Recording, bundled_recordings, parse_recording, read_recording
-from tailrace.serve.server import RunningServer, main, running, serve
+from tailrace.serve.recording import Recording, parse_recording, read_recording
+from tailrace.serve.server import main, serve
 from tailrace.serve.store import Run, Store
 from tailrace.serve.timing import Timing
-from tailrace.serve.upstream import Upstream
+from tailrace.serve.upstream import Around, Target, Upstream
 
 __all__ = [
+    "Around",
     "FeedFormat",
-    "LiveStore",
     "RecordedStore",
     "Recording",
     "Run",
-    "RunningServer",
     "Store",
+    "Target",
     "Timing",
     "Upstream",
-    "bundled_recordings",
     "create_app",
     "main",
     "parse_recording",
     "read_recording",
-    "running",
     "serve",
     "upstream_of",
 ]

@@ -5,25 +5,33 @@ from __future__ import annotations
 import asyncio
 import zlib
 from collections.abc import AsyncIterator, Coroutine
-from contextlib import AbstractContextManager, nullcontext
 from typing import Any, TypeVar
 
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-from tailrace.serve.breaks import Break, BrokenOff
 from tailrace.serve.connections import Connections
 
 Answer = TypeVar("Answer")
 
+_GZIP_HEADERS = [(b"content-encoding", b"gzip"), (b"vary", b"Accept-Encoding")]
 _WRITE_MAX_BYTES = 256 * 1024  # one write to the socket: enough to be fast, little enough to be fair
+
+
+class BrokenOff(Exception):
+    """Raised by the blocks of a body that is to end here and now, before its last chunk."""
+
+    def end(self, transport: asyncio.Transport) -> None:
+        """End the connection, after what was written."""
+        transport.close()
 
 
 class StreamBody(Response):
     """Sends blocks as they come; a clean end of the blocks is a clean end of the body.
 
     The next block is asked for when the socket has taken the last one: memory stays bounded however slow the client.
-    When the client leaves, the blocks are cancelled at once, also while they wait.
+    When the client leaves, the blocks are cancelled at once, also while they wait. ``blocks`` and ``compress`` may be
+    changed until it is sent.
     """
 
     def __init__(
@@ -33,33 +41,29 @@ class StreamBody(Response):
         *,
         status: int = 200,
         headers: list[tuple[str, str]],
-        during: AbstractContextManager[None] | None = None,
+        compress: bool = False,
     ) -> None:
-        """``during`` is entered while the response is open."""
-        self._blocks = blocks
+        self.blocks = blocks
+        self.compress = compress
         self._connections = connections
-        self._during = during or nullcontext()
         self.status_code = status
         self.background = None
         self.raw_headers = [(name.lower().encode("latin-1"), value.encode("latin-1")) for name, value in headers]
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        with self._during:
-            await self._respond(scope, receive, send)
-
-    async def _respond(self, scope: Scope, receive: Receive, send: Send) -> None:
+        headers = [*self.raw_headers, *(_GZIP_HEADERS if self.compress else ())]
         # Upstream's headers come at once, before any data.
-        await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
+        await send({"type": "http.response.start", "status": self.status_code, "headers": headers})
         sending = asyncio.create_task(self._send_blocks(send))
         left = asyncio.create_task(client_left(receive))
         try:
             await asyncio.wait({sending, left}, return_when=asyncio.FIRST_COMPLETED)
             if not sending.done():
                 return
-            if how := sending.result():
-                # Waiting for the connection to be gone keeps the server from calling the missing end an error.
-                end = self._connections.reset if how is Break.RESET else self._connections.close
-                if end(scope):
+            if broken := sending.result():
+                if transport := self._connections.of(scope):
+                    broken.end(transport)
+                    # Waiting for it to be gone keeps the server from calling the missing end an error.
                     await left
                 return
             await send({"type": "http.response.body", "body": b"", "more_body": False})
@@ -68,16 +72,16 @@ class StreamBody(Response):
             left.cancel()
             await asyncio.gather(sending, left, return_exceptions=True)
 
-    async def _send_blocks(self, send: Send) -> Break | None:
+    async def _send_blocks(self, send: Send) -> BrokenOff | None:
         try:
-            async for block in self._blocks:
+            async for block in _gzipped(self.blocks) if self.compress else self.blocks:
                 for start in range(0, len(block), _WRITE_MAX_BYTES):
                     part = block[start : start + _WRITE_MAX_BYTES]
                     await send({"type": "http.response.body", "body": part, "more_body": True})
                     # A socket that takes everything never makes `send` wait, and the other streams want to be served.
                     await asyncio.sleep(0)
         except BrokenOff as broken:
-            return broken.how
+            return broken
         return None
 
 
@@ -100,14 +104,9 @@ async def unless_left(receive: Receive, answer: Coroutine[Any, Any, Answer]) -> 
         await asyncio.gather(answering, left, return_exceptions=True)
 
 
-async def gzipped(blocks: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+async def _gzipped(blocks: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
     """The blocks as one gzip stream, flushed after each, as Express' compression does for event streams."""
     compressor = zlib.compressobj(level=6, wbits=31)
     async for block in blocks:
         yield compressor.compress(block) + compressor.flush(zlib.Z_SYNC_FLUSH)
     yield compressor.flush()
-
-
-async def forever() -> None:
-    """Waits until it is cancelled."""
-    await asyncio.get_running_loop().create_future()

@@ -7,15 +7,10 @@ client's address, and a request finds its own by that.
 from __future__ import annotations
 
 import asyncio
-import socket
-import struct
 import threading
-from typing import Any
 
 from starlette.types import Scope
 from uvicorn.protocols.http.h11_impl import H11Protocol
-
-_RESET_ON_CLOSE = struct.pack("ii", 1, 0)  # SO_LINGER on, 0 seconds: close sends RST and drops what is unsent
 
 
 class Connections:
@@ -32,19 +27,10 @@ class Connections:
         """What is open now."""
         return list(self._open.values())
 
-    def close(self, scope: Scope) -> bool:
-        """Close the connection of a request after what was written. False when it is not known. Server's loop only."""
-        if transport := self._of(scope):
-            transport.close()
-        return transport is not None
-
-    def reset(self, scope: Scope) -> bool:
-        """Reset the connection of a request. False when it is not known. Server's loop only."""
-        if transport := self._of(scope):
-            sock: Any = transport.get_extra_info("socket")
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET_ON_CLOSE)
-            transport.abort()
-        return transport is not None
+    def of(self, scope: Scope) -> asyncio.Transport | None:
+        """The connection of a request; None when it is not known. Server's loop only."""
+        client = scope.get("client")
+        return self._open.get((client[0], client[1])) if client else None
 
     def abort_all(self) -> None:
         """Drop every connection. Server's loop only."""
@@ -67,7 +53,3 @@ class Connections:
                 super().connection_lost(exc)
 
         return RegisteringProtocol
-
-    def _of(self, scope: Scope) -> asyncio.Transport | None:
-        client = scope.get("client")
-        return self._open.get((client[0], client[1])) if client else None

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -11,17 +10,15 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from tailrace.serve import answers
-from tailrace.serve.body import StreamBody
-from tailrace.serve.faults import Fault
 from tailrace.serve.feed import UP_TO_DATE, feed_headers, feed_request, row_key, row_value, schema_header
 from tailrace.serve.listing import BadQuery, feed_runs, list_page
 from tailrace.serve.retrieve import listed_run
-from tailrace.serve.upstream import Upstream, spoiled_body
+from tailrace.serve.upstream import Target, Upstream
 
 _JSON = {"access-control-allow-origin": "*", "content-type": "application/json; charset=utf-8"}
 
 
-async def many_runs_feed(upstream: Upstream, request: Request, fault: Fault | None) -> Response:
+async def many_runs_feed(upstream: Upstream, request: Request, _: Target) -> Response:
     """Status and stream keys of the newest runs: full rows each time, as the native backend answers.
 
     ``live=true`` is answered at once too: nobody here waits for a change of any of a thousand runs.
@@ -42,10 +39,10 @@ async def many_runs_feed(upstream: Upstream, request: Request, fault: Fault | No
         "up-to-date": "",
     }
     body = msgspec.json.encode([*rows, UP_TO_DATE])
-    return _whole(upstream, fault, body, feed_headers(tokens, wanted))
+    return Response(body, 200, feed_headers(tokens, wanted))
 
 
-async def run_list(upstream: Upstream, request: Request, fault: Fault | None) -> Response:
+async def run_list(upstream: Upstream, request: Request, _: Target) -> Response:
     """A page of runs by the names of the API."""
     try:
         page = list_page(await upstream.store.runs(), request.query_params, _now(upstream), upstream.index)
@@ -60,18 +57,7 @@ async def run_list(upstream: Upstream, request: Request, fault: Fault | None) ->
             "pagination": {name: cursor for name, cursor in pagination.items() if cursor is not None},
         }
     )
-    return _whole(upstream, fault, body, _JSON)
-
-
-def _whole(upstream: Upstream, fault: Fault | None, body: bytes, headers: Mapping[str, str]) -> Response:
-    if fault is None:
-        return Response(body, 200, headers)
-    blocks, shown = spoiled_body(_once(body), list(headers.items()), fault, compress=False)
-    return StreamBody(blocks, upstream.connections, status=200, headers=shown)
-
-
-async def _once(block: bytes) -> AsyncIterator[bytes]:
-    yield block
+    return Response(body, 200, _JSON)
 
 
 def _now(upstream: Upstream) -> datetime:

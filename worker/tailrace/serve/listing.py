@@ -36,7 +36,7 @@ class BadQuery(Exception):
 class Index:
     """The index behind the list, which is not the database: runs show up in it ``lag_s`` after their creation.
 
-    A test changes it while the server runs.
+    It may be changed while the server runs.
     """
 
     lag_s: float = 0.0

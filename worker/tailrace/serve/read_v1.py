@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 
-from tailrace.serve.breaks import Break, BrokenOff
+from tailrace.serve.body import BrokenOff
 from tailrace.serve.entries import PING, LineJoiner, V1Id
 from tailrace.serve.store import V1Stream
 from tailrace.serve.timing import Timing
@@ -43,5 +43,5 @@ async def fail_v1(timing: Timing) -> AsyncIterator[bytes]:
     """What a cursor that Redis refuses gives: no byte, some tries, and a body that breaks off."""
     for wait_s in timing.error_waits_s:
         await asyncio.sleep(wait_s)
-    raise BrokenOff(Break.CUT)
+    raise BrokenOff
     yield b""  # makes this a generator

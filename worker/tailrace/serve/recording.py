@@ -35,9 +35,6 @@ from tailrace.model import Wire
 from tailrace.serve.records import Draft, data_draft
 from tailrace.serve.statuses import TERMINAL
 
-BUNDLED = Path(__file__).parent / "recordings"
-"""Where the recordings are that come with the package; `make_recordings` writes them."""
-
 _ALPHABET = "0123456789abcdefghijklmnopqrstuvwxyz"
 
 
@@ -99,11 +96,6 @@ class _Line(msgspec.Struct, forbid_unknown_fields=True):
     body: str | None = None
     headers: list[tuple[str, str]] | None = None
     id: str | None = None
-
-
-def bundled_recordings() -> list[Path]:
-    """The recordings that come with the package."""
-    return sorted(BUNDLED.glob("*.jsonl"))
 
 
 def read_recording(path: Path) -> Recording:

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping
-
 from starlette.responses import Response
 
-from tailrace.serve.body import StreamBody, unless_left
+from tailrace.serve.body import unless_left
 from tailrace.serve.feed import feed_request
 from tailrace.serve.retrieve import run_body
-from tailrace.serve.upstream import Asked, Upstream, spoiled_body
+from tailrace.serve.upstream import Asked, Upstream
 
 _RETRIEVE_HEADERS = {"access-control-allow-origin": "*", "content-type": "application/json; charset=utf-8"}
 
@@ -21,21 +19,10 @@ async def run_feed(upstream: Upstream, asked: Asked) -> Response:
     answer = await unless_left(request.receive, upstream.feed.answer(asked.run, wanted))
     if answer is None:
         return Response()  # to nobody
-    return _whole(upstream, asked, answer.body, answer.status, answer.headers)
+    return Response(answer.body, answer.status, answer.headers)
 
 
 async def retrieve(upstream: Upstream, asked: Asked) -> Response:
     """The run by the names of the API, without its stream keys."""
     body = run_body(asked.run, asked.request.headers.get("x-trigger-api-version"))
-    return _whole(upstream, asked, body, 200, _RETRIEVE_HEADERS)
-
-
-def _whole(upstream: Upstream, asked: Asked, body: bytes, status: int, headers: Mapping[str, str]) -> Response:
-    if asked.fault is None:
-        return Response(body, status, headers)
-    blocks, shown = spoiled_body(_once(body), list(headers.items()), asked.fault, compress=False)
-    return StreamBody(blocks, upstream.connections, status=status, headers=shown)
-
-
-async def _once(block: bytes) -> AsyncIterator[bytes]:
-    yield block
+    return Response(body, 200, _RETRIEVE_HEADERS)

@@ -1,4 +1,4 @@
-"""Runs the stand-in upstream: in the foreground, in a thread for tests, or over recordings as a command."""
+"""Runs a stand-in upstream: an application of any kind, or recordings as a command."""
 
 from __future__ import annotations
 
@@ -7,90 +7,31 @@ import resource
 import socket
 import sys
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from contextlib import suppress
 from pathlib import Path
-from urllib.parse import urlsplit
 
 import uvicorn
 from starlette.applications import Starlette
 
 from tailrace.serve.app import create_app, upstream_of
 from tailrace.serve.connections import Connections
-from tailrace.serve.faults import Faults
 from tailrace.serve.recorded import RecordedStore
 from tailrace.serve.recording import read_recording
-from tailrace.serve.traffic import Traffic
-from tailrace.serve.upstream import Upstream
 
-_START_TIMEOUT_S = 10.0
 _STOP_TIMEOUT_S = 10.0
 _MANY_FILES = 65_536
 _KEEP_ALIVE_S = 65  # upstream's own
 
 
-@dataclass(frozen=True, slots=True)
-class RunningServer:
-    """A server that answers. ``url`` has no slash at its end."""
-
-    url: str
-    app: Starlette
-
-    @property
-    def address(self) -> tuple[str, int]:
-        """Host and port, for a plain socket."""
-        parts = urlsplit(self.url)
-        return parts.hostname or "", parts.port or 0
-
-    @property
-    def upstream(self) -> Upstream:
-        return upstream_of(self.app)
-
-    @property
-    def faults(self) -> Faults:
-        return self.upstream.faults
-
-    @property
-    def traffic(self) -> Traffic:
-        return self.upstream.traffic
-
-
 def serve(app: Starlette, host: str, port: int) -> None:
     """Serve until SIGINT or SIGTERM. Port 0 takes a free one. The URL is printed as the first line of output."""
-    _allow_many_connections()
-    listener = _listen(host, port)
-    sys.stdout.write(_url(listener) + "\n")
+    allow_many_connections()
+    listener = listen(host, port)
+    sys.stdout.write(url_of(listener) + "\n")
     sys.stdout.flush()
     # Once it has stopped for SIGINT, uvicorn raises the signal again for whoever started it.
     with suppress(KeyboardInterrupt):
-        asyncio.run(_Server(app, _connections(app)).serve(sockets=[listener]))
-
-
-@contextmanager
-def running(app: Starlette, *, host: str = "127.0.0.1", port: int = 0) -> Iterator[RunningServer]:
-    """Serve from a thread of its own while the block runs. Open connections are dropped at its end.
-
-    ``app`` may be any Starlette application; only one made by `create_app` has faults and traffic.
-    """
-    listener = _listen(host, port)
-    server = _Server(app, _connections(app))
-    thread = threading.Thread(
-        target=lambda: asyncio.run(server.serve(sockets=[listener])),
-        name="replay-server",
-        daemon=True,
-    )
-    url = _url(listener)
-    thread.start()
-    try:
-        if not server.ready.wait(_START_TIMEOUT_S):
-            raise RuntimeError("the server did not start")
-        yield RunningServer(url, app)
-    finally:
-        server.stop()
-        thread.join(_STOP_TIMEOUT_S)
-        if thread.is_alive():
-            raise RuntimeError("the server did not stop")
+        asyncio.run(Server(app, connections_of(app)).serve(sockets=[listener]))
 
 
 def main(recordings: list[Path], port: int, speed: float, key: str) -> None:
@@ -109,7 +50,7 @@ def main(recordings: list[Path], port: int, speed: float, key: str) -> None:
     serve(create_app(store, api_key=key), "127.0.0.1", port)
 
 
-class _Server(uvicorn.Server):
+class Server(uvicorn.Server):
     """uvicorn, told to stop at once and from any thread, and without waiting for open streams to end."""
 
     def __init__(self, app: Starlette, connections: Connections) -> None:
@@ -168,14 +109,14 @@ class _Server(uvicorn.Server):
             await server.wait_closed()
 
 
-def _connections(app: Starlette) -> Connections:
+def connections_of(app: Starlette) -> Connections:
     try:
         return upstream_of(app).connections
     except TypeError:
         return Connections()
 
 
-def _allow_many_connections() -> None:
+def allow_many_connections() -> None:
     """Raise this process' limit of open files, of which each connection is one: the usual 1024 is soon reached."""
     now, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     wanted = _MANY_FILES if most == resource.RLIM_INFINITY else min(most, _MANY_FILES)
@@ -184,7 +125,7 @@ def _allow_many_connections() -> None:
             resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, most))
 
 
-def _listen(host: str, port: int) -> socket.socket:
+def listen(host: str, port: int) -> socket.socket:
     # The protocol is named because asyncio sets TCP_NODELAY only on sockets that say they are TCP; without it Nagle's
     # algorithm and a delayed acknowledgement hold a small event back for 40 ms.
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
@@ -200,6 +141,6 @@ def _listen(host: str, port: int) -> socket.socket:
     return listener
 
 
-def _url(listener: socket.socket) -> str:
+def url_of(listener: socket.socket) -> str:
     host, port = listener.getsockname()[:2]
     return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"

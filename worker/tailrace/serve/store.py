@@ -1,8 +1,8 @@
 """What the stand-in upstream serves: runs and the contents of their streams.
 
-A store is anything that fits `Store`: recordings, a live store that tests write to, an archive. Reading follows the way
-upstream reads: *give me what comes after this position; if there is nothing, wait so long for it*. A reader wakes as
-soon as something is there, it never polls.
+A store is anything that fits `Store`: recordings, a store that is written to while it is read, an archive. Reading
+follows the way upstream reads: *give me what comes after this position; if there is nothing, wait so long for it*. A
+reader wakes as soon as something is there, it never polls.
 """
 
 from __future__ import annotations

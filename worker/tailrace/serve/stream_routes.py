@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator
 
 from starlette.responses import Response
 
-from tailrace.model import StreamRef, Wire
+from tailrace.model import Wire
 from tailrace.serve import answers
 from tailrace.serve.body import StreamBody
 from tailrace.serve.cursors import NEWEST, Unreadable, timeout_seconds, v1_cursor, v2_start
@@ -15,7 +15,7 @@ from tailrace.serve.entries import BEGINNING
 from tailrace.serve.read_v1 import fail_v1, read_v1
 from tailrace.serve.read_v2 import read_v2
 from tailrace.serve.store import NoSuchStream
-from tailrace.serve.upstream import Asked, Upstream, spoiled_body
+from tailrace.serve.upstream import Asked, Upstream
 
 _TOO_SHORT = "Timeout seconds must be greater than 0"
 _TOO_LONG = "Timeout seconds must be less than 600"
@@ -70,9 +70,7 @@ async def _read(upstream: Upstream, asked: Asked, timeout_s: float | None) -> Re
         except (NoSuchStream, Unreadable):
             return answers.failed()
         compress = False
-    blocks, headers = spoiled_body(blocks, headers, asked.fault, compress)
-    reading = upstream.traffic.read_of(StreamRef(asked.target.run_id, asked.target.key))
-    return StreamBody(blocks, upstream.connections, headers=headers, during=reading)
+    return StreamBody(blocks, upstream.connections, headers=headers, compress=compress)
 
 
 async def _v1_blocks(upstream: Upstream, asked: Asked, timeout_s: float | None) -> AsyncIterator[bytes]:

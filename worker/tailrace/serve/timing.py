@@ -1,4 +1,4 @@
-"""How long upstream waits, as one value, so that a test can shrink all of it at once."""
+"""How long upstream waits, as one value, so that all of it can be shrunk at once."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class Timing:
     """Upstream's real waits by default.
 
     ``second_s`` is the length of one second of the request header ``Timeout-Seconds``, which takes whole numbers only:
-    without it no test could be faster than a second.
+    without it nothing could be faster than a second.
     """
 
     second_s: float = 1.0

@@ -1,26 +1,44 @@
-"""The parts of one stand-in upstream, as the routes need them and as tests hold on to them."""
+"""The parts of one stand-in upstream as its routes need them, and the place where a request may be stepped into."""
 
 from __future__ import annotations
 
 import random
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from starlette.requests import Request
 from starlette.responses import Response
 
-from tailrace.serve.body import gzipped
 from tailrace.serve.connections import Connections
 from tailrace.serve.electric import ElectricFeed
-from tailrace.serve.faults import Fault, Faults, Gzip, Target, spoiled
 from tailrace.serve.feed import NativeFeed
 from tailrace.serve.listing import Index
-from tailrace.serve.rate_limit import Bucket
 from tailrace.serve.store import Run, Store
 from tailrace.serve.timing import Timing
-from tailrace.serve.traffic import Traffic
 
-Headers = list[tuple[str, str]]
+
+class Target(NamedTuple):
+    """What a request is for: ``kind`` is stream, feed, api, runs feed or run list."""
+
+    kind: str
+    run_id: str = ""
+    key: str = ""
+
+
+RUNS_FEED = Target("runs feed")
+RUN_LIST = Target("run list")
+
+Around = Callable[[Target, Callable[[], Awaitable[Response]]], Awaitable[Response]]
+"""Stands between a request and its answer: it may answer itself, and change what the answer was going to be.
+
+It is called before the key is looked at; a body that is streamed can still be changed (`body.StreamBody`).
+"""
+
+
+async def as_it_is(target: Target, answer: Callable[[], Awaitable[Response]]) -> Response:
+    """The `Around` that does nothing."""
+    return await answer()
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,14 +49,12 @@ class Upstream:
     api_key: str
     timing: Timing
     feed: NativeFeed | ElectricFeed
-    bucket: Bucket
     compression: bool
     now_ms: Callable[[], int]
     chance: random.Random
-    faults: Faults
     connections: Connections
-    traffic: Traffic
     index: Index
+    around: Around
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,20 +64,3 @@ class Asked:
     request: Request
     run: Run
     target: Target
-    fault: Fault | None
-
-
-RouteAnswer = Callable[[Upstream, Asked], Awaitable[Response]]
-
-
-def spoiled_body(
-    blocks: AsyncIterator[bytes],
-    headers: Headers,
-    fault: Fault | None,
-    compress: bool,
-) -> tuple[AsyncIterator[bytes], Headers]:
-    """A body and its headers as the fault leaves them, compressed when asked or when the fault is that."""
-    blocks = spoiled(blocks, fault)
-    if compress or isinstance(fault, Gzip):
-        return gzipped(blocks), [*headers, ("Content-Encoding", "gzip"), ("Vary", "Accept-Encoding")]
-    return blocks, headers

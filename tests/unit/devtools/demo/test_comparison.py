@@ -8,8 +8,9 @@ import pytest
 from tailrace.devtools.demo.comparison import Differences, compare, total
 from tailrace.devtools.demo.recordings import chunks_of, prepare
 from tailrace.devtools.demo.script import Result
+from tailrace.devtools.recordings import bundled_recordings
 from tailrace.model import Wire
-from tailrace.serve.recording import bundled_recordings, read_recording
+from tailrace.serve.recording import read_recording
 from tailrace.serve.records import Draft
 
 SENT = [b"a", b"b", b"a", b"c"]

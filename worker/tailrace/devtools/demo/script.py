@@ -14,9 +14,9 @@ from typing import Any, Protocol
 from tailrace.devtools.demo.children import Child
 from tailrace.devtools.demo.comparison import compare, total
 from tailrace.devtools.demo.recordings import DemoRun, prepare
+from tailrace.devtools.recordings import bundled_recordings
 from tailrace.devtools.servers import Endpoints, up
 from tailrace.errors import TerminalError
-from tailrace.serve.recording import bundled_recordings
 from tailrace.store.engine import create_engine
 from tailrace.store.migrate import upgrade
 from tailrace.store.queries import Archive, RunStatus, StreamStatus

@@ -9,8 +9,13 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
+from starlette.responses import Response
+from starlette.types import ASGIApp, Receive, Scope, Send
+
 from tailrace.model import StreamRef
+from tailrace.serve.body import StreamBody
 from tailrace.serve.connections import Connections
+from tailrace.serve.upstream import Target
 
 _KEPT_REQUESTS = 10_000
 
@@ -79,22 +84,25 @@ class Traffic:
         with self._changed:
             return self._changed.wait_for(happened, timeout_s)
 
-    def note(
-        self,
-        method: str,
-        path: str,
-        query: str,
-        headers: list[tuple[bytes, bytes]],
-        peer: tuple[str, int] | None = None,
-    ) -> None:
+    def note(self, scope: Scope) -> None:
         """A request came."""
-        shown = {name.decode("latin-1"): value.decode("latin-1") for name, value in headers}
+        shown = {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
         if "authorization" in shown:
             shown["authorization"] = "[not kept]"
+        path: bytes = scope.get("raw_path") or scope["path"].encode()
+        query: bytes = scope["query_string"]
+        peer = (scope["client"][0], scope["client"][1]) if scope.get("client") else None
+        seen = Seen(scope["method"], path.decode("latin-1"), query.decode("latin-1"), shown, time.monotonic(), peer)
         with self._changed:
-            self._requests.append(Seen(method, path, query, shown, time.monotonic(), peer))
+            self._requests.append(seen)
             self._total += 1
             self._changed.notify_all()
+
+    def counted(self, target: Target, response: Response) -> Response:
+        """The same response; while a stream is sent it counts as being read."""
+        if target.kind != "stream" or not isinstance(response, StreamBody):
+            return response
+        return CountedBody(response, self, StreamRef(target.run_id, target.key))
 
     @contextmanager
     def read_of(self, ref: StreamRef) -> Iterator[None]:
@@ -111,3 +119,32 @@ class Traffic:
             if not self._reading[ref]:
                 del self._reading[ref]
             self._changed.notify_all()
+
+
+class CountedBody(Response):
+    """A body that is being read for as long as it is sent."""
+
+    def __init__(self, body: StreamBody, traffic: Traffic, ref: StreamRef) -> None:
+        self._body = body
+        self._traffic = traffic
+        self._ref = ref
+        self.status_code = body.status_code
+        self.raw_headers = body.raw_headers
+        self.background = None
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        with self._traffic.read_of(self._ref):
+            await self._body(scope, receive, send)
+
+
+class Noting:
+    """ASGI middleware that notes each request before it is answered."""
+
+    def __init__(self, app: ASGIApp, traffic: Traffic) -> None:
+        self._app = app
+        self._traffic = traffic
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http":
+            self._traffic.note(scope)
+        await self._app(scope, receive, send)

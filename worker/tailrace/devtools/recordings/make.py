@@ -1,4 +1,4 @@
-"""Writes the two bundled recordings: ``python -m tailrace.devtools.make_recordings``. The same bytes every time."""
+"""Writes the two bundled recordings: ``python -m tailrace.devtools.recordings.make``. The same bytes every time."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-from tailrace.serve.recording import BUNDLED
+from tailrace.devtools.recordings import DIRECTORY
 
 _THINKING = """The question is how a water mill works, from the river to the flour. I should begin with the \
 water: head and flow decide everything else. Then the wheel, because undershot, breastshot and overshot wheels \
@@ -177,4 +177,4 @@ def _file(run: dict[str, object], lines: Iterator[str]) -> str:
 
 
 if __name__ == "__main__":
-    write_recordings(BUNDLED)
+    write_recordings(DIRECTORY)

@@ -9,9 +9,9 @@ import pytest
 
 from tailrace.model import Wire
 from tailrace.serve.entries import V1Id
-from tailrace.serve.live import LiveStore
 from tailrace.serve.records import Draft
 from tailrace.serve.store import NoSuchStream, Run
+from tests.upstream.live import LiveStore
 
 CREATED = datetime(2026, 11, 1, tzinfo=UTC)
 CREATED_MS = int(CREATED.timestamp() * 1000)

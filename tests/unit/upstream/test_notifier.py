@@ -6,8 +6,8 @@ import asyncio
 import threading
 from collections.abc import Callable
 
-from tailrace.serve.notifier import Notifier
 from tests.unit.serve.virtual_time import now_s, run_virtually
+from tests.upstream.notifier import Notifier
 
 
 def test_what_is_there_already_needs_no_ring() -> None:

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
 import msgspec
+from starlette.responses import Response
+
+from tailrace.serve.answers import PROBLEM
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,3 +76,13 @@ class Bucket:
         self._tokens -= allowed
         reset_ms = int((self._refilled_at_s + limit.interval_s) * 1000)
         return Allowance(allowed, limit.burst, self._tokens, reset_ms)
+
+
+async def limited(bucket: Bucket, now_ms: int, answer: Callable[[], Awaitable[Response]]) -> Response:
+    """The answer with what is left of the bucket in its headers; a 429 when nothing is."""
+    allowance = bucket.take()
+    if not allowance.allowed:
+        return Response(allowance.problem(now_ms), 429, {**PROBLEM, **allowance.headers})
+    response = await answer()
+    response.headers.update(allowance.headers)
+    return response

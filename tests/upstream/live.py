@@ -16,9 +16,10 @@ from datetime import UTC, datetime, timedelta
 from tailrace.model import Wire
 from tailrace.serve.entries import Entry, V1Id
 from tailrace.serve.logs import EntryLog, RecordLog
-from tailrace.serve.notifier import Notifier
-from tailrace.serve.records import Draft, Record, Tail, data_draft, trim_draft
+from tailrace.serve.records import Draft, Record, Tail, data_draft
 from tailrace.serve.store import INPUT_PREFIX, NoSuchStream, Page, Run, StreamRemoved
+from tests.upstream.drafts import trim_draft
+from tests.upstream.notifier import Notifier
 
 _NANOID_ALPHABET = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz_-"
 

@@ -6,28 +6,45 @@ for `everything`. A request without a fault waiting is served as upstream would.
 
 from __future__ import annotations
 
+import asyncio
+import socket
+import struct
 import threading
 from collections import deque
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
-from typing import NamedTuple
+from enum import StrEnum
+from typing import Any
 
-from tailrace.serve.body import forever
-from tailrace.serve.breaks import Break, BrokenOff
+from starlette.responses import Response
+from starlette.types import Receive, Scope, Send
+
+from tailrace.serve.body import BrokenOff, StreamBody, client_left
+from tailrace.serve.connections import Connections
 from tailrace.serve.records import DONE, error_event
-
-
-class Target(NamedTuple):
-    """What a fault is for: ``kind`` is stream, feed, api, runs feed, run list or everything."""
-
-    kind: str
-    run_id: str = ""
-    key: str = ""
-
+from tailrace.serve.upstream import RUN_LIST, RUNS_FEED, Target
+from tests.upstream.usual_answers import usual
 
 EVERYTHING = Target("everything")
-RUNS_FEED = Target("runs feed")
-RUN_LIST = Target("run list")
+
+_RESET_ON_CLOSE = struct.pack("ii", 1, 0)  # SO_LINGER on, 0 seconds: close sends RST and drops what is unsent
+
+
+class Break(StrEnum):
+    """How a body ends that does not end cleanly."""
+
+    CUT = "cut"  # the connection is closed before the last chunk
+    RESET = "reset"  # the connection is reset
+    HANG = "hang"  # nothing more is sent, and nothing is closed
+
+
+class ResetOff(BrokenOff):
+    """Raised by the blocks of a body whose connection is to be reset here and now."""
+
+    def end(self, transport: asyncio.Transport) -> None:
+        sock: Any = transport.get_extra_info("socket")
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET_ON_CLOSE)
+        transport.abort()
 
 
 @dataclass(frozen=True, slots=True)
@@ -186,6 +203,25 @@ class FaultSetter:
         self.faults.put(self.target, Gzip(), times)
 
 
+async def suffered(
+    fault: Fault | None, answer: Callable[[], Awaitable[Response]], connections: Connections
+) -> Response:
+    """The answer as the fault leaves it. A refusal is what it is; the fault is used up all the same."""
+    if isinstance(fault, Answer):
+        return usual(fault.status, fault.body, fault.headers)
+    if isinstance(fault, Silence):
+        return _Nothing()
+    response = await answer()
+    if fault is None or response.status_code != 200:
+        return response
+    if not isinstance(response, StreamBody):
+        headers = [(name, value) for name, value in response.headers.items() if name != "content-length"]
+        response = StreamBody(_once(bytes(response.body)), connections, headers=headers)
+    response.blocks = spoiled(response.blocks, fault)
+    response.compress |= isinstance(fault, Gzip)
+    return response
+
+
 async def spoiled(blocks: AsyncIterator[bytes], fault: Fault | None) -> AsyncIterator[bytes]:
     """The blocks of a body as the fault leaves them."""
     match fault:
@@ -220,5 +256,16 @@ async def _broken_off(blocks: AsyncIterator[bytes], fault: BreakOff) -> AsyncIte
         else:
             return
     if fault.how is Break.HANG:
-        await forever()
-    raise BrokenOff(fault.how)
+        await asyncio.get_running_loop().create_future()
+    raise ResetOff if fault.how is Break.RESET else BrokenOff
+
+
+async def _once(block: bytes) -> AsyncIterator[bytes]:
+    yield block
+
+
+class _Nothing(Response):
+    """Not even headers, until the client leaves."""
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await client_left(receive)
