@@ -11,7 +11,8 @@ from tailrace.errors import StoreUnavailable
 from tailrace.ingest.v2_order import V2Order
 from tailrace.model import Checkpoint, Outcome
 from tailrace.store.commit import Flush
-from tailrace.store.writer import Sink, Writer
+from tailrace.store.sink import Sink
+from tailrace.store.writer import Writer
 from tests.simulation import core
 from tests.simulation.database import OPEN, TERM_S, Database, Row
 
@@ -54,12 +55,13 @@ class LocalClock(Database):
             self.world.now = now
 
 
-def settle_without_flush(self: Writer, sink: Sink, outcome: Outcome) -> None:
+def settle_without_flush(self: Sink, outcome: Outcome) -> None:
     """The rest of a stream is forgotten when its reader leaves."""
-    self._waiting.pop(sink, None)
-    self._bytes -= sink.pending_bytes
-    sink.pending, sink.pending_chunks, sink.pending_bytes = [], 0, 0
-    _settle(self, sink, outcome)
+    desk: Any = self._desk
+    desk._waiting.pop(self, None)
+    desk.weigh(-self.pending_bytes)
+    self._nothing_waits()
+    _settle(self, outcome)
 
 
 def resume_ahead(self: V2Order) -> str | None:
@@ -93,14 +95,14 @@ def guess(self: Writer, sinks: list[Sink]) -> None:
     _resolve(self, sinks)
 
 
-_settle, _resolve = Writer.settle, Writer._resolve
+_settle, _resolve = Sink.settle, Writer._resolve
 _begin, _resume = V2Order.__init__, V2Order.resume
 
 MUTANTS: dict[str, tuple[type[Database], Callable[[], Any]]] = {
     "fence removed": (NoFence, lambda: _nothing()),
     "checkpoint before chunks": (CheckpointFirst, lambda: _nothing()),
     "renewal by local clock": (LocalClock, lambda: _nothing()),
-    "flush forgotten at the end": (Database, lambda: patch.object(Writer, "settle", settle_without_flush)),
+    "flush forgotten at the end": (Database, lambda: patch.object(Sink, "settle", settle_without_flush)),
     "resume one id back": (Database, lambda: patch.object(V2Order, "__init__", resume_back)),
     "resume one id ahead": (Database, lambda: patch.object(V2Order, "resume", resume_ahead)),
     "commit outcome guessed": (Database, lambda: patch.object(Writer, "_resolve", guess)),

@@ -9,7 +9,8 @@ from tailrace.ingest.reader import Reader, Timing
 from tailrace.ingest.signal import Signal
 from tailrace.model import RunEnd
 from tailrace.store.flush_rule import BatchLimits
-from tailrace.store.writer import Sink, Writer, WriterLimits
+from tailrace.store.sink import Sink
+from tailrace.store.writer import Writer, WriterLimits
 from tests.simulation.database import ModelCommitter
 
 if TYPE_CHECKING:
@@ -38,7 +39,7 @@ class SimWriter(Writer):
         )
         self.worker = worker
 
-    def _wait_for_room(self, sink: Sink, size_bytes: int) -> None:
+    def wait_for_room(self, sink: Sink, size_bytes: int) -> None:
         while True:
             sink.check()
             own = sink.size_bytes + size_bytes <= self._limits.stream_max_bytes or sink.size_bytes == 0
@@ -48,7 +49,7 @@ class SimWriter(Writer):
             self.worker.wait(0.05)
             self.round()
 
-    def _flush_and_wait(self, sink: Sink) -> None:
+    def flush_and_wait(self, sink: Sink) -> None:
         sink.check()
         while sink in self._waiting or sink.in_flight is not None:
             sink.urgent = True
@@ -64,7 +65,7 @@ class SimWriter(Writer):
     def round(self) -> None:
         """One turn of `Writer._run`'s loop."""
         if not self._in_doubt:
-            with self._changed:
+            with self.changed:
                 self._pick()
         if not self._flying:
             return

@@ -6,10 +6,12 @@ from collections.abc import Iterable, Iterator
 
 import pytest
 
+from tailrace.hold import GRACE
 from tailrace.model import Batch, Checkpoint, LeasedStream, RunEnd, StreamRef, Wire
 from tailrace.store.commit import Committer, Fate, Flush
 from tailrace.store.flush_rule import BatchLimits
-from tailrace.store.writer import HOLD_GRACE, Sink, Writer, WriterLimits
+from tailrace.store.sink import Sink
+from tailrace.store.writer import Writer, WriterLimits
 
 HOLD_S = 2.0
 
@@ -77,8 +79,8 @@ def test_a_line_is_not_believed_just_because_the_process_was_stopped(writer: Wri
 def test_a_line_is_believed_when_nothing_followed_for_long_enough(writer: Writer, clock: Clock) -> None:
     held, other = sink_of(writer, 1), sink_of(writer, 2)
     held.hold(line(0), Wire.V1)
-    clock.now += (1 - HOLD_GRACE) * HOLD_S
+    clock.now += (1 - GRACE) * HOLD_S
     a_turn_of(writer, other, 0)
-    clock.now += HOLD_GRACE * HOLD_S
+    clock.now += GRACE * HOLD_S
     a_turn_of(writer, other, 1)
     assert not held.withdraw()

@@ -12,7 +12,8 @@ from tailrace.errors import LeaseLost, StoreUnavailable
 from tailrace.model import Batch, Checkpoint, Hole, HoleReason, LeasedStream, Outcome, StreamState, Wire
 from tailrace.store.commit import Fate, Flush, FlushRefused
 from tailrace.store.flush_rule import BatchLimits
-from tailrace.store.writer import Sink, Writer, WriterLimits
+from tailrace.store.sink import Sink
+from tailrace.store.writer import Writer, WriterLimits
 from tests.simulation.script import leased
 
 AT_ONCE = BatchLimits(max_chunks=1)
@@ -241,5 +242,5 @@ def test_stopping_commits_what_is_there(tables: Tables) -> None:
 
 def until(writer: Writer, happened: Callable[[], bool]) -> bool:
     """Wait for the Writer's thread to have done something."""
-    with writer._changed:
-        return writer._changed.wait_for(happened, WAIT_S) or threading.active_count() < 0
+    with writer.changed:
+        return writer.changed.wait_for(happened, WAIT_S) or threading.active_count() < 0

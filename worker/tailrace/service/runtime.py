@@ -37,8 +37,9 @@ from tailrace.store.flush_rule import BatchLimits
 from tailrace.store.leases import Leases, WorkerRow
 from tailrace.store.outbox import Outbox
 from tailrace.store.runs import Runs
+from tailrace.store.sink import Sink
 from tailrace.store.streams import StreamQueries
-from tailrace.store.writer import Sink, Writer, WriterLimits
+from tailrace.store.writer import Writer, WriterLimits
 from tailrace.telemetry import metrics
 
 if TYPE_CHECKING:

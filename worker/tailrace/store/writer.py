@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 import structlog
 
-from tailrace.errors import LeaseLost, StoreUnavailable, WorkerError
+from tailrace.errors import LeaseLost, StoreUnavailable
 from tailrace.model import (
     Batch,
     Hole,
@@ -24,11 +24,11 @@ from tailrace.model import (
     Quarantined,
     StreamState,
     Verdict,
-    Wire,
 )
 from tailrace.retry import backoff
 from tailrace.store.commit import Committer, Flush, FlushRefused
-from tailrace.store.flush_rule import BatchLimits, FlushReason, due
+from tailrace.store.flush_rule import BatchLimits, FlushReason
+from tailrace.store.sink import Sink
 from tailrace.telemetry import metrics
 
 log = structlog.get_logger("tailrace")
@@ -36,9 +36,6 @@ log = structlog.get_logger("tailrace")
 STREAMS_PER_FLUSH = 1_000
 BYTES_PER_FLUSH = 16 * 1_048_576
 LOCKED_PAUSE_S = 0.02
-HOLD_GRACE = 0.125
-"""The last part of the hold time, which the process must have been seen to run through. One that was stopped (SIGSTOP,
-a machine that is moved) may have the end of the body in its socket, and its reader has not had the chance to see it."""
 TOGETHER = 0.8
 """A stream this far towards its age goes along with one that is due: fewer statements, hardly smaller segments."""
 
@@ -52,74 +49,6 @@ class WriterLimits:
     hold_s: float = 2.0
     retry_base_s: float = 0.1
     retry_cap_s: float = 2.0
-
-
-class Sink:
-    """The Writer's side of one leased stream. Used by one reader; see `ingest.loop.Sink` for the promises."""
-
-    def __init__(self, writer: Writer, stream: LeasedStream, limits: BatchLimits, lost: Callable[[], None]) -> None:
-        self._writer = writer
-        self.lost = lost
-        self.stream_id = stream.id
-        self.token = stream.token
-        self.rev = stream.rev
-        self.limits = limits
-        self.wire = stream.wire
-        self.checkpoint = stream.checkpoint  # of what is committed
-        self.pending: list[Batch] = []
-        self.pending_chunks = 0
-        self.pending_bytes = 0
-        self.pending_since = 0.0
-        self.in_flight: Flush | None = None
-        self.held: Batch | None = None
-        self.held_since = 0.0
-        self.grace_since: float | None = None
-        self.first = stream.chunk_count == 0
-        self.urgent = False
-        self.outcome: Outcome | None = None
-        self.tail_lag: int | None = None
-        self.error: str | None = None
-        self.attempt = 0
-        self.closed = False
-        self.failure: WorkerError | None = None
-
-    def put(self, batch: Batch, wire: Wire) -> None:
-        self._writer.put(self, batch, wire)
-
-    def hold(self, batch: Batch, wire: Wire) -> None:
-        self._writer.hold(self, batch, wire)
-
-    def confirm(self) -> None:
-        self._writer.confirm(self)
-
-    def withdraw(self) -> bool:
-        return self._writer.withdraw(self)
-
-    def flush(self) -> None:
-        self._writer.flush(self)
-
-    def settle(self, outcome: Outcome) -> None:
-        """Commit the rest together with how the stream is left, and end the lease. Returns when that is done."""
-        self._writer.settle(self, outcome)
-
-    def lag(self, records: int) -> None:
-        self.tail_lag = records  # goes along with the next flush
-
-    def trouble(self, error: str | None, attempt: int) -> None:
-        self._writer.trouble(self, error, attempt)
-
-    def abandon(self) -> None:
-        """Forget what is not committed. For a reader that must go and can't wait; the lease runs out by itself."""
-        self._writer.abandon(self)
-
-    @property
-    def size_bytes(self) -> int:
-        flight = sum(batch.held_bytes for batch in self.in_flight.batches) if self.in_flight else 0
-        return self.pending_bytes + flight
-
-    def check(self) -> None:
-        if self.failure is not None:
-            raise self.failure
 
 
 class Writer:
@@ -137,7 +66,7 @@ class Writer:
         self._limits = limits
         self._random = random
         self._clock = clock
-        self._changed = threading.Condition()
+        self.changed = threading.Condition()
         self._waiting: dict[Sink, None] = {}  # have something to commit; the one that has waited longest first
         self._holding: dict[Sink, None] = {}  # hold a last event; the one held longest first
         self._flying: dict[Sink, None] = {}  # have a flush whose outcome is not known
@@ -154,16 +83,16 @@ class Writer:
 
     def stop(self, timeout_s: float) -> None:
         """Commit what is there and end the thread. What ``timeout_s`` is too short for is read again by the next."""
-        with self._changed:
+        with self.changed:
             self._stopping = True
             for sink in self._waiting:
                 sink.urgent = True
-            self._changed.notify_all()
+            self.changed.notify_all()
         if self._thread is not None:
             self._thread.join(timeout_s)
-        with self._changed:
+        with self.changed:
             for sink in [*self._waiting, *self._holding, *self._flying]:
-                self._drop(sink, LeaseLost("the worker ended before Postgres answered"))
+                sink.drop(LeaseLost("the worker ended before Postgres answered"))
 
     def open(self, stream: LeasedStream, limits: BatchLimits, lost: Callable[[], None] = lambda: None) -> Sink:
         """Return the sink of a stream that was just leased.
@@ -173,66 +102,19 @@ class Writer:
         """
         return Sink(self, stream, limits, lost)
 
-    # --- for readers, through their sink
+    # --- for sinks, with the lock held: `sink.Desk`
 
-    def put(self, sink: Sink, batch: Batch, wire: Wire) -> None:
-        with self._changed:
-            self._wait_for_room(sink, batch.held_bytes)
-            sink.wire = wire
-            self._confirm(sink)
-            self._add(sink, batch)
+    @property
+    def hold_s(self) -> float:
+        return self._limits.hold_s
 
-    def hold(self, sink: Sink, batch: Batch, wire: Wire) -> None:
-        with self._changed:
-            self._wait_for_room(sink, batch.held_bytes)
-            sink.wire = wire
-            self._confirm(sink)
-            sink.held, sink.held_since, sink.grace_since = batch, self._clock(), None
-            self._bytes += batch.held_bytes
-            self._holding[sink] = None
-            if len(self._holding) == 1:
-                self._changed.notify_all()
+    def clock(self) -> float:
+        return self._clock()
 
-    def confirm(self, sink: Sink) -> None:
-        with self._changed:
-            sink.check()
-            self._confirm(sink)
+    def weigh(self, size_bytes: int) -> None:
+        self._bytes += size_bytes
 
-    def withdraw(self, sink: Sink) -> bool:
-        with self._changed:
-            sink.check()
-            batch, sink.held = sink.held, None
-            if batch is None:
-                return False
-            self._holding.pop(sink, None)
-            self._bytes -= batch.held_bytes
-            self._changed.notify_all()
-            return True
-
-    def flush(self, sink: Sink) -> None:
-        with self._changed:
-            self._flush_and_wait(sink)
-
-    def settle(self, sink: Sink, outcome: Outcome) -> None:
-        with self._changed:
-            sink.check()
-            self._confirm(sink)
-            sink.outcome = outcome
-            self._note_waiting(sink)
-            self._flush_and_wait(sink)
-            sink.closed = True
-
-    def trouble(self, sink: Sink, error: str | None, attempt: int) -> None:
-        with self._changed:
-            sink.check()
-            sink.error, sink.attempt = error, attempt
-            self._note_waiting(sink)
-
-    def abandon(self, sink: Sink) -> None:
-        with self._changed:
-            self._drop(sink, LeaseLost("the reader gave its stream up"))
-
-    def _wait_for_room(self, sink: Sink, size_bytes: int) -> None:
+    def wait_for_room(self, sink: Sink, size_bytes: int) -> None:
         while True:
             sink.check()
             alone = self._bytes == 0
@@ -241,39 +123,38 @@ class Writer:
             if alone or (room and own):
                 return
             sink.urgent = True
-            self._changed.notify_all()
-            self._changed.wait(1.0)
+            self.changed.notify_all()
+            self.changed.wait(1.0)
 
-    def _confirm(self, sink: Sink) -> None:
-        batch, sink.held = sink.held, None
-        if batch is not None:
-            self._holding.pop(sink, None)
-            self._bytes -= batch.held_bytes
-            self._add(sink, batch)
-
-    def _add(self, sink: Sink, batch: Batch) -> None:
-        sink.pending.append(batch)
-        sink.pending_chunks += len(batch.texts)
-        sink.pending_bytes += batch.held_bytes
-        self._bytes += batch.held_bytes
-        self._note_waiting(sink)
-        if self._reason(sink, self._clock()) is not None:
-            self._changed.notify_all()
-
-    def _note_waiting(self, sink: Sink) -> None:
+    def waits(self, sink: Sink) -> None:
         if sink not in self._waiting:
             sink.pending_since = self._clock()
             self._waiting[sink] = None
             if len(self._waiting) == 1:
-                self._changed.notify_all()
+                self.changed.notify_all()
+        if sink.pending and self._reason(sink, self._clock()) is not None:
+            self.changed.notify_all()
 
-    def _flush_and_wait(self, sink: Sink) -> None:
+    def holds(self, sink: Sink) -> None:
+        self._holding[sink] = None
+        if len(self._holding) == 1:
+            self.changed.notify_all()
+
+    def let_go(self, sink: Sink) -> None:
+        self._holding.pop(sink, None)
+
+    def flush_and_wait(self, sink: Sink) -> None:
         sink.check()
         while sink in self._waiting or sink.in_flight is not None:
             sink.urgent = True
-            self._changed.notify_all()
-            self._changed.wait(1.0)
+            self.changed.notify_all()
+            self.changed.wait(1.0)
             sink.check()
+
+    def forget(self, sink: Sink) -> None:
+        for group in (self._waiting, self._holding, self._flying):
+            group.pop(sink, None)
+        self.changed.notify_all()
 
     # --- the thread
 
@@ -281,7 +162,7 @@ class Writer:
         attempt = 0
         failing = ""
         while True:
-            with self._changed:
+            with self.changed:
                 while True:
                     if not self._in_doubt:
                         self._pick()
@@ -289,7 +170,7 @@ class Writer:
                         break
                     if self._stopping and not self._waiting:
                         return
-                    self._changed.wait(self._idle_s())
+                    self.changed.wait(self._idle_s())
             began = self._clock()
             try:
                 if self._in_doubt:
@@ -314,42 +195,32 @@ class Writer:
                 pause_s = LOCKED_PAUSE_S if stuck and len(self._flying) == stuck else 0.0
             metrics.commit_seconds.observe(self._clock() - began)
             if pause_s:
-                with self._changed:
-                    self._changed.wait(pause_s)
+                with self.changed:
+                    self.changed.wait(pause_s)
 
     def _idle_s(self) -> float | None:
         """How long nothing will be due unless somebody calls."""
         deadlines = [sink.pending_since + sink.limits.max_age_s for sink in self._waiting]
-        for sink in self._holding:
-            deadlines.append(self._looked_at(sink))
-            break
+        deadlines += [hold.look_at for sink in self._holding if (hold := sink.hold_rule) is not None][:1]
         return max(0.001, min(deadlines) - self._clock()) if deadlines else None
 
-    def _looked_at(self, sink: Sink) -> float:
-        """When the held line of ``sink`` is looked at next: as its grace begins, and when it is over."""
-        if sink.grace_since is None:
-            return sink.held_since + (1 - HOLD_GRACE) * self._limits.hold_s
-        return sink.grace_since + HOLD_GRACE * self._limits.hold_s
-
     def _reason(self, sink: Sink, now: float) -> FlushReason | None:
-        if sink.urgent or sink.outcome is not None or self._stopping:
+        if self._stopping:
             return FlushReason.END
-        if sink.first and sink.pending_chunks:
-            return FlushReason.FIRST
-        if self._bytes >= self._limits.buffer_max_bytes // 2:
+        reason = sink.reason(now - sink.pending_since)
+        if reason is None and self._bytes >= self._limits.buffer_max_bytes // 2:
             return FlushReason.PRESSURE
-        return due(sink.limits, sink.pending_chunks, sink.pending_bytes, now - sink.pending_since)
+        return reason
 
     def _pick(self) -> None:
         """Launch what is due; those that have waited longest first."""
         now = self._clock()
         for sink in list(self._holding):
-            if now < self._looked_at(sink):
+            hold = sink.hold_rule
+            if hold is None or now < hold.look_at:
                 break
-            if sink.grace_since is None:
-                sink.grace_since = now
-            else:
-                self._confirm(sink)
+            if hold.certain(now):
+                sink.believe()
         size = 0
         chosen: list[tuple[Sink, FlushReason]] = []
         for sink in self._waiting:
@@ -366,28 +237,9 @@ class Writer:
                 break
         for sink, reason in chosen:
             metrics.flushes.add(reason=reason)
-            self._launch(sink)
-
-    def _launch(self, sink: Sink) -> None:
-        del self._waiting[sink]
-        sink.in_flight = Flush(
-            stream_id=sink.stream_id,
-            token=sink.token,
-            rev=sink.rev,
-            wire=sink.wire,
-            checkpoint=sink.pending[-1].checkpoint if sink.pending else sink.checkpoint,
-            batches=sink.pending,
-            outcome=sink.outcome,
-            lag=sink.tail_lag,
-            error=sink.error,
-            attempt=sink.attempt,
-            max_chunks=sink.limits.max_chunks,
-        )
-        self._flying[sink] = None
-        sink.pending, sink.pending_chunks, sink.pending_bytes = [], 0, 0
-        sink.urgent = False
-        sink.tail_lag = sink.error = None
-        sink.attempt = 0
+            del self._waiting[sink]
+            sink.launch()
+            self._flying[sink] = None
 
     def _commit(self, sinks: list[Sink]) -> None:
         """Send the flights of ``sinks``; what does not come back is looked up."""
@@ -403,11 +255,11 @@ class Writer:
                 self._commit(sinks[:middle])
                 self._commit(sinks[middle:])
             return
-        with self._changed:
+        with self.changed:
             for sink, flight in flights:
                 if sink.stream_id in done:
                     self._acknowledge(sink, flight)
-            self._changed.notify_all()
+            self.changed.notify_all()
         rest = [sink for sink in sinks if sink.stream_id not in done]
         if rest:
             self._resolve(rest)
@@ -415,29 +267,24 @@ class Writer:
     def _resolve(self, sinks: list[Sink]) -> None:
         """Find out what became of flights: committed, not committed (they stay in flight), or the lease is lost."""
         fates = self._committer.fates([sink.stream_id for sink in sinks])
-        with self._changed:
+        with self.changed:
             for sink in sinks:
                 flight, fate = sink.in_flight, fates.get(sink.stream_id)
                 if flight is None:
                     continue
                 if fate is None or fate.token != flight.token:
                     metrics.lease_losses.add()
-                    self._drop(sink, LeaseLost())
+                    sink.drop(LeaseLost())
                 elif fate.rev == flight.rev + 1:
                     self._acknowledge(sink, flight)
                 elif fate.rev != flight.rev:
-                    self._drop(sink, LeaseLost("the stream has moved on without this worker"))
-            self._changed.notify_all()
+                    sink.drop(LeaseLost("the stream has moved on without this worker"))
+            self.changed.notify_all()
 
     def _acknowledge(self, sink: Sink, flight: Flush) -> None:
         self._flying.pop(sink, None)
-        sink.in_flight = None
-        sink.rev = flight.rev + 1
-        sink.checkpoint = flight.checkpoint
+        sink.acknowledge(flight)
         size = sum(batch.size_bytes for batch in flight.batches)
-        self._bytes -= sum(batch.held_bytes for batch in flight.batches)
-        if flight.chunks:
-            sink.first = False
         metrics.chunks_committed.add(flight.chunks)
         metrics.bytes_committed.add(size)
         for batch in flight.batches:
@@ -447,17 +294,6 @@ class Writer:
             for item in batch.quarantined:
                 metrics.quarantined.add(reason=item.reason)
 
-    def _drop(self, sink: Sink, failure: WorkerError) -> None:
-        """Forget all that a sink has; its reader learns why at its next call."""
-        for group in (self._waiting, self._holding, self._flying):
-            group.pop(sink, None)
-        self._bytes -= sink.size_bytes + (sink.held.held_bytes if sink.held else 0)
-        sink.pending, sink.pending_chunks, sink.pending_bytes = [], 0, 0
-        sink.in_flight = sink.held = None
-        sink.failure = failure
-        self._changed.notify_all()
-        sink.lost()
-
     def _mend(self, sink: Sink, error: FlushRefused) -> None:
         """Move the chunks that Postgres does not accept from a refused flight to quarantine; then send the rest."""
         flight = sink.in_flight
@@ -465,9 +301,9 @@ class Writer:
         before = flight.chunks
         flight.batches = [self._without_refused(batch) for batch in flight.batches]
         if flight.chunks == before:  # no single chunk is to blame: the stream ends here, with the reason
-            with self._changed:
+            with self.changed:
                 # First of all nothing more may come: if Postgres goes away now, what is in flight is sent later.
-                self._drop(sink, LeaseLost(f"Postgres refuses the stream's data: {error}"))
+                sink.drop(LeaseLost(f"Postgres refuses the stream's data: {error}"))
                 flight.batches, flight.checkpoint = [], sink.checkpoint
                 flight.outcome = Outcome(StreamState.FAILED, error=f"refused: {error}", verdict=Verdict.FAILED)
                 sink.in_flight = flight
