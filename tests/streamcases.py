@@ -39,6 +39,7 @@ from tailrace.streams import Client, Timing
 from tailrace.wire.events import Framer
 from tailrace.wire.v1 import V1Decoder
 from tailrace.wire.v2 import V2Decoder
+from tests.leaks import lasting
 from tests.upstream import RunningServer, create_app, running
 from tests.upstream.live import LiveStore
 
@@ -389,7 +390,8 @@ def running_world(server: Postgres, template: str) -> Iterator[World]:
     with database(server, template) as url, running(create_app(store, timing=TIMING)) as upstream:
         archiver = Archiver(url)
         world = World(upstream, store, archiver)
-        yield world
+        with lasting(f"{server.url().rpartition('@')[2].partition('/')[0]}", upstream.url.removeprefix("http://")):
+            yield world
         world.client.close()
         archiver.close()
 
@@ -400,6 +402,7 @@ def running_flavour(name: str) -> Iterator[Flavour]:
     flavour: Flavour = Blocking() if name == Blocking.name else Asyncio()
     flavour.start()
     try:
-        yield flavour
+        with lasting("thread asyncio_"):  # what its loop runs beside itself
+            yield flavour
     finally:
         flavour.stop()
