@@ -30,9 +30,9 @@ from tailrace.serve.entries import V1Id
 from tailrace.serve.live import LiveStore
 from tailrace.serve.records import Draft
 from tailrace.serve.server import RunningServer, running
-from tailrace.serve.statuses import TERMINAL
 from tailrace.serve.store import INPUT_PREFIX
 from tailrace.serve.timing import Timing
+from tailrace.wire.statuses import is_terminal
 
 WIRE = Path(__file__).parent / "data" / "wire"
 
@@ -150,7 +150,7 @@ def fill(store: LiveStore, case: WireCase, status: str = "EXECUTING") -> None:
     """Put the run and what the case's body holds into ``store``."""
     run_id, key = case.ref
     store.create_run(run_id, case.wire, status=status, created_at=datetime(2026, 1, 1, tzinfo=UTC))
-    if status in TERMINAL:
+    if is_terminal(status):
         store.finish_run(run_id, status, finished_at=_LONG_AGO)
     store.open_stream(run_id, key)
     if case.wire is Wire.V1:

@@ -21,10 +21,10 @@ from tailrace.errors import (
     WorkerError,
 )
 from tailrace.model import StreamRef, Wire
-from tailrace.source import client
-from tailrace.source.client import FEED_PAGES, Endpoint, Upstream, segment
+from tailrace.source import answers, client
+from tailrace.source.client import Endpoint, Upstream
 from tailrace.source.connection import Tail, date_ms, wire_of
-from tailrace.source.feed import FeedCursor
+from tailrace.source.feed import FEED_PAGES, FeedCursor, segment
 from tests.decoding import EVENT_STREAM, Blocks
 from tests.wirecases import load_steps
 
@@ -165,7 +165,7 @@ def test_the_waits_we_ask_for_are_those_that_upstream_takes() -> None:
             assert row["status"] == 200
         elif row["status"] != 200:
             with pytest.raises(RequestRefused if row["status"] == 400 else WorkerError):
-                client.refuse(row["status"], row["body"], "x")
+                answers.refuse(row["status"], row["body"], "x")
 
 
 @pytest.mark.trap(44)
@@ -319,7 +319,7 @@ def test_a_feed_without_the_run_is_an_error(
 @pytest.mark.parametrize("text", ["", "<html>", "[" * 100_000, "9" * 5_000])
 def test_a_followed_feed_that_is_no_json_is_malformed(text: str) -> None:
     with pytest.raises(MalformedRecord):
-        FeedCursor("run_1").take(200, httpx.Headers(), text)
+        FeedCursor.of_run("run_1").take(200, httpx.Headers(), text)
 
 
 @pytest.mark.trap(27)
@@ -333,6 +333,6 @@ def test_a_run_is_asked_for_by_its_name(feed: Callable[..., tuple[Any, list[dict
 def test_an_answer_without_end_is_not_read_to_its_end(
     feed: Callable[..., tuple[Any, list[dict[str, str]]]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(client, "FEED_MAX_CHARS", 1_000)
+    monkeypatch.setattr(client, "ANSWER_MAX_CHARS", 1_000)
     error, _ = feed(said(200, text=dumps([feed_row(metadata="x" * 1_000), UP_TO_DATE])))
     assert isinstance(error, SourceUnavailable)

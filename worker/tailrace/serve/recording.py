@@ -33,7 +33,7 @@ import msgspec
 from tailrace.errors import MalformedRecord
 from tailrace.model import Wire
 from tailrace.serve.records import Draft, data_draft
-from tailrace.serve.statuses import TERMINAL
+from tailrace.wire.statuses import is_terminal
 
 BUNDLED = Path(__file__).parent / "recordings"
 """Where the recordings are that come with the package; `make_recordings` writes them."""
@@ -50,7 +50,7 @@ class StatusChange:
 
     @property
     def final(self) -> bool:
-        return self.status in TERMINAL
+        return is_terminal(self.status)
 
 
 @dataclass(frozen=True, slots=True)

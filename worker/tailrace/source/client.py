@@ -1,4 +1,4 @@
-"""Talk to upstream over HTTP: open a stream, read a run's feed; status → error, once, here.
+"""Talk to upstream over HTTP: open a stream, read a run's feed.
 
 httpx is configured in this file only. Each stream has a client of its own (one shared pool scans all its connections
 at every request: 5 000 streams took 35 s to open instead of 7), all with one TLS context.
@@ -7,35 +7,23 @@ at every request: 5 000 streams took 35 s to open instead of 7), all with one TL
 from __future__ import annotations
 
 import contextlib
-import json
 import socket
 import ssl
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
-from urllib.parse import quote
 
 import httpx
 
-from tailrace.errors import (
-    MalformedRecord,
-    NotFound,
-    RequestRefused,
-    SourceUnavailable,
-    StreamStalled,
-    Unauthorized,
-    WorkerError,
-)
+from tailrace.errors import SourceUnavailable
 from tailrace.model import RunView, StreamRef
+from tailrace.source.answers import refuse, translated
 from tailrace.source.body import read_text
-from tailrace.wire.feed import FeedRows
+from tailrace.source.feed import ANSWER_MAX_CHARS, FeedCursor, segment
 
 API_VERSION = "2025-07-16"  # else DEQUEUED shows as EXECUTING (PROTOCOL §5)
 ELECTRIC_VERSION = "1.0.0-beta.1"  # any value selects the modern header names
-SKIP_COLUMNS = "payload,payloadType,output,outputType,error"  # can be large, and none of our business
-FEED_MAX_CHARS = 64 * 1_048_576  # of one answer: a run's metadata can change often, and each change is in the log
 REFUSAL_MAX_CHARS = 65_536
-FEED_PAGES = 50  # a feed that is not up to date after so many answers is broken
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,30 +95,11 @@ class Upstream:
             NotFound: upstream does not know the run (yet: a run just triggered can take a while to show).
             Unauthorized, RequestRefused, MalformedRecord, SourceUnavailable.
         """
-        rows = FeedRows()
-        query = {"offset": "-1", "skipColumns": SKIP_COLUMNS}
-        for _ in range(FEED_PAGES):
-            response, body = self._get(f"/realtime/v1/runs/{segment(run_id)}", query)
-            if response.status_code == 409:  # must-refetch: drop everything and begin again with the new handle
-                rows = FeedRows()
-                query = {"offset": "-1", "skipColumns": SKIP_COLUMNS}
-                if handle := response.headers.get("electric-handle"):
-                    query["handle"] = handle
-                continue
-            refuse(response.status_code, body, f"run {run_id}")
-            rows.feed(json_of(body, "the run feed"))
-            if rows.up_to_date or "electric-up-to-date" in response.headers:
-                break
-            query |= {
-                "handle": response.headers.get("electric-handle", ""),
-                "offset": response.headers.get("electric-offset", "-1"),
-            }
-        else:  # what is missing could be the stream keys
-            raise SourceUnavailable(f"run {run_id}: its feed is not up to date after {FEED_PAGES} answers")
-        runs = [run for run in rows.runs() if run.run_id == run_id]
-        if not runs:
-            raise NotFound(f"upstream's feed has no run {run_id}")
-        return runs[-1]
+        cursor = FeedCursor.of_run(run_id)
+        while True:
+            response, body = self._get(cursor.path, cursor.query())
+            if cursor.take(response.status_code, response.headers, body):
+                return cursor.run(run_id)
 
     def get(self, path: str, query: dict[str, str]) -> tuple[httpx.Response, str]:
         """Ask for a path; return the response and its whole body, whatever the status."""
@@ -138,9 +107,9 @@ class Upstream:
 
     def _get(self, path: str, query: dict[str, str]) -> tuple[httpx.Response, str]:
         with translated(f"GET {path}"), self._api.stream("GET", path, params=query) as response:
-            body = read_text(response, FEED_MAX_CHARS)
+            body = read_text(response, ANSWER_MAX_CHARS)
         if body is None:
-            raise SourceUnavailable(f"GET {path}: the answer is larger than {FEED_MAX_CHARS} characters")
+            raise SourceUnavailable(f"GET {path}: the answer is larger than {ANSWER_MAX_CHARS} characters")
         return response, body
 
 
@@ -221,52 +190,3 @@ def stream_headers(last_event_id: str | None, wait_s: int) -> dict[str, str]:
     if last_event_id is not None:
         headers["Last-Event-ID"] = last_event_id
     return headers
-
-
-def segment(text: str) -> str:
-    """Encode text as exactly one path segment, whatever is in it: ``a/b`` → ``a%2Fb``, ``..`` → ``%2E%2E``."""
-    return quote(text, safe="").replace(".", "%2E") if text.strip(".") == "" else quote(text, safe="")
-
-
-def refuse(status: int, body: str, what: str) -> None:
-    """Turn an answer's status into our error; a 200 passes (PROTOCOL §7, "For an archiver")."""
-    if status == 200:
-        return
-    said = f"{what}: upstream answered {status}: {body[:300].strip() or '(empty)'}"
-    if status in (401, 403):
-        raise Unauthorized(
-            f"{said}. Check TRIGGER_SECRET_KEY (or TAILRACE_KEYS_FILE): it must be a key of the run's own environment.",
-            status=status,
-        )
-    if status == 404:
-        raise NotFound(said)
-    if status in (400, 409, 410, 422):
-        raise RequestRefused(said, status=status)
-    raise SourceUnavailable(said, status=status)
-
-
-@contextlib.contextmanager
-def translated(what: str) -> Iterator[None]:
-    """Turn what httpx raises into our errors. A body that was cut off is one of them, never an end."""
-    try:
-        yield
-    except WorkerError:
-        raise
-    except httpx.ReadTimeout as error:
-        raise StreamStalled(f"{what}: nothing came for longer than the read timeout, not even a ping") from error
-    except httpx.InvalidURL as error:
-        raise RequestRefused(f"{what}: {error}") from error
-    except (httpx.HTTPError, httpx.StreamError, ssl.SSLError, OSError) as error:
-        raise SourceUnavailable(f"{what}: {type(error).__name__}: {error}") from error
-
-
-def json_of(body: str, what: str) -> Any:
-    """Decode an answer's JSON.
-
-    Raises:
-        MalformedRecord: it is none, or deeper than Python's stack.
-    """
-    try:
-        return json.loads(body)
-    except (ValueError, RecursionError) as error:
-        raise MalformedRecord(f"{what} is not JSON: {body[:200]!r}") from error

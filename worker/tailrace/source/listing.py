@@ -18,8 +18,11 @@ from typing import Any
 
 from tailrace.errors import MalformedRecord, SourceUnavailable
 from tailrace.model import RunView
-from tailrace.source.client import FEED_PAGES, SKIP_COLUMNS, Upstream, json_of, refuse
-from tailrace.wire.feed import TERMINAL, FeedRows, storable, timestamp
+from tailrace.source.answers import json_of, refuse
+from tailrace.source.client import Upstream
+from tailrace.source.feed import FeedCursor
+from tailrace.wire.feed import storable, timestamp
+from tailrace.wire.statuses import TERMINAL
 
 PAGE_SIZE = 100
 """The most that upstream takes."""
@@ -88,33 +91,26 @@ class ManyRunsFeed:
         """
         window = next((name for name, length_s in FEED_WINDOWS.items() if length_s >= age_s), "24h")
         followed = self._followed.pop(window, None)
-        fresh = followed is not None
         if followed is None or self._clock_s() - followed.begun_s > BEGIN_ANEW_S:
-            followed, fresh = _Followed(FeedRows(), {}, self._clock_s()), False
-        for _ in range(FEED_PAGES):
-            query = {"offset": "-1", "skipColumns": SKIP_COLUMNS, "createdAt": window, **followed.tokens}
-            response, body = self._upstream.get("/realtime/v1/runs", query)
-            if response.status_code == 409:  # must-refetch
-                handle = response.headers.get("electric-handle")
-                followed = _Followed(FeedRows(), {"handle": handle} if handle else {}, self._clock_s())
+            cursor = FeedCursor("/realtime/v1/runs", "the feed of runs", {"createdAt": window})
+            followed = _Followed(cursor, self._clock_s())
+        cursor = followed.cursor
+        fresh = cursor.begun
+        while True:
+            response, body = self._upstream.get(cursor.path, cursor.query())
+            if response.status_code == 409:
+                followed, fresh = _Followed(cursor, self._clock_s()), False
+            if not cursor.take(response.status_code, response.headers, body):
                 continue
-            refuse(response.status_code, body, "the feed of runs")
-            followed.rows.feed(json_of(body, "the feed of runs"))
-            handle, offset = response.headers.get("electric-handle"), response.headers.get("electric-offset")
-            followed.tokens = {"handle": handle, "offset": offset} if handle and offset else {}
-            if followed.rows.up_to_date or "electric-up-to-date" in response.headers:
-                if not fresh and followed.tokens:  # a first answer may be an old one: ask what came after it
-                    fresh = True
-                    continue
+            if fresh or not cursor.begun:
                 self._followed[window] = followed
-                return followed.rows.runs()
-        raise SourceUnavailable(f"the feed of runs is not up to date after {FEED_PAGES} answers")
+                return cursor.runs()
+            fresh = True  # a first answer may be an old one: ask what came after it
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
 class _Followed:
-    rows: FeedRows
-    tokens: dict[str, str]
+    cursor: FeedCursor
     begun_s: float
 
 

@@ -17,7 +17,7 @@ from tailrace.errors import WorkerError
 from tailrace.model import Arrival, RunView
 from tailrace.source.client import Interruptible, StreamSource, client_options
 from tailrace.source.connection import Tail
-from tailrace.source.feed import RunFeed
+from tailrace.source.run_feed import RunFeed
 from tailrace.streams.errors import ChunkTypeError, StreamError
 from tailrace.streams.session import LIMITS, Session, Value
 from tailrace.streams.steps import Close, Ended, Event, Failed, Fetch, Look, Looked, Open, Opened, Request
