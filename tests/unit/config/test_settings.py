@@ -15,14 +15,13 @@ import redis
 from kombu.connection import Connection
 from pydantic import ValidationError
 
+from tailrace.cli import servers
 from tailrace.config.settings import Settings, Variable, load, variables
 from tailrace.config.urls import (
     DATABASE_VARIABLES,
     REDIS_MASTER_VARIABLE,
     REDIS_VARIABLES,
     database_url,
-    home_database_url,
-    home_redis_url,
     redis_master,
     redis_url,
 )
@@ -210,7 +209,7 @@ def test_settings_can_be_made_without_an_environment(monkeypatch: pytest.MonkeyP
 
 def test_times_in_milliseconds_are_given_in_seconds_too() -> None:
     settings = load({})
-    assert (settings.batch_max_age_s, settings.retry_base_s, settings.retry_cap_s) == (0.25, 0.5, 30.0)
+    assert (settings.retry_base_s, settings.retry_cap_s) == (0.5, 30.0)
 
 
 # --- urls
@@ -325,16 +324,31 @@ def test_servers_of_the_home_count_only_where_no_variable_does(monkeypatch: pyte
         asked.append(home)
         return Endpoints("postgresql://home", "redis://home") if home.name == "running" else None
 
-    monkeypatch.setattr("tailrace.config.urls.find", find)
-    assert home_database_url({}, tmp_path) is None
+    monkeypatch.setattr("tailrace.cli.servers.find", find)
+    monkeypatch.chdir(tmp_path)
+    for name in ("TAILRACE_DATABASE_URL", "TAILRACE_REDIS_URL"):
+        monkeypatch.setenv(name, "")
+    with pytest.raises(BadSettings):
+        servers.database()
     assert asked == [tmp_path / ".tailrace"]
-    running = {"TAILRACE_HOME": "running"}
-    assert home_database_url(running, tmp_path) == "postgresql://home"
-    assert home_redis_url(running, tmp_path) == "redis://home"
+    monkeypatch.setenv("TAILRACE_HOME", "running")
+    assert servers.database() == "postgresql://home"
+    assert servers.broker() == "redis://home"
     asked.clear()
-    assert home_database_url({**running, "DATABASE_URL": "x"}, tmp_path) is None
-    assert home_redis_url({**running, "TAILRACE_REDIS_URL": "x"}, tmp_path) is None
+    monkeypatch.setenv("TAILRACE_DATABASE_URL", "postgresql://x")
+    monkeypatch.setenv("TAILRACE_REDIS_URL", "redis://x")
+    assert servers.database() == "postgresql://x"
+    assert servers.broker() == "redis://x"
     assert asked == []
+
+
+def test_callers_of_delay_know_nothing_of_the_embedded_servers() -> None:
+    code = (
+        "import sys; import tailrace.tasks; tailrace.tasks.app.conf.broker_url; "
+        "print([name for name in sys.modules if name.startswith('tailrace.devtools')])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
 
 
 def test_urls_need_only_what_a_caller_of_delay_installs() -> None:

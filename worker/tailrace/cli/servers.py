@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 from tailrace.cli.output import say
-from tailrace.config.urls import database_url, home_database_url, home_redis_url, redis_url
-from tailrace.devtools.servers.home import home_directory
+from tailrace.config.urls import DATABASE_VARIABLES, REDIS_VARIABLES, database_url, first_set, redis_url
+from tailrace.devtools.servers.home import Endpoints, home_directory
+from tailrace.devtools.servers.servers import find
 
 _said: set[Path] = set()
 
@@ -23,20 +25,27 @@ def database() -> str:
     Raises:
         BadSettings: there is none, or it is wrong.
     """
-    found = home_database_url(os.environ)
-    url = database_url(os.environ, fallback=found)
-    if found:
-        _say_embedded()
-    return url
+    _use_embedded(DATABASE_VARIABLES, lambda found: found.database_url)
+    return database_url(os.environ)
 
 
 def broker() -> str:
     """Return the broker's URL, as `database` does."""
-    found = home_redis_url(os.environ)
-    url = redis_url(os.environ, fallback=found)
-    if found:
+    _use_embedded(REDIS_VARIABLES, lambda found: found.redis_url)
+    return redis_url(os.environ)
+
+
+def _use_embedded(variables: tuple[str, ...], url: Callable[[Endpoints], str]) -> None:
+    """Have this process, and what it becomes, use the embedded servers of this folder where no variable says else.
+
+    Only a command looks for them: the Celery app and whoever calls ``.delay`` read the variables alone.
+    """
+    if first_set(os.environ, variables) is not None:
+        return
+    found = find(home())
+    if found is not None:
+        os.environ[variables[0]] = url(found)
         _say_embedded()
-    return url
 
 
 def _say_embedded() -> None:

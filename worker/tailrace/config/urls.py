@@ -7,11 +7,8 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from pathlib import Path
 from urllib.parse import SplitResult, parse_qsl, urlencode, urlsplit
 
-from tailrace.devtools.servers.home import Endpoints, home_directory
-from tailrace.devtools.servers.servers import find
 from tailrace.errors import BadSettings
 
 __all__ = [
@@ -19,8 +16,7 @@ __all__ = [
     "REDIS_MASTER_VARIABLE",
     "REDIS_VARIABLES",
     "database_url",
-    "home_database_url",
-    "home_redis_url",
+    "first_set",
     "redis_master",
     "redis_url",
 ]
@@ -48,7 +44,7 @@ def database_url(environ: Mapping[str, str], *, fallback: str | None = None) -> 
     Raises:
         BadSettings: none is set and there is no fallback, or the value is no Postgres URL.
     """
-    variable = _first_set(environ, DATABASE_VARIABLES)
+    variable = first_set(environ, DATABASE_VARIABLES)
     if variable is None:
         return fallback or _missing("database", DATABASE_VARIABLES, _DATABASE_EXAMPLE)
     scheme, separator, rest = environ[variable].strip().partition("://")
@@ -73,7 +69,7 @@ def redis_url(environ: Mapping[str, str], *, fallback: str | None = None) -> str
 
     Source: kombu 5.7, ``kombu/utils/url.py`` and ``kombu/transport/redis.py``; redis-py 8, ``redis/connection.py``.
     """
-    variable = _first_set(environ, REDIS_VARIABLES)
+    variable = first_set(environ, REDIS_VARIABLES)
     if variable is None:
         return fallback or _missing("broker", REDIS_VARIABLES, _REDIS_EXAMPLE)
     return ";".join(_checked_redis(variable, url.strip()) for url in environ[variable].split(";") if url.strip())
@@ -84,23 +80,8 @@ def redis_master(environ: Mapping[str, str]) -> str:
     return environ.get(REDIS_MASTER_VARIABLE) or DEFAULT_REDIS_MASTER
 
 
-def home_database_url(environ: Mapping[str, str], cwd: Path | None = None) -> str | None:
-    """Return the database of the embedded servers that run in this directory; None when a variable names one."""
-    endpoints = None if _first_set(environ, DATABASE_VARIABLES) else _home(environ, cwd)
-    return endpoints.database_url if endpoints else None
-
-
-def home_redis_url(environ: Mapping[str, str], cwd: Path | None = None) -> str | None:
-    """Return the broker of the embedded servers that run in this directory; None when a variable names one."""
-    endpoints = None if _first_set(environ, REDIS_VARIABLES) else _home(environ, cwd)
-    return endpoints.redis_url if endpoints else None
-
-
-def _home(environ: Mapping[str, str], cwd: Path | None) -> Endpoints | None:
-    return find(home_directory(environ, cwd or Path.cwd()))
-
-
-def _first_set(environ: Mapping[str, str], variables: tuple[str, ...]) -> str | None:
+def first_set(environ: Mapping[str, str], variables: tuple[str, ...]) -> str | None:
+    """Return the first of these variables that holds something; None when none does."""
     return next((variable for variable in variables if environ.get(variable, "").strip()), None)
 
 

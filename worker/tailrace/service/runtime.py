@@ -313,7 +313,7 @@ class Runtime:
             park_v2_s=settings.park_v2_seconds,
             quiet_s=settings.seal_quiet_seconds,
             slice_s=self._slice_s,
-            retry_base_s=settings.retry_base_ms / 1000,
+            retry_base_s=settings.retry_base_s,
             retry_cap_s=settings.retry_cap_s,
         )
 

@@ -222,7 +222,7 @@ class Waiter:
             self._feed = None
 
     def _start(self, number: int, key: str, request: Request) -> None:
-        places, inbox, ref = self.session.options.places, self._inbox, self.session.ref(key)
+        servers, inbox, ref = self.session.options.servers, self._inbox, self.session.ref(key)
         match request:
             case Close():
                 self._stop(number, key)
@@ -230,9 +230,9 @@ class Waiter:
             case Open():
                 source = _Source(self._client(), ref)
                 self._sources[key] = source
-                target = partial(_read, inbox, number, source, places.event_max_bytes, request)
+                target = partial(_read, inbox, number, source, servers.event_max_bytes, request)
             case Fetch():
-                target = partial(_ask, inbox, number, partial(places.archive().read, ref, request))
+                target = partial(_ask, inbox, number, partial(servers.archive().read, ref, request))
             case Look():
                 if self._feed is None:
                     self._feed = _Feed(self._client(), self.session.run_id)
@@ -247,8 +247,8 @@ class Waiter:
             source.interrupt()
 
     def _client(self) -> httpx.Client:
-        places = self.session.options.places
-        return httpx.Client(**client_options(places.endpoint(), places.tls()) | {"limits": LIMITS})
+        servers = self.session.options.servers
+        return httpx.Client(**client_options(servers.endpoint(), servers.tls()) | {"limits": LIMITS})
 
 
 def _look(feed: RunFeed, live: bool) -> Looked:

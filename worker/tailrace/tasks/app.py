@@ -11,7 +11,7 @@ from typing import Any
 
 from celery import Celery
 
-from tailrace.config.urls import home_redis_url, redis_master, redis_url
+from tailrace.config.urls import redis_master, redis_url
 from tailrace.errors import BadSettings
 
 QUEUE = "tailrace"
@@ -29,7 +29,7 @@ class TailraceCelery(Celery):
 
 
 def _broker() -> str:
-    return redis_url(os.environ, fallback=home_redis_url(os.environ))
+    return redis_url(os.environ)
 
 
 def _configuration() -> dict[str, Any]:

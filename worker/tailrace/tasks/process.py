@@ -21,7 +21,7 @@ from sqlalchemy.exc import DBAPIError
 
 from tailrace.config.keys import readable_by_others
 from tailrace.config.settings import Settings, load
-from tailrace.config.urls import database_url, home_database_url
+from tailrace.config.urls import database_url
 from tailrace.errors import BadSettings, StoreUnavailable, WorkerError
 from tailrace.service.control import ControlLoop
 from tailrace.service.maintenance import Maintenance
@@ -62,7 +62,7 @@ class Process:
         self.pool = pool
         reserve = min(settings.reserve_slots, concurrency // 2)
         self.slots = max(1, concurrency - reserve)
-        url = database_url(os.environ, fallback=home_database_url(os.environ))
+        url = database_url(os.environ)
         self.runtime = Runtime(settings, url, pool=pool, slots=self.slots)
         self.control: ControlLoop | None = None
         self.maintenance: Maintenance | None = None
