@@ -94,7 +94,7 @@ class ControlLoop:
     def stop(self) -> None:
         """End the loop. Streams already dispatched are not touched."""
         self._ended.set()
-        for loop in self._loops:
+        for loop in list(self._loops):
             loop.stop()
         self._loops[0].stop(5.0)  # the others may be waiting for upstream; they change nothing any more
 
@@ -129,6 +129,7 @@ class ControlLoop:
                 loop = self._loop(
                     f"{name}-{number}", partial(turn, environment), what, pause_s, environment=environment
                 )
+                self._loops.append(loop)
                 loop.start()
 
     def _loop(
@@ -152,15 +153,17 @@ class ControlLoop:
         return not (self._ended.is_set() or environment.retired.is_set())
 
     def _choose(self) -> float:
-        """One turn: maintenance, then fill. The next comes after a while, when called, or when a lease runs out."""
-        with self._maintaining:
-            self._maintain()
-        self._turns = 0
-        self._runtime.environments.enrol_missed()
-        self.fill()
-        wait_s = TURN_PAUSE_S if self._turns else self._every_s
-        expiry_s = self._runtime.leases.soonest_expiry_s()
-        return wait_s if expiry_s is None else min(wait_s, expiry_s + EXPIRY_MARGIN_S)
+        """One turn: fill, then maintenance. The next comes after a while, when called, or when a lease runs out."""
+        try:
+            self._turns = 0
+            self._runtime.environments.enrol_missed()
+            self.fill()
+            wait_s = TURN_PAUSE_S if self._turns else self._every_s
+            expiry_s = self._runtime.leases.soonest_expiry_s()
+            return wait_s if expiry_s is None else min(wait_s, expiry_s + EXPIRY_MARGIN_S)
+        finally:
+            with self._maintaining:
+                self._maintain()
 
     def _maintain(self) -> None:
         if time.monotonic() >= self._maintain_at:
