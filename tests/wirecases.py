@@ -26,10 +26,10 @@ from tailrace.serve.app import DEFAULT_KEY, upstream_of
 from tailrace.serve.body import BrokenOff, StreamBody
 from tailrace.serve.entries import V1Id
 from tailrace.serve.records import Draft
-from tailrace.serve.statuses import TERMINAL
 from tailrace.serve.store import INPUT_PREFIX
 from tailrace.serve.timing import Timing
 from tailrace.serve.upstream import Target
+from tailrace.wire.statuses import is_terminal
 from tests.upstream import RunningServer, create_app, half_of, running
 from tests.upstream.live import LiveStore
 
@@ -149,7 +149,7 @@ def fill(store: LiveStore, case: WireCase, status: str = "EXECUTING") -> None:
     """Put the run and what the case's body holds into ``store``."""
     run_id, key = case.ref
     store.create_run(run_id, case.wire, status=status, created_at=datetime(2026, 1, 1, tzinfo=UTC))
-    if status in TERMINAL:
+    if is_terminal(status):
         store.finish_run(run_id, status, finished_at=_LONG_AGO)
     store.open_stream(run_id, key)
     if case.wire is Wire.V1:

@@ -15,6 +15,7 @@ import redis
 from kombu.connection import Connection
 from pydantic import ValidationError
 
+from tailrace.cli import servers
 from tailrace.config.settings import Settings, Variable, load, variables
 from tailrace.config.urls import (
     DATABASE_VARIABLES,
@@ -24,6 +25,7 @@ from tailrace.config.urls import (
     redis_master,
     redis_url,
 )
+from tailrace.devtools.servers.home import Endpoints
 from tailrace.errors import BadSettings
 
 KEY = "tr_prod_Zb1y4mDq"
@@ -207,7 +209,7 @@ def test_settings_can_be_made_without_an_environment(monkeypatch: pytest.MonkeyP
 
 def test_times_in_milliseconds_are_given_in_seconds_too() -> None:
     settings = load({})
-    assert (settings.batch_max_age_s, settings.retry_base_s, settings.retry_cap_s) == (0.25, 0.5, 30.0)
+    assert (settings.retry_base_s, settings.retry_cap_s) == (0.5, 30.0)
 
 
 # --- urls
@@ -227,7 +229,7 @@ def test_times_in_milliseconds_are_given_in_seconds_too() -> None:
 )
 def test_database_url(environ: dict[str, str], expected: str) -> None:
     assert database_url(environ) == expected
-    assert database_url(environ) == expected
+    assert database_url(environ, fallback="postgresql://fallback") == expected
 
 
 @pytest.mark.parametrize(
@@ -305,14 +307,44 @@ def test_a_missing_url_is_refused_by_name_with_an_example() -> None:
         redis_url({})
 
 
+def test_a_fallback_takes_the_place_of_a_missing_url() -> None:
+    assert database_url({}, fallback="postgresql://x") == "postgresql://x"
+    assert redis_url({"REDIS_URL": " "}, fallback="redis://x") == "redis://x"
+
+
 def test_the_name_of_the_redis_behind_sentinels() -> None:
     assert redis_master({}) == "mymaster"
     assert redis_master({"TAILRACE_REDIS_MASTER": "main"}) == "main"
 
 
-def test_a_caller_of_delay_never_imports_the_embedded_servers() -> None:
+def test_servers_of_the_home_count_only_where_no_variable_does(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    asked: list[Path] = []
+
+    def find(home: Path) -> Endpoints | None:
+        asked.append(home)
+        return Endpoints("postgresql://home", "redis://home") if home.name == "running" else None
+
+    monkeypatch.setattr("tailrace.cli.servers.find", find)
+    monkeypatch.chdir(tmp_path)
+    for name in ("TAILRACE_DATABASE_URL", "TAILRACE_REDIS_URL"):
+        monkeypatch.setenv(name, "")
+    with pytest.raises(BadSettings):
+        servers.database()
+    assert asked == [tmp_path / ".tailrace"]
+    monkeypatch.setenv("TAILRACE_HOME", "running")
+    assert servers.database() == "postgresql://home"
+    assert servers.broker() == "redis://home"
+    asked.clear()
+    monkeypatch.setenv("TAILRACE_DATABASE_URL", "postgresql://x")
+    monkeypatch.setenv("TAILRACE_REDIS_URL", "redis://x")
+    assert servers.database() == "postgresql://x"
+    assert servers.broker() == "redis://x"
+    assert asked == []
+
+
+def test_callers_of_delay_know_nothing_of_the_embedded_servers() -> None:
     code = (
-        "import sys; import tailrace.tasks, tailrace.celery, tailrace.requests; "
+        "import sys; import tailrace.tasks; tailrace.tasks.app.conf.broker_url; "
         "print([name for name in sys.modules if name.startswith('tailrace.devtools')])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

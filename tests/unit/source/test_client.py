@@ -22,10 +22,9 @@ from tailrace.errors import (
 )
 from tailrace.model import StreamRef, Wire
 from tailrace.source import answers, client
-from tailrace.source.answers import segment
-from tailrace.source.client import FEED_PAGES, Endpoint, Upstream
+from tailrace.source.client import Endpoint, Upstream
 from tailrace.source.connection import Tail, date_ms, wire_of
-from tailrace.source.feed import RunCursor
+from tailrace.source.feed import FEED_PAGES, FeedCursor, segment
 from tests.decoding import EVENT_STREAM, Blocks
 from tests.wirecases import load_steps
 
@@ -320,7 +319,7 @@ def test_a_feed_without_the_run_is_an_error(
 @pytest.mark.parametrize("text", ["", "<html>", "[" * 100_000, "9" * 5_000])
 def test_a_followed_feed_that_is_no_json_is_malformed(text: str) -> None:
     with pytest.raises(MalformedRecord):
-        RunCursor("run_1").take(200, httpx.Headers(), text)
+        FeedCursor.of_run("run_1").take(200, httpx.Headers(), text)
 
 
 @pytest.mark.trap(27)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 from tailrace.cli.output import say
@@ -24,26 +25,27 @@ def database() -> str:
     Raises:
         BadSettings: there is none, or it is wrong.
     """
-    found = _embedded(DATABASE_VARIABLES)
-    if found is not None:
-        os.environ[DATABASE_VARIABLES[0]] = found.database_url  # for the worker that this process may become
+    _use_embedded(DATABASE_VARIABLES, lambda found: found.database_url)
     return database_url(os.environ)
 
 
 def broker() -> str:
-    """Return the broker's URL, as `database` does. The Celery app of this process reads it from the environment."""
-    found = _embedded(REDIS_VARIABLES)
-    if found is not None:
-        os.environ[REDIS_VARIABLES[0]] = found.redis_url
+    """Return the broker's URL, as `database` does."""
+    _use_embedded(REDIS_VARIABLES, lambda found: found.redis_url)
     return redis_url(os.environ)
 
 
-def _embedded(variables: tuple[str, ...]) -> Endpoints | None:
-    """Return where the embedded servers of this folder answer; None when none run, or a variable says otherwise."""
-    found = None if first_set(os.environ, variables) else find(home())
+def _use_embedded(variables: tuple[str, ...], url: Callable[[Endpoints], str]) -> None:
+    """Have this process, and what it becomes, use the embedded servers of this folder where no variable says else.
+
+    Only a command looks for them: the Celery app and whoever calls ``.delay`` read the variables alone.
+    """
+    if first_set(os.environ, variables) is not None:
+        return
+    found = find(home())
     if found is not None:
+        os.environ[variables[0]] = url(found)
         _say_embedded()
-    return found
 
 
 def _say_embedded() -> None:

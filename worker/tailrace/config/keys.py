@@ -25,8 +25,8 @@ from typing import Annotated, Any
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, SecretStr, TypeAdapter, ValidationError
 
+from tailrace.config.access import lacks_branch
 from tailrace.config.settings import (
-    PREVIEW_PREFIX,
     ApiUrl,
     EnvironmentName,
     HeaderValue,
@@ -231,7 +231,7 @@ class _Table(BaseModel):
 
     @property
     def lacks_branch(self) -> bool:
-        return self.preview_branch is None and self.key.get_secret_value().startswith(PREVIEW_PREFIX)
+        return lacks_branch(self.key.get_secret_value(), self.preview_branch)
 
 
 _SETTING_OF = {"key": "secret_key", "api_url": "api_url", "preview_branch": "preview_branch", "discover": "discover"}

@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple
-from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, AliasChoices, BeforeValidator, Field, SecretStr, ValidationError, model_validator
 from pydantic.config import JsonDict
@@ -17,11 +16,24 @@ from pydantic.fields import FieldInfo
 from pydantic_core import PydanticCustomError
 from pydantic_settings import BaseSettings, EnvSettingsSource, PydanticBaseSettingsSource, SettingsConfigDict
 
+from tailrace.config.access import (
+    API_URL_ALLOWED,
+    API_URL_VARIABLE,
+    BRANCH_ALLOWED,
+    BRANCH_VARIABLES,
+    DEFAULT_API_URL,
+    KEY_VARIABLES,
+    Refused,
+    checked_api_url,
+    checked_branch,
+    checked_key,
+    lacks_branch,
+    without_no_branch,
+)
 from tailrace.errors import BadSettings
 from tailrace.telemetry import redact
 
 __all__ = [
-    "PREVIEW_PREFIX",
     "ApiUrl",
     "EnvironmentName",
     "HeaderValue",
@@ -54,43 +66,18 @@ def _refuse(message: str) -> PydanticCustomError:
     return PydanticCustomError("refused", "{message}", {"message": message})
 
 
-_WRONG_KEYS = {
-    "tr_pat_": "is a personal access token; streams need an environment's secret key (tr_prod_..., tr_dev_...)",
-    "tr_oat_": "is an organisation's token; streams need an environment's secret key (tr_prod_..., tr_dev_...)",
-    "pk_": "is a public key of an old kind, which upstream no longer takes; use the environment's secret key (tr_...)",
-}
-
-
 def _secret_key(given: SecretStr) -> SecretStr:
-    """Source: protocol §7."""
-    key = given.get_secret_value().strip()
-    for prefix, problem in _WRONG_KEYS.items():
-        if key.startswith(prefix):
-            raise _refuse(problem)
-    if not (key.isascii() and key.isprintable()) or " " in key or not key:
-        raise _refuse("holds characters that no key has (blanks, line ends or non-ASCII ones)")
-    return SecretStr(key)
+    try:
+        return SecretStr(checked_key(given.get_secret_value()))
+    except Refused as error:
+        raise _refuse(str(error)) from None
 
 
 def _api_url(given: str) -> str:
-    url = given.strip().rstrip("/")
     try:
-        parts = urlsplit(url)
-        usable = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0
-    except ValueError:
-        raise _refuse("can't be read as a URL") from None
-    if parts.username is not None or parts.password is not None:
-        raise _refuse("must not hold a user or password: the key belongs in TRIGGER_SECRET_KEY")
-    if not usable or parts.query or parts.fragment or not url.isascii() or not url.isprintable() or " " in url:
-        raise ValueError
-    return url
-
-
-def _header_value(given: str) -> str:
-    text = given.strip()
-    if not text or not text.isascii() or not text.isprintable():
-        raise ValueError
-    return text
+        return checked_api_url(given)
+    except Refused as error:
+        raise _refuse(str(error)) from None
 
 
 def _name(given: str) -> str:
@@ -123,13 +110,10 @@ def _lower(given: Any) -> Any:
 
 SecretKey = Annotated[SecretStr, AfterValidator(_secret_key)]
 ApiUrl = Annotated[str, AfterValidator(_api_url)]
-HeaderValue = Annotated[str, AfterValidator(_header_value)]
+HeaderValue = Annotated[str, AfterValidator(checked_branch)]
 EnvironmentName = Annotated[str, AfterValidator(_name)]
 Rule = Annotated[str, AfterValidator(_discover)]
 """Which new runs are archived unasked."""
-
-PREVIEW_PREFIX = "tr_preview_"
-
 
 # --- settings
 
@@ -155,29 +139,26 @@ class Settings(BaseSettings):
         None,
         "secret key of an environment (tr_dev_, tr_stg_, tr_prod_, tr_preview_) or public access token",
         "No default can be right. Needed by what reads from upstream, not by queries.",
-        "TRIGGER_SECRET_KEY",
-        "TRIGGER_ACCESS_TOKEN",
+        *KEY_VARIABLES,
     )
     api_url: ApiUrl = _text(
-        "https://api.trigger.dev",
-        "http:// or https://, without user and query",
+        DEFAULT_API_URL,
+        API_URL_ALLOWED,
         "Trigger.dev's cloud; the same variable and default as in its own client.",
-        "TRIGGER_API_URL",
+        API_URL_VARIABLE,
     )
     preview_branch: HeaderValue | None = _text(
         None,
-        "printable ASCII",
+        BRANCH_ALLOWED,
         "Only keys of preview environments need one. The variables are those of Trigger.dev's own client: `default` "
         "in the last means none.",
-        "TRIGGER_PREVIEW_BRANCH",
-        "VERCEL_GIT_COMMIT_REF",
-        "TRIGGER_DEV_BRANCH",
+        *BRANCH_VARIABLES,
     )
     environment: EnvironmentName = _text(
         "default",
         "up to 100 printable characters",
         "One key is one Trigger.dev environment; give each a name of its own when one archive holds several. With "
-        "TAILRACE_KEYS_FILE: the default environment.",
+        "TAILRACE_KEYS_FILE: the one that is meant by requests that name none.",
     )
     keys_file: Path | None = _text(
         None,
@@ -452,13 +433,9 @@ class Settings(BaseSettings):
                 f"TAILRACE_STREAM_BUFFER_MAX_BYTES ({self.stream_buffer_max_bytes}) must not be more than "
                 f"TAILRACE_BUFFER_MAX_BYTES ({self.buffer_max_bytes})."
             )
-        if self._is_preview_key and self.preview_branch is None:
+        if self.secret_key is not None and lacks_branch(self.secret_key.get_secret_value(), self.preview_branch):
             raise _refuse("TRIGGER_SECRET_KEY is a key of preview environments: set TRIGGER_PREVIEW_BRANCH too.")
         return self
-
-    @property
-    def _is_preview_key(self) -> bool:
-        return self.secret_key is not None and self.secret_key.get_secret_value().startswith(PREVIEW_PREFIX)
 
     def key(self) -> str:
         """Return the credential for upstream.
@@ -472,10 +449,6 @@ class Settings(BaseSettings):
                 "TAILRACE_KEYS_FILE to a file with those of several."
             )
         return self.secret_key.get_secret_value()
-
-    @property
-    def batch_max_age_s(self) -> float:
-        return self.batch_max_age_ms / 1_000
 
     @property
     def retry_base_s(self) -> float:
@@ -521,9 +494,7 @@ def load(environ: Mapping[str, str]) -> Settings:
     Raises:
         BadSettings: names every variable that is wrong, says what is allowed and what was given (unless it is secret).
     """
-    given = {name: value for name, value in environ.items() if value.strip()}
-    if given.get("TRIGGER_DEV_BRANCH") == "default":  # what Trigger.dev's own tools set when there is none
-        del given["TRIGGER_DEV_BRANCH"]
+    given = without_no_branch(environ)
     source = EnvSettingsSource(Settings)
     source.env_vars = {name.lower(): value for name, value in given.items()}
     try:

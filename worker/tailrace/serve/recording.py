@@ -33,7 +33,7 @@ import msgspec
 from tailrace.errors import MalformedRecord
 from tailrace.model import Wire
 from tailrace.serve.records import Draft, data_draft
-from tailrace.serve.statuses import TERMINAL
+from tailrace.wire.statuses import is_terminal
 
 _ALPHABET = "0123456789abcdefghijklmnopqrstuvwxyz"
 
@@ -47,7 +47,7 @@ class StatusChange:
 
     @property
     def final(self) -> bool:
-        return self.status in TERMINAL
+        return is_terminal(self.status)
 
 
 @dataclass(frozen=True, slots=True)

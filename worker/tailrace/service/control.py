@@ -14,13 +14,14 @@ import random
 import threading
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Protocol
 
 import structlog
 
-from tailrace.errors import WorkerError
 from tailrace.retry import backoff
 from tailrace.service.environments import Environment
+from tailrace.service.loops import Failing, Loop
 from tailrace.service.runtime import Runtime
 from tailrace.store.outbox import Message
 
@@ -72,13 +73,14 @@ class ControlLoop:
         self._every_s = every_s
         self._run = run
         self._announcer = announcer
-        self._called = threading.Event()
         self._ended = threading.Event()
         self._maintain_at = 0.0
         self._turns = 0  # readers that were just asked to leave for others
-        self._loops = [self._thread("control", self._choose)]
+        self._known = ""  # the broker's mark
+        self._maintaining = Failing("maintenance")  # mostly there is nothing to do: that is no recovery
+        self._loops = [self._loop("control", self._choose, "control_turn", lambda: every_s)]
         if announcer is not None:
-            self._loops.append(self._thread("outbox", self._announce))
+            self._loops.append(self._loop("outbox", self._announce, "announcing", lambda: every_s))
 
     def start(self) -> None:
         for loop in self._loops:
@@ -87,15 +89,14 @@ class ControlLoop:
 
     def wake(self) -> None:
         """Take a turn now: there is something new."""
-        self._called.set()
+        self._loops[0].wake()
 
     def stop(self) -> None:
         """End the loop. Streams already dispatched are not touched."""
         self._ended.set()
-        self._called.set()
-        for loop in self._loops[:1]:  # the others may be waiting for upstream; they change nothing any more
-            if loop.is_alive():
-                loop.join(5.0)
+        for loop in list(self._loops):
+            loop.stop()
+        self._loops[0].stop(5.0)  # the others may be waiting for upstream; they change nothing any more
 
     def fill(self) -> None:
         """Choose streams for the free slots, and dispatch them.
@@ -120,36 +121,49 @@ class ControlLoop:
 
     def _attend(self, environment: Environment) -> None:
         """Look after one environment until it is retired, in threads of its own: one that hangs delays no other."""
-        for number in range(WATCHERS):
-            self._thread(f"watch-{number}", lambda: self._watch(environment)).start()
+        duties = [("watch", WATCHERS, self._watch, "watching", self._pause_s)]
         if self._run is None:
-            for number in range(LATE_CHECKERS):
-                self._thread(f"late-{number}", lambda: self._check_late(environment)).start()
+            duties.append(("late", LATE_CHECKERS, self._check_late, "late_check", _late_pause_s))
+        for name, threads, turn, what, pause_s in duties:
+            for number in range(threads):
+                loop = self._loop(
+                    f"{name}-{number}", partial(turn, environment), what, pause_s, environment=environment
+                )
+                self._loops.append(loop)
+                loop.start()
+
+    def _loop(
+        self,
+        name: str,
+        turn: Callable[[], float],
+        what: str,
+        retry_s: Callable[[], float],
+        environment: Environment | None = None,
+    ) -> Loop:
+        def goes_on() -> bool:
+            return not self._ended.is_set() if environment is None else self._serves(environment)
+
+        whose = {} if environment is None else {"environment": environment.name}
+        return Loop(name, turn, what=what, retry_s=retry_s, goes_on=goes_on, **whose)
+
+    def _pause_s(self) -> float:
+        return self._every_s * (0.75 + random.random() / 2)
 
     def _serves(self, environment: Environment) -> bool:
         return not (self._ended.is_set() or environment.retired.is_set())
 
-    def _choose(self) -> None:
-        """One turn: maintenance, then fill. The next comes after a while, when called, or when a lease runs out."""
-        failing = _Failing("control_turn_failed", "control_recovered")
-        maintenance_failing = _Failing(
-            "maintenance_failed", "maintenance_recovered"
-        )  # mostly there is nothing to do: that is no recovery
-        while not self._ended.is_set():
-            wait_s = self._every_s
-            with failing:
-                self._turns = 0
-                self._runtime.environments.enrol_missed()
-                self.fill()
-                if self._turns:
-                    wait_s = TURN_PAUSE_S
-                expiry_s = self._runtime.leases.soonest_expiry_s()
-                if expiry_s is not None:
-                    wait_s = min(wait_s, expiry_s + EXPIRY_MARGIN_S)
-            with maintenance_failing:
+    def _choose(self) -> float:
+        """One turn: fill, then maintenance. The next comes after a while, when called, or when a lease runs out."""
+        try:
+            self._turns = 0
+            self._runtime.environments.enrol_missed()
+            self.fill()
+            wait_s = TURN_PAUSE_S if self._turns else self._every_s
+            expiry_s = self._runtime.leases.soonest_expiry_s()
+            return wait_s if expiry_s is None else min(wait_s, expiry_s + EXPIRY_MARGIN_S)
+        finally:
+            with self._maintaining:
                 self._maintain()
-            self._called.wait(wait_s)
-            self._called.clear()
 
     def _maintain(self) -> None:
         if time.monotonic() >= self._maintain_at:
@@ -157,42 +171,25 @@ class ControlLoop:
             self._runtime.maintenance()
             self._maintain_at = time.monotonic() + MAINTENANCE_S
 
-    def _watch(self, environment: Environment) -> None:
-        failing = _Failing("watching_failed", "watching_recovered", environment=environment.name)
-        while self._serves(environment):
-            looked = 0
-            with failing:
-                looked, found = environment.watch(RUNS_PER_LOOK, self._run)
-                if found:
-                    self.wake()
-            if looked < RUNS_PER_LOOK:
-                self._ended.wait(self._every_s * (0.75 + random.random() / 2))
+    def _watch(self, environment: Environment) -> float:
+        looked, found = environment.watch(RUNS_PER_LOOK, self._run)
+        if found:
+            self.wake()
+        return 0.0 if looked >= RUNS_PER_LOOK else self._pause_s()
 
-    def _check_late(self, environment: Environment) -> None:
-        failing = _Failing("late_check_failed", "late_check_recovered", environment=environment.name)
-        while self._serves(environment):
-            looked = 0
-            with failing:
-                looked = environment.check_late(RUNS_PER_LOOK)
-            if looked < RUNS_PER_LOOK:
-                self._ended.wait(LATE_EVERY_S * (0.75 + random.random() / 2))
+    def _check_late(self, environment: Environment) -> float:
+        looked = environment.check_late(RUNS_PER_LOOK)
+        return 0.0 if looked >= RUNS_PER_LOOK else _late_pause_s()
 
-    def _announce(self) -> None:
+    def _announce(self) -> float:
         assert self._announcer is not None
-        failing = _Failing("announcing_failed", "announcing_recovered")
-        known = ""
-        while not self._ended.is_set():
-            told = 0
-            with failing:
-                epoch = self._announcer.epoch()
-                if epoch != known:
-                    repeated = self._runtime.outbox.repeat_lost(epoch)
-                    if repeated:
-                        log.warning("broker_lost_its_memory", repeated=repeated)
-                    known = epoch
-                told = self._tell(self._announcer, epoch)
-            if told < MESSAGES_PER_TURN:
-                self._ended.wait(self._every_s)
+        epoch = self._announcer.epoch()
+        if epoch != self._known:
+            repeated = self._runtime.outbox.repeat_lost(epoch)
+            if repeated:
+                log.warning("broker_lost_its_memory", repeated=repeated)
+            self._known = epoch
+        return 0.0 if self._tell(self._announcer, epoch) >= MESSAGES_PER_TURN else self._every_s
 
     def _tell(self, announcer: Announcer, epoch: str) -> int:
         outbox = self._runtime.outbox
@@ -207,33 +204,6 @@ class ControlLoop:
             outbox.sent(message.id, epoch)
         return len(messages)
 
-    def _thread(self, name: str, loop: Callable[[], None]) -> threading.Thread:
-        return threading.Thread(target=loop, name=f"tailrace-{name}", daemon=True)
 
-
-class _Failing:
-    """Swallows what one part of a turn raises: a line in the log when it begins to fail, and one when that is over."""
-
-    def __init__(self, failed: str, recovered: str, **whose: str) -> None:
-        self._failed = failed
-        self._recovered = recovered
-        self._log = log.bind(**whose)
-        self._name = ""
-
-    def __enter__(self) -> None:
-        return
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: object) -> bool:
-        if error is None:
-            if self._name:
-                self._log.info(self._recovered)
-            self._name = ""
-            return False
-        if not isinstance(error, Exception):
-            return False
-        name = type(error).__name__
-        if name != self._name:
-            expected = isinstance(error, WorkerError)
-            self._log.warning(self._failed, error=str(error) or name, exc_info=not expected)
-        self._name = name
-        return True
+def _late_pause_s() -> float:
+    return LATE_EVERY_S * (0.75 + random.random() / 2)

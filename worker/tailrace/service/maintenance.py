@@ -12,10 +12,10 @@ from collections.abc import Callable
 
 import structlog
 
-from tailrace.errors import WorkerError
 from tailrace.service.backfill import BackfillPolicy, Backfills
 from tailrace.service.discovery import Discovery
 from tailrace.service.environments import Environment
+from tailrace.service.loops import Loop
 from tailrace.service.runtime import Runtime
 from tailrace.store.keeping.compaction import Compaction, KeepFailed
 from tailrace.store.keeping.retention import DayFate, Retention
@@ -55,6 +55,7 @@ class Maintenance:
     def __init__(self, runtime: Runtime) -> None:
         self._runtime = runtime
         self._ended = threading.Event()
+        self._loops: list[Loop] = []
 
     def start(self) -> None:
         self._begin("keep", self.keep, KEEP_S, self._going)
@@ -64,6 +65,8 @@ class Maintenance:
     def stop(self) -> None:
         """End it; a step at work is finished or taken up by others."""
         self._ended.set()
+        for loop in list(self._loops):
+            loop.wake()
 
     def _find_for(self, environment: Environment) -> None:
         """Find the runs of one environment until it is retired, in a thread of its own: none waits for another."""
@@ -117,21 +120,16 @@ class Maintenance:
     ) -> None:
         """Take turns in a thread of its own."""
 
-        def loop() -> None:
-            failing = ""
-            while goes_on():
-                try:
-                    turn()
-                    failing = ""
-                except Exception as error:  # the thread must live: nobody else does its work here
-                    kind = type(error).__name__
-                    if kind != failing:
-                        expected = isinstance(error, WorkerError)
-                        log.warning(f"{name}_failed", error=str(error), exc_info=not expected, **whose)
-                    failing = kind
-                self._ended.wait(every_s * random.uniform(0.5, 1.5))
+        def pause_s() -> float:
+            return every_s * random.uniform(0.5, 1.5)
 
-        threading.Thread(target=loop, name=f"tailrace-{name}", daemon=True).start()
+        def once() -> float:
+            turn()
+            return pause_s()
+
+        loop = Loop(name, once, what=name, retry_s=pause_s, goes_on=goes_on, **whose)
+        self._loops.append(loop)
+        loop.start()
 
 
 def discovery_of(environment: Environment) -> Discovery | None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import random
 import socket
-import threading
 import time
 import uuid
 from collections.abc import Mapping, Sequence
@@ -28,6 +27,7 @@ from tailrace.ingest.v2_order import REPEAT_WINDOW
 from tailrace.model import LeasedStream, Outcome, StreamState, Verdict
 from tailrace.retry import backoff
 from tailrace.service.environments import Environment, Environments
+from tailrace.service.loops import Loop
 from tailrace.service.readers import Coalesced, Readers
 from tailrace.source.connection import Tail
 from tailrace.store.commit import Committer
@@ -90,11 +90,13 @@ class Runtime:
         )
         self._acquiring = Coalesced(self._acquire)
         self._slice_s = settings.slice_seconds
-        self._ended = threading.Event()
         self._orphans: dict[int, int] = {}
         self._orphans_at = 0.0
-        self._keeper = threading.Thread(target=self._keep, name="tailrace-leases", daemon=True)
-        self._key_keeper = threading.Thread(target=self._follow_keys, name="tailrace-keys", daemon=True)
+        self._renewed_at = self._said_at = time.monotonic()
+        self._keeper = Loop("leases", self._keep, what="lease_renewal", retry_s=lambda: 1.0)
+        self._key_keeper = Loop(
+            "keys", self._follow_keys, what="keys_following", retry_s=lambda: settings.control_seconds
+        )
 
     # --- life
 
@@ -114,6 +116,7 @@ class Runtime:
             self.leases.renew()
         except StoreUnavailable as error:  # the lease thread goes on trying
             log.warning("lease_renewal_failed", error=str(error))
+        self._renewed_at = time.monotonic()
         self._keeper.start()
         if self.environments.may_change:
             self._key_keeper.start()
@@ -128,9 +131,8 @@ class Runtime:
         self.drain()
         self.readers.wait_empty(max(0.1, until - time.monotonic()))
         self.writer.stop(max(0.1, until - time.monotonic()))
-        self._ended.set()
-        if self._keeper.is_alive():
-            self._keeper.join(1.0)
+        self._key_keeper.stop()
+        self._keeper.stop(1.0)
         try:
             self.leases.retire()
             self.environments.give_back()
@@ -315,56 +317,47 @@ class Runtime:
             park_v2_s=settings.park_v2_seconds,
             quiet_s=settings.seal_quiet_seconds,
             slice_s=self._slice_s,
-            retry_base_s=settings.retry_base_ms / 1000,
+            retry_base_s=settings.retry_base_s,
             retry_cap_s=settings.retry_cap_s,
         )
 
     # --- the lease thread
 
-    def _keep(self) -> None:
-        """Renew this process's row, and call readers whose run is over or whose lease is gone."""
-        failed = 0
-        said_at = renewed_at = time.monotonic()
-        while not self._ended.is_set():
-            asked_at = time.monotonic()
-            try:
-                expired = self.leases.renew()
-                renewed_at = asked_at
-                self._call_readers()
-                if expired:
-                    self.readers.shed(self.leases.excess())
-                self._release_orphans()
-                failed = 0
-            except Exception as error:  # noqa: BLE001  whatever it is, the thread must outlive it
-                # The leases live on until somebody takes them, which needs the same database. Whatever it was, this
-                # thread must not end: others would take over what is read here.
-                failed += 1
-                if failed == 1:
-                    log.warning("lease_renewal_failed", error=str(error))
+    def _keep(self) -> float:
+        """Renew this process's row, and call readers whose run is over or whose lease is gone.
+
+        While that fails, the leases live on until somebody takes them, which needs the same database.
+        """
+        asked_at = time.monotonic()
+        try:
+            expired = self.leases.renew()
+            self._renewed_at = asked_at
+            self._call_readers()
+            if expired:
+                self.readers.shed(self.leases.excess())
+            self._release_orphans()
+        finally:
             limited = self.settings.max_connections is not None
-            if limited and time.monotonic() - renewed_at >= self.settings.lease_seconds:
+            if limited and time.monotonic() - self._renewed_at >= self.settings.lease_seconds:
                 # Others may count our places as free. What the readers have is committed when Postgres is back.
                 self.readers.leave(self.readers.leased_ids())
-            if time.monotonic() - said_at >= METRICS_S:
-                said_at = time.monotonic()
-                reading = self.readers.by_environment()
-                log.info("metrics", reading=sum(reading.values()), environments=reading, **metrics.snapshot())
-            self._ended.wait(1.0 if failed else min(self.settings.lease_renew_seconds, self.settings.control_seconds))
+            self._say_metrics()
+        return min(self.settings.lease_renew_seconds, self.settings.control_seconds)
 
-    def _follow_keys(self) -> None:
+    def _say_metrics(self) -> None:
+        if time.monotonic() - self._said_at >= METRICS_S:
+            self._said_at = time.monotonic()
+            reading = self.readers.by_environment()
+            log.info("metrics", reading=sum(reading.values()), environments=reading, **metrics.snapshot())
+
+    def _follow_keys(self) -> float:
         """Take up what changes in the file with the keys: readers leave, and streams are read on with the new one."""
-        failing = ""
-        while not self._ended.wait(self.settings.control_seconds):
-            try:
-                self.readers.leave_environments(self.environments.look())
-                self.environments.enrol_missed()
-                failing = ""
-            except BadSettings as error:  # raised once; what was good before stays
-                log.error("keys_file_refused", reason=str(error))
-            except Exception as error:  # noqa: BLE001  whatever it is, the thread must outlive it
-                if type(error).__name__ != failing:
-                    log.warning("keys_not_followed", error=str(error))
-                failing = type(error).__name__
+        try:
+            self.readers.leave_environments(self.environments.look())
+            self.environments.enrol_missed()
+        except BadSettings as error:  # raised once; what was good before stays
+            log.error("keys_file_refused", reason=str(error))
+        return self.settings.control_seconds
 
     def _call_readers(self) -> None:
         reading = self.readers.leased_ids()

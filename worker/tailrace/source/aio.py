@@ -1,6 +1,6 @@
-"""Talk to upstream without blocking: what `source.client`, `source.connection` and `source.feed` do, for asyncio.
+"""Wait for upstream without blocking: `source.connection.Tail` and `source.run_feed.RunFeed` for asyncio.
 
-Only the waiting is here. Status → error, framing and decoding are theirs.
+Only the waiting is here; what an answer means, framing and decoding are theirs.
 """
 
 from __future__ import annotations
@@ -12,14 +12,11 @@ from dataclasses import dataclass
 import httpx
 
 from tailrace.model import Arrival, RunView, StreamRef, Wire
-from tailrace.source.answers import ANSWER_MAX_CHARS, REFUSAL_MAX_CHARS, refuse, translated
-from tailrace.source.body import BodyText
-from tailrace.source.client import stream_headers, stream_name, stream_path
-from tailrace.source.connection import date_ms, wire_of
-from tailrace.source.feed import FEED_PAGES, RunCursor
-from tailrace.wire.events import Framer
-from tailrace.wire.v1 import V1Decoder
-from tailrace.wire.v2 import V2Decoder
+from tailrace.source.answers import refuse, translated
+from tailrace.source.body import WholeText
+from tailrace.source.client import REFUSAL_MAX_CHARS, stream_headers, stream_name, stream_path
+from tailrace.source.connection import NOTHING, Decoding, date_ms, wire_of
+from tailrace.source.feed import ANSWER_MAX_CHARS, FeedCursor
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,48 +49,37 @@ class AsyncTail:
                 yield AsyncConnection(wire_of(response), date_ms(response), self._arrivals(response))
 
     async def _arrivals(self, response: httpx.Response) -> AsyncGenerator[Arrival, None]:
-        decoder = V2Decoder() if wire_of(response) is Wire.V2 else V1Decoder()
-        framer = Framer(self._max_event_chars)
-        body = BodyText(response)
+        decoding = Decoding(response, self._max_event_chars)
         async for data in response.aiter_raw():
-            for text in body.feed(data):
-                events = framer.feed(text)
-                if events:
-                    for arrival in decoder.decode(events):
-                        yield arrival
-        body.finish()
-        decoder.finish()
+            for arrival in decoding.feed(data):
+                if arrival is not NOTHING:
+                    yield arrival
+        decoding.finish()
 
 
 class AsyncRunFeed:
-    """The feed of one run; see `source.feed.RunFeed`. The client is the caller's to close."""
+    """The feed of one run; see `source.run_feed.RunFeed`. The client is the caller's to close."""
 
     def __init__(self, client: httpx.AsyncClient, run_id: str) -> None:
         self._client = client
-        self._cursor = RunCursor(run_id)
+        self._run_id = run_id
+        self._cursor = FeedCursor.of_run(run_id)
 
     async def look(self, live: bool) -> RunView:
-        """Ask for the run; see `source.feed.RunFeed.look`."""
+        """Ask for the run; see `source.run_feed.RunFeed.look`."""
         cursor = self._cursor
-        for _ in range(FEED_PAGES):
+        while True:
             with translated(cursor.name):
-                async with self._client.stream("GET", cursor.path, params=cursor.query(live=live)) as response:
+                async with self._client.stream("GET", cursor.path, params=cursor.query(live)) as response:
                     body = await _text(response, ANSWER_MAX_CHARS)
             if cursor.take(response.status_code, response.headers, body):
-                return cursor.view()
-        raise cursor.endless()
+                return cursor.run(self._run_id)
 
 
 async def _text(response: httpx.Response, max_chars: int) -> str | None:
-    """Read a body as a whole; None when it is larger than that. See `source.body.read_text`."""
-    body = BodyText(response)
-    pieces: list[str] = []
-    size = 0
+    """Read a body as a whole; None when it is larger than that."""
+    whole = WholeText(response, max_chars)
     async for data in response.aiter_raw():
-        for piece in body.feed(data):
-            pieces.append(piece)
-            size += len(piece)
-            if size > max_chars:
-                return None
-    body.finish()
-    return "".join(pieces)
+        if not whole.feed(data):
+            return None
+    return whole.text()

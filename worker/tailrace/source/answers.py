@@ -1,4 +1,4 @@
-"""What upstream's answers mean: status → error, httpx's errors → ours, JSON or not. Once, here."""
+"""What upstream's answers and failures mean: status → error, httpx's errors → ours, text → JSON. Once, here."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ import json
 import ssl
 from collections.abc import Iterator
 from typing import Any
-from urllib.parse import quote
 
 import httpx
 
@@ -20,14 +19,6 @@ from tailrace.errors import (
     Unauthorized,
     WorkerError,
 )
-
-ANSWER_MAX_CHARS = 64 * 1_048_576  # of a feed: a run's metadata can change often, and each change is in the log
-REFUSAL_MAX_CHARS = 65_536
-
-
-def segment(text: str) -> str:
-    """Encode text as exactly one path segment, whatever is in it: ``a/b`` → ``a%2Fb``, ``..`` → ``%2E%2E``."""
-    return quote(text, safe="").replace(".", "%2E") if text.strip(".") == "" else quote(text, safe="")
 
 
 def refuse(status: int, body: str, what: str) -> None:

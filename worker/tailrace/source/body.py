@@ -73,16 +73,35 @@ class BodyText:
             raise SourceUnavailable("the compressed body ended early")
 
 
+class WholeText:
+    """A body that is wanted as a whole, up to a size."""
+
+    def __init__(self, response: httpx.Response, max_chars: int) -> None:
+        self._body = BodyText(response)
+        self._max_chars = max_chars
+        self._size = 0
+        self._pieces: list[str] = []
+
+    def feed(self, data: bytes) -> bool:
+        """Take some of the body in; False when it is too large, and the rest need not be read."""
+        for piece in self._body.feed(data):
+            self._pieces.append(piece)
+            self._size += len(piece)
+            if self._size > self._max_chars:
+                return False
+        return True
+
+    def text(self) -> str:
+        """Return the text at the end of the body.
+
+        Raises:
+            SourceUnavailable: the body was cut off.
+        """
+        self._body.finish()
+        return "".join(self._pieces)
+
+
 def read_text(response: httpx.Response, max_chars: int) -> str | None:
     """Read a body as a whole; None when it is larger than that."""
-    body = BodyText(response)
-    pieces: list[str] = []
-    size = 0
-    for data in response.iter_raw():
-        for piece in body.feed(data):
-            pieces.append(piece)
-            size += len(piece)
-            if size > max_chars:
-                return None
-    body.finish()
-    return "".join(pieces)
+    whole = WholeText(response, max_chars)
+    return whole.text() if all(whole.feed(data) for data in response.iter_raw()) else None

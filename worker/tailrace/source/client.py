@@ -1,4 +1,4 @@
-"""Talk to upstream over HTTP: open a stream, ask about a run.
+"""Talk to upstream over HTTP: open a stream, read a run's feed.
 
 httpx is configured in this file only. Each stream has a client of its own (one shared pool scans all its connections
 at every request: 5 000 streams took 35 s to open instead of 7), all with one TLS context.
@@ -7,6 +7,7 @@ at every request: 5 000 streams took 35 s to open instead of 7), all with one TL
 from __future__ import annotations
 
 import contextlib
+import socket
 import ssl
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -16,13 +17,13 @@ import httpx
 
 from tailrace.errors import SourceUnavailable
 from tailrace.model import RunView, StreamRef
-from tailrace.source.answers import ANSWER_MAX_CHARS, REFUSAL_MAX_CHARS, refuse, segment, translated
+from tailrace.source.answers import refuse, translated
 from tailrace.source.body import read_text
-from tailrace.source.feed import FEED_PAGES, RunCursor
-from tailrace.source.interrupt import Interruptible
+from tailrace.source.feed import ANSWER_MAX_CHARS, FeedCursor, segment
 
 API_VERSION = "2025-07-16"  # else DEQUEUED shows as EXECUTING (protocol §5)
 ELECTRIC_VERSION = "1.0.0-beta.1"  # any value selects the modern header names
+REFUSAL_MAX_CHARS = 65_536
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,20 +95,48 @@ class Upstream:
             NotFound: upstream does not know the run (yet: a run just triggered can take a while to show).
             Unauthorized, RequestRefused, MalformedRecord, SourceUnavailable.
         """
-        cursor = RunCursor(run_id)
-        for _ in range(FEED_PAGES):
-            response, body = self.get(cursor.path, cursor.query())
+        cursor = FeedCursor.of_run(run_id)
+        while True:
+            response, body = self._get(cursor.path, cursor.query())
             if cursor.take(response.status_code, response.headers, body):
-                return cursor.view()
-        raise cursor.endless()
+                return cursor.run(run_id)
 
     def get(self, path: str, query: dict[str, str]) -> tuple[httpx.Response, str]:
         """Ask for a path; return the response and its whole body, whatever the status."""
+        return self._get(path, query)
+
+    def _get(self, path: str, query: dict[str, str]) -> tuple[httpx.Response, str]:
         with translated(f"GET {path}"), self._api.stream("GET", path, params=query) as response:
             body = read_text(response, ANSWER_MAX_CHARS)
         if body is None:
             raise SourceUnavailable(f"GET {path}: the answer is larger than {ANSWER_MAX_CHARS} characters")
         return response, body
+
+
+class Interruptible:
+    """Remembers the socket of the connection in use, so that another thread can wake whoever waits on it."""
+
+    def __init__(self) -> None:
+        self._socket: socket.socket | None = None
+
+    def interrupt(self) -> None:
+        """Wake whoever waits on the connection, from any thread: the socket is shut down, so its read ends at once.
+
+        On an unframed body that looks like a clean end: the waker sets a flag first, which is looked at before any
+        end is believed.
+        """
+        if self._socket is not None:
+            with contextlib.suppress(OSError):
+                self._socket.shutdown(socket.SHUT_RDWR)
+
+    def _trace(self, name: str, info: dict[str, Any]) -> None:
+        # The only way to reach the socket before the answer has come.
+        if name in ("connection.connect_tcp.complete", "connection.start_tls.complete"):
+            self._remember(info.get("return_value"))
+
+    def _remember(self, network_stream: Any) -> None:
+        if network_stream is not None:
+            self._socket = network_stream.get_extra_info("socket")
 
 
 class StreamSource(Interruptible):

@@ -1,4 +1,4 @@
-"""Follow one connection to a stream: response → deliveries, and an honest word on how it ended."""
+"""Follow one connection to a stream: response → arrivals, and an honest word on how it ended."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ class Tail:
         """Open the stream after ``last_event_id``; ``wait_s`` is how long upstream may let it be silent.
 
         Raises:
-            What `source.client.refuse` and `source.client.translated` say, also inside the ``with``.
+            What `source.answers.refuse` and `source.answers.translated` say, also inside the ``with``.
         """
         with self._source.open(last_event_id, wait_s) as response:
             yield Connection(wire_of(response), date_ms(response), self._arrivals(response))
@@ -57,22 +57,41 @@ class Tail:
         self._source.interrupt()
 
     def _arrivals(self, response: httpx.Response) -> Iterator[Arrival]:
-        decoder = V2Decoder() if wire_of(response) is Wire.V2 else V1Decoder()
-        framer = Framer(self._max_event_chars)
-        body = BodyText(response)
+        decoding = Decoding(response, self._max_event_chars)
         for data in response.iter_raw():
-            for text in body.feed(data):
-                events = framer.feed(text)
-                if events:
-                    yield from decoder.decode(events)
-                else:
-                    yield NOTHING  # the caller may want to do something else while a large event arrives
-        body.finish()
-        decoder.finish()
+            yield from decoding.feed(data)
+        decoding.finish()
+
+
+class Decoding:
+    """The body of one connection on its way from bytes to arrivals."""
+
+    def __init__(self, response: httpx.Response, max_event_chars: int) -> None:
+        self._decoder = V2Decoder() if wire_of(response) is Wire.V2 else V1Decoder()
+        self._framer = Framer(max_event_chars)
+        self._body = BodyText(response)
+
+    def feed(self, data: bytes) -> Iterator[Arrival]:
+        """Return what ``data`` completes; `NOTHING` for a piece that completes no event."""
+        for text in self._body.feed(data):
+            events = self._framer.feed(text)
+            if events:
+                yield from self._decoder.decode(events)
+            else:
+                yield NOTHING  # the caller may want to do something else while a large event arrives
+
+    def finish(self) -> None:
+        """Accept the end of the body.
+
+        Raises:
+            SourceUnavailable: it was cut off.
+        """
+        self._body.finish()
+        self._decoder.finish()
 
 
 def wire_of(response: httpx.Response) -> Wire:
-    """Tell the wire format of a response: v2 says so in ``X-Stream-Version``, v1 says nothing.
+    """Return the wire format of a response: v2 says so in ``X-Stream-Version``, v1 says nothing.
 
     Raises:
         SourceUnavailable: no event stream, or a version that Tailrace does not know.
@@ -88,7 +107,7 @@ def wire_of(response: httpx.Response) -> Wire:
 
 
 def date_ms(response: httpx.Response) -> int | None:
-    """Tell upstream's clock when it answered, in ms since 1970; None when the response does not say."""
+    """Return upstream's clock when it answered, in ms since 1970; None when the response does not say."""
     try:
         return int(parsedate_to_datetime(response.headers["date"]).timestamp() * 1000)
     except (KeyError, ValueError):

@@ -1,51 +1,58 @@
-"""Follow a feed of runs: what upstream says of one run or of many, asked again and again, or held until it changes.
+"""The protocol of the run feed: what is asked, what an answer means, whether to ask again. Pure, and the only copy.
 
-`FeedCursor` is the protocol of these feeds (protocol §5), and pure. `RunFeed` follows one run's,
-`source.aio.AsyncRunFeed` does so without blocking; `client.Upstream.run` and `listing.ManyRunsFeed` ask by it too.
+Facts (protocol §5): the feed is a log that is read from ``handle`` and ``offset`` on; one answer may be a part of what
+there is, so it is asked until it says "up to date", in a header or a message; a 409 says that the log is gone and
+begins anew. The handle has two names, and which ones upstream uses depends on a header of the question.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-
-import httpx
+from urllib.parse import quote
 
 from tailrace.errors import NotFound, SourceUnavailable
 from tailrace.model import RunView
-from tailrace.source.answers import ANSWER_MAX_CHARS, json_of, refuse, segment, translated
-from tailrace.source.body import read_text
-from tailrace.source.interrupt import Interruptible
+from tailrace.source.answers import json_of, refuse
 from tailrace.wire.feed import FeedRows
 
 SKIP_COLUMNS = "payload,payloadType,output,outputType,error"  # can be large, and none of our business
+ANSWER_MAX_CHARS = 64 * 1_048_576  # of one answer: a run's metadata can change often, and each change is in the log
 FEED_PAGES = 50  # a feed that is not up to date after so many answers is broken
+BEGINNING = "-1"
 
 
 class FeedCursor:
-    """Where we are in a feed.
+    """Where we are in one feed. Ask with `query`, hand each answer to `take`, until it says that this is all.
 
     The first question asks for everything, the next ones only for what changed: an answer to the first may come from a
     cache and be minutes old.
     """
 
-    def __init__(self, path: str, name: str, **asked: str) -> None:
-        """``name``: what to call it in errors. ``asked``: parameters of every question."""
+    def __init__(self, path: str, name: str, filters: Mapping[str, str] | None = None) -> None:
+        """``name`` is for errors; ``filters`` are sent with each question."""
         self.path = path
         self.name = name
-        self._asked = {"skipColumns": SKIP_COLUMNS, **asked}
+        self._filters = {"skipColumns": SKIP_COLUMNS, **(filters or {})}
+        self._answers = 0
+        self._forget("")
+
+    @classmethod
+    def of_run(cls, run_id: str) -> FeedCursor:
+        """Return a cursor at the beginning of the feed of one run."""
+        return cls(f"/realtime/v1/runs/{segment(run_id)}", f"run {run_id}")
+
+    def _forget(self, handle: str) -> None:
         self._rows = FeedRows()
-        self._handle = ""
-        self._offset = "-1"
-        self._cursor = ""
+        self._handle, self._offset, self._cursor = handle, BEGINNING, ""
 
     @property
     def begun(self) -> bool:
         """Upstream can tell us what changes from here on."""
-        return bool(self._handle) and self._offset != "-1"
+        return bool(self._handle) and self._offset != BEGINNING
 
-    def query(self, *, live: bool = False) -> dict[str, str]:
+    def query(self, live: bool = False) -> dict[str, str]:
         """Return the query to send. ``live``: the answer may be held until something changes; not the first one."""
-        query = {"offset": self._offset, **self._asked}
+        query = {"offset": self._offset, **self._filters}
         if self._handle:
             query["handle"] = self._handle
         if live and self.begun:
@@ -55,83 +62,56 @@ class FeedCursor:
         return query
 
     def take(self, status: int, headers: Mapping[str, str], body: str | None) -> bool:
-        """Take an answer in; False when more has to be asked for before `runs` is of any use.
+        """Take an answer in; False when more has to be asked for before the rows are of any use.
 
-        ``body`` None: it was too large to be read.
+        Args:
+            headers: in lower case, or found in any.
+            body: None when it was too large to be read.
 
         Raises:
-            What `answers.refuse` says; MalformedRecord.
+            SourceUnavailable: too large, or not up to date after `FEED_PAGES` answers.
+            What `source.answers.refuse` says; MalformedRecord.
         """
         if body is None:
             raise SourceUnavailable(f"{self.name}: the answer is larger than {ANSWER_MAX_CHARS} characters")
         if status == 409:  # must-refetch: drop everything and begin again with the new handle
-            self._rows = FeedRows()
-            self._handle, self._offset, self._cursor = headers.get("electric-handle", ""), "-1", ""
-            return False
+            self._forget(_handle(headers))
+            return self._all(False)
         refuse(status, body, self.name)
-        self._rows.feed(json_of(body, self.name))
-        self._handle = headers.get("electric-handle", "")
-        self._offset = headers.get("electric-offset", "-1")
+        self._rows.feed(json_of(body, "the run feed"))
+        handle = _handle(headers)
+        offset = headers.get("electric-offset") or headers.get("electric-chunk-last-offset") or BEGINNING
+        self._handle, self._offset = handle, offset if handle else BEGINNING
         self._cursor = headers.get("electric-cursor", "")
-        return self._rows.up_to_date or "electric-up-to-date" in headers
+        return self._all(self._rows.up_to_date or "electric-up-to-date" in headers)
+
+    def _all(self, up_to_date: bool) -> bool:
+        self._answers = 0 if up_to_date else self._answers + 1
+        if self._answers >= FEED_PAGES:  # what is missing could be the stream keys
+            self._answers = 0
+            raise SourceUnavailable(f"{self.name}: its feed is not up to date after {FEED_PAGES} answers")
+        return up_to_date
 
     def runs(self) -> list[RunView]:
-        """Return what is known of every run of the feed."""
+        """Return the runs that are known."""
         return self._rows.runs()
 
-    def endless(self) -> SourceUnavailable:
-        """Return the error of a feed that still has more after `FEED_PAGES` answers: what is missing could matter."""
-        return SourceUnavailable(f"{self.name}: its feed is not up to date after {FEED_PAGES} answers")
-
-
-class RunCursor(FeedCursor):
-    """Where we are in the feed of one run."""
-
-    def __init__(self, run_id: str) -> None:
-        super().__init__(f"/realtime/v1/runs/{segment(run_id)}", f"run {run_id}")
-        self._run_id = run_id
-
-    def view(self) -> RunView:
-        """Return what is known of the run.
+    def run(self, run_id: str) -> RunView:
+        """Return what is known of one run.
 
         Raises:
             NotFound: the feed does not have it.
         """
-        runs = [run for run in self.runs() if run.run_id == self._run_id]
-        if not runs:
-            raise NotFound(f"upstream's feed has no run {self._run_id}")
-        return runs[-1]
+        found = [run for run in self._rows.runs() if run.run_id == run_id]
+        if not found:
+            raise NotFound(f"upstream's feed has no run {run_id}")
+        return found[-1]
 
 
-class RunFeed(Interruptible):
-    """The feed of one run. Use it as a context manager, from one thread at a time."""
+def _handle(headers: Mapping[str, str]) -> str:
+    return headers.get("electric-handle") or headers.get("electric-shape-id") or ""
 
-    def __init__(self, client: httpx.Client, run_id: str) -> None:
-        super().__init__()
-        self._client = client
-        self._cursor = RunCursor(run_id)
 
-    def __enter__(self) -> RunFeed:
-        return self
-
-    def __exit__(self, *exc: object) -> None:
-        self._client.close()
-
-    def look(self, live: bool) -> RunView:
-        """Ask for the run. ``live``: after the first time, upstream holds the answer until it changes (about 20 s).
-
-        Raises:
-            NotFound: upstream does not know the run (yet).
-            Unauthorized, RequestRefused, MalformedRecord, SourceUnavailable, StreamStalled.
-        """
-        cursor = self._cursor
-        for _ in range(FEED_PAGES):
-            query, extensions = cursor.query(live=live), {"trace": self._trace}
-            with (
-                translated(cursor.name),
-                self._client.stream("GET", cursor.path, params=query, extensions=extensions) as response,
-            ):
-                body = read_text(response, ANSWER_MAX_CHARS)
-            if cursor.take(response.status_code, response.headers, body):
-                return cursor.view()
-        raise cursor.endless()
+def segment(text: str) -> str:
+    """Encode text as exactly one path segment, whatever is in it: ``a/b`` → ``a%2Fb``, ``..`` → ``%2E%2E``."""
+    return quote(text, safe="").replace(".", "%2E") if text.strip(".") == "" else quote(text, safe="")

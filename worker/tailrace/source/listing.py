@@ -20,8 +20,9 @@ from tailrace.errors import MalformedRecord, SourceUnavailable
 from tailrace.model import RunView
 from tailrace.source.answers import json_of, refuse
 from tailrace.source.client import Upstream
-from tailrace.source.feed import FEED_PAGES, FeedCursor
-from tailrace.wire.feed import TERMINAL, storable, timestamp
+from tailrace.source.feed import FeedCursor
+from tailrace.wire.feed import storable, timestamp
+from tailrace.wire.statuses import TERMINAL
 
 PAGE_SIZE = 100
 """The most that upstream takes."""
@@ -91,18 +92,20 @@ class ManyRunsFeed:
         window = next((name for name, length_s in FEED_WINDOWS.items() if length_s >= age_s), "24h")
         followed = self._followed.pop(window, None)
         if followed is None or self._clock_s() - followed.begun_s > BEGIN_ANEW_S:
-            cursor = FeedCursor("/realtime/v1/runs", "the feed of runs", createdAt=window)
+            cursor = FeedCursor("/realtime/v1/runs", "the feed of runs", {"createdAt": window})
             followed = _Followed(cursor, self._clock_s())
-        cursor, fresh = followed.cursor, followed.cursor.begun
-        for _ in range(FEED_PAGES):
+        cursor = followed.cursor
+        fresh = cursor.begun
+        while True:
             response, body = self._upstream.get(cursor.path, cursor.query())
+            if response.status_code == 409:
+                followed, fresh = _Followed(cursor, self._clock_s()), False
             if not cursor.take(response.status_code, response.headers, body):
                 continue
             if fresh or not cursor.begun:
                 self._followed[window] = followed
                 return cursor.runs()
             fresh = True  # a first answer may be an old one: ask what came after it
-        raise cursor.endless()
 
 
 @dataclass(frozen=True, slots=True)

@@ -186,7 +186,7 @@ class Waiter:
             return
 
     def _start(self, inbox: Inbox, number: int, key: str, request: Request) -> None:
-        places, ref = self.session.options.places, self.session.ref(key)
+        servers, ref = self.session.options.servers, self.session.ref(key)
         work: Coroutine[Any, Any, None]
         match request:
             case Close():
@@ -194,10 +194,10 @@ class Waiter:
                 self._stop(key)
                 return
             case Open():
-                tail = AsyncTail(self._upstream(), ref, places.event_max_bytes)
+                tail = AsyncTail(self._upstream(), ref, servers.event_max_bytes)
                 work = _read(inbox, number, tail, request)
             case Fetch():
-                work = _ask(inbox, number, partial(asyncio.to_thread, places.archive().read, ref, request))
+                work = _ask(inbox, number, partial(asyncio.to_thread, servers.archive().read, ref, request))
             case Look():
                 if self._feed is None:
                     self._feed = AsyncRunFeed(self._upstream(), self.session.run_id)
@@ -218,8 +218,8 @@ class Waiter:
     def _upstream(self) -> httpx.AsyncClient:
         """Return the client of this session: its streams and the run feed have connections of their own in it."""
         if self._client is None:
-            places = self.session.options.places
-            self._client = httpx.AsyncClient(**client_options(places.endpoint(), places.tls()) | {"limits": LIMITS})
+            servers = self.session.options.servers
+            self._client = httpx.AsyncClient(**client_options(servers.endpoint(), servers.tls()) | {"limits": LIMITS})
         return self._client
 
 

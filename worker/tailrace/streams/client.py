@@ -15,8 +15,20 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from types import ModuleType
 from typing import TYPE_CHECKING
-from urllib.parse import urlsplit
 
+from tailrace.config.access import (
+    API_URL_VARIABLE,
+    BRANCH_VARIABLES,
+    DEFAULT_API_URL,
+    KEY_VARIABLES,
+    NotAllowed,
+    Refused,
+    checked_api_url,
+    checked_branch,
+    checked_key,
+    lacks_branch,
+    without_no_branch,
+)
 from tailrace.errors import BadSettings
 from tailrace.source.client import Endpoint
 from tailrace.streams.errors import NotConfigured
@@ -25,12 +37,8 @@ from tailrace.streams.timing import Timing
 if TYPE_CHECKING:
     from tailrace.streams.archive import ArchiveReader
 
-__all__ = ["Client", "Places", "configure", "default_client"]
+__all__ = ["Client", "Servers", "configure", "default_client"]
 
-DEFAULT_API_URL = "https://api.trigger.dev"
-KEY_VARIABLES = ("TRIGGER_SECRET_KEY", "TRIGGER_ACCESS_TOKEN")
-BRANCH_VARIABLES = ("TRIGGER_PREVIEW_BRANCH", "VERCEL_GIT_COMMIT_REF", "TRIGGER_DEV_BRANCH")
-NO_BRANCH = "default"  # in the last of them it means none
 EVENT_MAX_BYTES = 16 * 1_048_576
 
 
@@ -50,7 +58,7 @@ class _Secret:
 
 
 @dataclass(frozen=True, slots=True)
-class Places:
+class Servers:
     """What one call found out: where to read. Nothing is open yet.
 
     ``endpoint`` and ``archive`` raise NotConfigured when what they need is not set.
@@ -101,10 +109,10 @@ class Client:
     def __repr__(self) -> str:
         return f"Client(api_url={self._api_url or '(environment)'!r})"
 
-    def places(self) -> Places:
+    def servers(self) -> Servers:
         """Look at the environment now."""
         environ = dict(os.environ)
-        return Places(
+        return Servers(
             endpoint=functools.partial(self._endpoint, environ),
             tls=functools.partial(_tls_for, self._url(environ)),
             archive=functools.partial(self._archive, environ),
@@ -120,43 +128,30 @@ class Client:
             archive.close()
 
     def _endpoint(self, environ: Mapping[str, str]) -> Endpoint:
-        key = self._key
-        if key is None:
-            found = _first(environ, KEY_VARIABLES)
-            if found is None:
-                raise NotConfigured("No key: set TRIGGER_SECRET_KEY to a secret key of the run's environment (tr_...)")
-            key = _Secret(found)
-        if not (key().isascii() and key().isprintable() and key().strip() == key() != "" and " " not in key()):
-            raise NotConfigured("TRIGGER_SECRET_KEY holds characters that no key has (blanks, line ends or non-ASCII)")
+        given = self._key() if self._key is not None else _first(environ, KEY_VARIABLES)
+        if given is None:
+            raise NotConfigured("No key: set TRIGGER_SECRET_KEY to a secret key of the run's environment (tr_...)")
+        key = _checked("TRIGGER_SECRET_KEY", checked_key, given)
+        branch = self._branch(environ)
+        if lacks_branch(key, branch):
+            raise NotConfigured("TRIGGER_SECRET_KEY is a key of preview environments: set TRIGGER_PREVIEW_BRANCH too")
         return Endpoint(
             api_url=self._url(environ),
-            key=key,
-            preview_branch=self._branch(environ),
+            key=_Secret(key),
+            preview_branch=branch,
             connect_timeout_s=self._timing.connect_timeout_s,
             read_timeout_s=self._timing.read_timeout_s,
         )
 
     def _url(self, environ: Mapping[str, str]) -> str:
-        url = (self._api_url or environ.get("TRIGGER_API_URL") or DEFAULT_API_URL).strip().rstrip("/")
-        try:
-            parts = urlsplit(url)
-            usable = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0
-        except ValueError:
-            usable = False
-        if not usable or parts.username is not None or parts.password is not None or parts.query or parts.fragment:
-            raise NotConfigured("TRIGGER_API_URL must look like https://api.trigger.dev, without user and query")
-        return url
+        given = self._api_url or _first(environ, (API_URL_VARIABLE,)) or DEFAULT_API_URL
+        return _checked(API_URL_VARIABLE, checked_api_url, given)
 
     def _branch(self, environ: Mapping[str, str]) -> str | None:
-        branch = self._preview_branch
-        if branch is None:
-            ours = {name: environ.get(name, "") for name in BRANCH_VARIABLES}
-            if ours[BRANCH_VARIABLES[-1]].strip() == NO_BRANCH:
-                del ours[BRANCH_VARIABLES[-1]]
-            branch = _first(ours, tuple(ours))
-        if branch is not None and not (branch.isascii() and branch.isprintable() and branch.strip()):
-            raise NotConfigured("TRIGGER_PREVIEW_BRANCH holds characters that can't be sent (line ends or non-ASCII)")
-        return branch
+        given = self._preview_branch
+        if given is None:
+            given = _first(without_no_branch(environ), BRANCH_VARIABLES)
+        return None if given is None else _checked("TRIGGER_PREVIEW_BRANCH", checked_branch, given)
 
     def _archive(self, environ: Mapping[str, str]) -> ArchiveReader:
         # Only who reads the archive needs SQLAlchemy and psycopg installed.
@@ -207,3 +202,13 @@ def _tls_for(url: str) -> ssl.SSLContext | None:
 
 def _first(environ: Mapping[str, str], names: tuple[str, ...]) -> str | None:
     return next((text for name in names if (text := environ.get(name, "").strip())), None)
+
+
+def _checked(name: str, check: Callable[[str], str], given: str) -> str:
+    try:
+        return check(given)
+    except Refused as error:
+        problem = f"{name} {error}"
+    except NotAllowed as error:
+        problem = f"{name} must be {error}"
+    raise NotConfigured(problem)

@@ -15,7 +15,7 @@ import httpx
 
 from tailrace.model import RunView, StreamRef
 from tailrace.streams import chunks
-from tailrace.streams.client import Client, Places, default_client
+from tailrace.streams.client import Client, Servers, default_client
 from tailrace.streams.errors import ChunkTypeError, SomeStreamsFailed, StreamError
 from tailrace.streams.follow import Follow, Limits
 from tailrace.streams.reading import RUN, GivenRun, Reading
@@ -77,7 +77,7 @@ class Options:
     on_retry: Callable[[Retry], object] | None = None
     on_invalid: Callable[[ChunkTypeError], object] | None = None
     last_event_id: str | None = None
-    places: Places = field(init=False)
+    servers: Servers = field(init=False)
 
     def __post_init__(self) -> None:
         if isinstance(self.start_index, bool) or not isinstance(self.start_index, int) or self.start_index < 0:
@@ -88,11 +88,11 @@ class Options:
             raise ValueError('source must be "upstream", "archive" or "auto"')
         if self.max_retries is not None and self.max_retries < 0:
             raise ValueError("max_retries must be 0 or more, or None for no limit")
-        object.__setattr__(self, "places", (self.client or default_client()).places())
+        object.__setattr__(self, "servers", (self.client or default_client()).servers())
         if self.source == "upstream":
-            self.places.endpoint()
+            self.servers.endpoint()
         else:
-            self.places.archive()
+            self.servers.archive()
 
     @property
     def start(self) -> Start:
@@ -144,7 +144,7 @@ class Session:
         self._types = {stream.key: stream for stream in streams}
         now = clock()
         watch = Watch(
-            options.places.timing, subscribed=subscribed, max_retries=options.max_retries, random=chance, now=now
+            options.servers.timing, subscribed=subscribed, max_retries=options.max_retries, random=chance, now=now
         )
         self.reading = Reading(watch, self._follow if discover else None)
         if not discover:
@@ -167,7 +167,7 @@ class Session:
             self.ref(key),
             options.start,
             options.limits,
-            options.places.timing,
+            options.servers.timing,
             source=options.source,
             random=self._chance,
             now=now,
@@ -183,7 +183,7 @@ class Session:
         """
         if self._rest_since is not None:
             rested_s = self._clock() - self._rest_since
-            if not self._begun or rested_s >= self.options.places.timing.look_after_s:
+            if not self._begun or rested_s >= self.options.servers.timing.look_after_s:
                 self.reading.rested(rested_s)
             self._rest_since = None
         self._begun = True

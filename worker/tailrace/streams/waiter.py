@@ -15,10 +15,9 @@ import httpx
 
 from tailrace.errors import WorkerError
 from tailrace.model import Arrival, RunView
-from tailrace.source.client import StreamSource, client_options
+from tailrace.source.client import Interruptible, StreamSource, client_options
 from tailrace.source.connection import Tail
-from tailrace.source.feed import RunFeed
-from tailrace.source.interrupt import Interruptible
+from tailrace.source.run_feed import RunFeed
 from tailrace.streams.errors import ChunkTypeError, unexpected
 from tailrace.streams.session import LIMITS, WAITING_EVENTS, Session, Value
 from tailrace.streams.steps import Close, Ended, Event, Failed, Fetch, Look, Looked, Open, Opened, Request
@@ -218,7 +217,7 @@ class Waiter:
         self.close()
 
     def _start(self, number: int, key: str, request: Request) -> None:
-        places, inbox, ref = self.session.options.places, self._inbox, self.session.ref(key)
+        servers, inbox, ref = self.session.options.servers, self._inbox, self.session.ref(key)
         match request:
             case Close():
                 self._stop(number, key)
@@ -226,9 +225,9 @@ class Waiter:
             case Open():
                 source = _Source(self._client(), ref)
                 self._sources[key] = source
-                target = partial(_read, inbox, number, source, places.event_max_bytes, request)
+                target = partial(_read, inbox, number, source, servers.event_max_bytes, request)
             case Fetch():
-                target = partial(_ask, inbox, number, partial(places.archive().read, ref, request))
+                target = partial(_ask, inbox, number, partial(servers.archive().read, ref, request))
             case Look():
                 if self._feed is None:
                     self._feed = _Feed(self._client(), self.session.run_id)
@@ -243,8 +242,8 @@ class Waiter:
             source.interrupt()
 
     def _client(self) -> httpx.Client:
-        places = self.session.options.places
-        return httpx.Client(**client_options(places.endpoint(), places.tls()) | {"limits": LIMITS})
+        servers = self.session.options.servers
+        return httpx.Client(**client_options(servers.endpoint(), servers.tls()) | {"limits": LIMITS})
 
 
 def _look(feed: RunFeed, live: bool) -> Looked:

@@ -15,21 +15,7 @@ from typing import Any
 
 from tailrace.errors import MalformedRecord
 from tailrace.model import RunView
-
-API_STATUS = {
-    "COMPLETED_SUCCESSFULLY": "COMPLETED",
-    "COMPLETED_WITH_ERRORS": "FAILED",
-    "INTERRUPTED": "FAILED",
-    "PENDING": "QUEUED",
-    "WAITING_FOR_DEPLOY": "PENDING_VERSION",
-    "PAUSED": "WAITING",
-    "WAITING_TO_RESUME": "WAITING",
-    "RETRYING_AFTER_FAILURE": "EXECUTING",
-}
-"""Database name → API name (``x-trigger-api-version: 2025-07-16``). Names that are not here are the same in both."""
-
-TERMINAL = frozenset({"COMPLETED", "FAILED", "CANCELED", "CRASHED", "SYSTEM_FAILURE", "EXPIRED", "TIMED_OUT"})
-"""API names that a run ends with. A name nobody has heard of is not terminal."""
+from tailrace.wire.statuses import TERMINAL, api_status
 
 KEY_MAX_BYTES = 2_000
 """A longer key fits into no index of the archive (2 704 bytes), and hardly into a URL."""
@@ -98,11 +84,6 @@ def run_view(row: dict[str, Any]) -> RunView:
 def storable(text: str) -> str:
     """Return a name of upstream's with U+FFFD for what no database takes in text: NUL, halves of surrogate pairs."""
     return _NOT_STORABLE.sub("\ufffd", text)
-
-
-def api_status(name: str) -> str:
-    """Return the API's name for a status of either kind."""
-    return API_STATUS.get(name, name)
 
 
 def array_literal(text: str) -> list[str]:

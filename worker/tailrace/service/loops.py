@@ -1,0 +1,92 @@
+"""A thread that must not die, and that says once what keeps it from its work."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+
+import structlog
+
+from tailrace.errors import WorkerError
+
+log = structlog.get_logger("tailrace")
+
+
+class Failing:
+    """Swallows what work raises: a line in the log when it begins to fail or fails otherwise, one when that is over."""
+
+    def __init__(self, what: str, **whose: str) -> None:
+        """The lines are ``<what>_failed`` and ``<what>_recovered``, with ``whose`` in them."""
+        self._what = what
+        self._log = log.bind(**whose)
+        self._name = ""
+
+    def __enter__(self) -> None:
+        return
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: object) -> bool:
+        if error is None:
+            if self._name:
+                self._log.info(f"{self._what}_recovered")
+            self._name = ""
+            return False
+        if not isinstance(error, Exception):
+            return False
+        name = type(error).__name__
+        if name != self._name:
+            expected = isinstance(error, WorkerError)
+            self._log.warning(f"{self._what}_failed", error=str(error) or name, exc_info=not expected)
+        self._name = name
+        return True
+
+
+class Loop:
+    """Takes turns in a daemon thread of its own until it is stopped, whatever a turn raises."""
+
+    def __init__(
+        self,
+        name: str,
+        turn: Callable[[], float],
+        *,
+        what: str,
+        retry_s: Callable[[], float],
+        goes_on: Callable[[], bool] = lambda: True,
+        **whose: str,
+    ) -> None:
+        """Make a loop; nothing runs yet.
+
+        Args:
+            turn: returns how long to wait before the next one, in seconds.
+            what: the work, as the log names it; see `Failing`.
+            retry_s: how long to wait after a turn that failed.
+            goes_on: asked before each turn; the thread ends when it says no.
+        """
+        self._turn = turn
+        self._retry_s = retry_s
+        self._goes_on = goes_on
+        self._failing = Failing(what, **whose)
+        self._called = threading.Event()
+        self._ended = False
+        self._thread = threading.Thread(target=self._run, name=f"tailrace-{name}", daemon=True)
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def wake(self) -> None:
+        """Take the next turn now."""
+        self._called.set()
+
+    def stop(self, timeout_s: float = 0.0) -> None:
+        """Take no further turn; wait so long for the one at work. Safe to repeat, and before the start."""
+        self._ended = True
+        self._called.set()
+        if timeout_s and self._thread.is_alive():
+            self._thread.join(timeout_s)
+
+    def _run(self) -> None:
+        while not self._ended and self._goes_on():
+            wait_s = None
+            with self._failing:
+                wait_s = self._turn()
+            self._called.wait(self._retry_s() if wait_s is None else wait_s)
+            self._called.clear()

@@ -1,0 +1,28 @@
+"""A run's status under its two names: the database's, which the run feed shows, and the API's (protocol §3). Pure."""
+
+from __future__ import annotations
+
+API_STATUS = {
+    "COMPLETED_SUCCESSFULLY": "COMPLETED",
+    "COMPLETED_WITH_ERRORS": "FAILED",
+    "INTERRUPTED": "FAILED",
+    "PENDING": "QUEUED",
+    "WAITING_FOR_DEPLOY": "PENDING_VERSION",
+    "PAUSED": "WAITING",
+    "WAITING_TO_RESUME": "WAITING",
+    "RETRYING_AFTER_FAILURE": "EXECUTING",
+}
+"""Database name → API name (``x-trigger-api-version: 2025-07-16``). Names that are not here are the same in both."""
+
+TERMINAL = frozenset({"COMPLETED", "FAILED", "CANCELED", "CRASHED", "SYSTEM_FAILURE", "EXPIRED", "TIMED_OUT"})
+"""API names that a run ends with. A name nobody has heard of is not terminal."""
+
+
+def api_status(name: str) -> str:
+    """Return the API's name for a status of either kind."""
+    return API_STATUS.get(name, name)
+
+
+def is_terminal(name: str) -> bool:
+    """Return whether a run does not go on after this status, of either kind."""
+    return api_status(name) in TERMINAL
