@@ -24,7 +24,7 @@ from tailrace.ingest.v2_order import V2Order
 from tailrace.model import Arrival, Batch, Outcome, StreamState, V1Record, Verdict, Wire
 from tailrace.source import body
 from tailrace.source.body import BodyText
-from tailrace.wire import feed, v1, v2
+from tailrace.wire import feed, statuses, v1, v2
 from tailrace.wire.envelope import Envelope
 from tailrace.wire.events import Framer
 from tailrace.wire.feed import FeedRows
@@ -556,19 +556,19 @@ LOOP = [
     ),
     Mutant(
         "status: isCompleted's list",
-        put(feed, "TERMINAL", feed.TERMINAL - {"EXPIRED", "TIMED_OUT"}),
+        put(statuses, "TERMINAL", statuses.TERMINAL - {"EXPIRED", "TIMED_OUT"}),
         test_feed.test_a_status_is_mapped_as_upstream_maps_it,
         ("EXPIRED", "EXPIRED", True),
     ),
     Mutant(
         "status: the database's names",
-        put(feed, "API_STATUS", {}),
+        put(statuses, "API_STATUS", {}),
         test_feed.test_a_status_is_mapped_as_upstream_maps_it,
         ("COMPLETED_SUCCESSFULLY", "COMPLETED", True),
     ),
     Mutant(
         "status: an unknown one is terminal",
-        put(feed, "TERMINAL", Everything()),
+        put(statuses, "TERMINAL", Everything()),
         test_feed.test_a_status_nobody_has_heard_of_is_not_terminal,
         ("ARCHIVED",),
     ),
