@@ -13,22 +13,19 @@ import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import psycopg
 import redis
 
-from tailrace.devtools.servers.server import DURABLE, Lifetime
+from tailrace.devtools.servers.server import DURABLE
 from tailrace.serve.app import DEFAULT_KEY
 from tailrace.store.migrate import upgrade
 from tests.throwaway import Servers, ephemeral
 
 ROOT = Path(__file__).resolve().parent.parent
 TEMPLATE = "bench_template"
-SETTINGS = replace(DURABLE, lifetime=Lifetime.OURS)
-"""The embedded servers as `tailrace up` runs them, fsync on: only their lifetime is ours."""
 READY_S = 60.0
 
 
@@ -247,5 +244,5 @@ def stage() -> Iterator[Stage]:
     with tempfile.TemporaryDirectory(prefix="tailrace-bench-") as name:
         place = Path(name)
         place.chmod(0o755)  # the servers may run under another account
-        with ephemeral(place / "servers", SETTINGS) as servers:
+        with ephemeral(place / "servers", DURABLE) as servers:
             yield Stage(place, servers)

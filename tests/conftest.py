@@ -20,7 +20,6 @@ from __future__ import annotations
 import itertools
 import os
 import resource
-import shutil
 import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -92,10 +91,8 @@ def _no_network_in_unit_tests(request: pytest.FixtureRequest, monkeypatch: pytes
 
 @pytest.fixture(scope="session")
 def postgres_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Postgres]:
-    place = tmp_path_factory.mktemp("postgres")
-    with ephemeral_postgres(place) as server:
+    with ephemeral_postgres(tmp_path_factory.mktemp("postgres")) as server:
         yield server
-    shutil.rmtree(place)  # pytest keeps the directories of three runs, and this one is large
 
 
 @pytest.fixture(scope="session")
@@ -142,7 +139,6 @@ def redis_url(valkey_server: Valkey) -> str:
 def servers_to_break(tmp_path: Path) -> Iterator[Servers]:
     with ephemeral(tmp_path / "servers") as servers:
         yield servers
-    shutil.rmtree(tmp_path / "servers")
 
 
 @contextmanager

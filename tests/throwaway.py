@@ -2,22 +2,45 @@
 
 `Postgres.restart_immediate`, `Postgres.stop_immediate`, `Server.kill`, `Server.stop` and `Server.start` are the
 failures: a server comes back on the port it had. Postgres keeps what was committed, Valkey comes back empty.
+
+They end with the process that started them, however that ends: ``python -m tests.throwaway`` waits beside it for the
+end of a pipe, and then ends what the process has named there.
 """
 
 from __future__ import annotations
 
+import atexit
+import shutil
+import subprocess
+import sys
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
-from typing import TypeVar
+from typing import IO
 
 from tailrace.devtools.servers.home import Endpoints, Home
 from tailrace.devtools.servers.postgres import Postgres
-from tailrace.devtools.servers.server import THROWAWAY, Server, ServerSettings
+from tailrace.devtools.servers.server import POSTGRES_COMMON, VALKEY_COMMON, Server, ServerFailed, ServerSettings
 from tailrace.devtools.servers.valkey import Valkey
 
-AnyServer = TypeVar("AnyServer", bound=Server)
+ROOT = Path(__file__).resolve().parents[1]
+
+THROWAWAY = ServerSettings(
+    # A power cut may ruin it; the death of any process may not: synchronous_commit and full_page_writes stay on.
+    # The schema has the role's name, so by default even a statement that forgets to name the schema would work here.
+    # Tests clone a database each: half the CPU when the kernel copies the files.
+    postgres=(
+        *POSTGRES_COMMON,
+        ("fsync", "off"),
+        ("max_wal_size", "256MB"),
+        ("search_path", "public"),
+        ("file_copy_method", "clone"),
+    ),
+    valkey=(*VALKEY_COMMON, ("save", ""), ("appendonly", "no")),  # comes back empty
+    initdb=("--no-sync", "--wal-segsize=4"),  # 4 MB to write before the first start, not 16
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,27 +58,81 @@ class Servers:
 
 @contextmanager
 def ephemeral(root: Path, settings: ServerSettings = THROWAWAY) -> Iterator[Servers]:
-    """Run both servers under ``root``, which is made when it is missing; end them afterwards, files stay."""
-    with ephemeral_postgres(root, settings) as postgres, ephemeral_valkey(root, settings) as valkey:
-        yield Servers(postgres, valkey)
+    """Run both servers under ``root``, which is made when it is missing; end them and remove it afterwards."""
+    servers = Servers(Postgres(Home(root), settings), Valkey(Home(root), settings))
+    with _running(root, servers.postgres, servers.valkey):
+        yield servers
 
 
 @contextmanager
 def ephemeral_postgres(root: Path, settings: ServerSettings = THROWAWAY) -> Iterator[Postgres]:
-    """Run a Postgres under ``root``."""
-    with ExitStack() as stack:
-        yield _started(Postgres(Home(root), settings), stack)
+    """Run a Postgres under ``root``, which is its alone."""
+    server = Postgres(Home(root), settings)
+    with _running(root, server):
+        yield server
 
 
 @contextmanager
 def ephemeral_valkey(root: Path, settings: ServerSettings = THROWAWAY) -> Iterator[Valkey]:
-    """Run a Valkey under ``root``."""
-    with ExitStack() as stack:
-        yield _started(Valkey(Home(root), settings), stack)
+    """Run a Valkey under ``root``, which is its alone."""
+    server = Valkey(Home(root), settings)
+    with _running(root, server):
+        yield server
 
 
-def _started(server: AnyServer, stack: ExitStack) -> AnyServer:
-    server.home.create()
-    stack.callback(server.stop)
-    server.start()
-    return server
+def remove(root: Path) -> None:
+    """End the servers of a home and remove it, what its link leads to included: tens of megabytes."""
+    home = Home(root)
+    for server in (Valkey(home), Postgres(home)):
+        server.stop()
+    shutil.rmtree(home.path, ignore_errors=True)
+    shutil.rmtree(root, ignore_errors=True)
+
+
+@contextmanager
+def _running(root: Path, *servers: Server) -> Iterator[None]:
+    Home(root).create()
+    try:
+        watcher = _watcher()
+        watcher.write(f"{root.resolve()}\n")
+        watcher.flush()
+        for server in servers:
+            server.start()
+        yield
+    finally:
+        remove(root)
+
+
+@cache
+def _watcher() -> IO[str]:
+    """The pipe to a process that waits for our end. It leaves our session, so that no Ctrl-C ends it before."""
+    process = subprocess.Popen(
+        [sys.executable, "-m", "tests.throwaway"],
+        cwd=ROOT,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.DEVNULL,
+        start_new_session=True,
+        text=True,
+    )
+    pipe = process.stdin
+    assert pipe is not None
+
+    def end() -> None:
+        pipe.close()
+        process.wait()
+
+    atexit.register(end)
+    return pipe
+
+
+def main() -> None:
+    """Read the names of homes until the pipe ends; then remove those that are still there."""
+    roots = [Path(line.removesuffix("\n")) for line in sys.stdin]
+    for root in reversed(roots):
+        if root.exists():
+            with suppress(ServerFailed):
+                remove(root)
+
+
+if __name__ == "__main__":
+    main()

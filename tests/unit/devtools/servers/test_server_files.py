@@ -11,7 +11,6 @@ import pytest
 from tailrace.devtools.servers import binaries, process, up
 from tailrace.devtools.servers.home import Home, State
 from tailrace.devtools.servers.postgres import Postgres
-from tailrace.devtools.servers.server import Start
 from tailrace.devtools.servers.valkey import Valkey, _quoted
 from tailrace.errors import BadSettings
 
@@ -38,7 +37,7 @@ def test_postgres_is_ready_when_its_pid_file_says_so(tmp_path: Path, text: str, 
 def test_no_password_is_on_a_command_line(tmp_path: Path) -> None:
     state = State("secret", {"postgres": 1, "valkey": 2})
     for server in (Postgres(Home(tmp_path)), Valkey(Home(tmp_path))):
-        assert not [word for word in server._command(state, Start(None, 0)).argv() if "secret" in word]
+        assert not [word for word in server._command(state).argv() if "secret" in word]
 
 
 def test_our_secrets_are_not_in_the_environment_of_a_server(monkeypatch: pytest.MonkeyPatch) -> None:

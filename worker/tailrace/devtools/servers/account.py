@@ -1,13 +1,15 @@
-"""With whose rights the servers of a home run."""
+"""With whose rights the servers of a home run when root starts them, since Postgres refuses to run as root."""
 
 from __future__ import annotations
 
-import os
 import pwd
 from dataclasses import dataclass
 from pathlib import Path
 
 from tailrace.errors import BadSettings
+
+SHARED = Path("/var/lib/tailrace")
+"""Where root puts what another account must reach: root's own directories, as ``/root``, may be closed to it."""
 
 UNPRIVILEGED = ("postgres", "nobody")  # the first that exists; both are made for programs, neither for people
 
@@ -25,20 +27,12 @@ class Account:
     gid: int
 
 
-def account_for(home: Path, data: Path) -> Account | None:
-    """The account that runs the servers. None: the one we have.
-
-    Only root chooses: the owner of data that is there already, else the owner of the home, else an unprivileged
-    account of the system.
+def unprivileged() -> Account:
+    """Return an account of the system that has no rights.
 
     Raises:
-        BadSettings: there is no such account.
+        BadSettings: there is none.
     """
-    if os.geteuid() != 0:
-        return None
-    for place in (data, home):
-        if place.exists() and (found := place.stat()).st_uid != 0:
-            return Account(found.st_uid, found.st_gid)
     for name in UNPRIVILEGED:
         try:
             entry = pwd.getpwnam(name)
@@ -49,16 +43,13 @@ def account_for(home: Path, data: Path) -> Account | None:
     raise BadSettings(NOT_AS_ROOT)
 
 
-def make_private_directory(path: Path, account: Account | None) -> None:
-    """Make a directory that only ``account`` (or we) can enter.
+def make_shared() -> Path:
+    """Return the directory `SHARED`, which root alone may write in and everybody may enter; make it when it is missing.
 
     Raises:
-        BadSettings: root may not give it away here.
+        OSError: it cannot be made.
     """
-    path.mkdir(mode=0o700)
-    if account is not None:
-        try:
-            os.chown(path, account.uid, account.gid)
-        except PermissionError as error:
-            path.rmdir()
-            raise BadSettings(NOT_AS_ROOT) from error
+    if not SHARED.exists():
+        SHARED.mkdir(parents=True, exist_ok=True)
+        SHARED.chmod(0o755)  # whatever the umask says
+    return SHARED

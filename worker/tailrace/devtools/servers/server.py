@@ -4,20 +4,18 @@ from __future__ import annotations
 
 import os
 import signal
-import threading
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from enum import StrEnum
 from pathlib import Path
 from typing import ClassVar
 
-from tailrace.devtools.servers import launcher, ports, process
-from tailrace.devtools.servers.account import NOT_AS_ROOT, Account, account_for
+from tailrace.devtools.servers import ports, process
+from tailrace.devtools.servers.account import Account
 from tailrace.devtools.servers.home import Home, State, try_flock
-from tailrace.errors import BadSettings, TerminalError
+from tailrace.errors import TerminalError
 
 START_TIMEOUT_S = 60.0  # recovery after a crash reads the log of all that was not yet in place
 LEFT_OVER_TIMEOUT_S = 15.0  # Postgres' own helpers notice the death of their parent within seconds
@@ -31,13 +29,6 @@ class ServerFailed(TerminalError):
     """An embedded server did not start, or did not stop. The message has the end of its log."""
 
 
-class Lifetime(StrEnum):
-    """How long a server lives."""
-
-    DETACHED = "detached"  # until it is told to stop
-    OURS = "ours"  # as long as the process that started it, at most (where the kernel offers that)
-
-
 @dataclass(frozen=True, slots=True)
 class ServerSettings:
     """How servers are run. Pairs are settings in the servers' own words."""
@@ -45,7 +36,6 @@ class ServerSettings:
     postgres: tuple[tuple[str, str], ...]
     valkey: tuple[tuple[str, str], ...]
     initdb: tuple[str, ...]
-    lifetime: Lifetime
 
 
 POSTGRES_COMMON = (
@@ -65,34 +55,8 @@ DURABLE = ServerSettings(
     postgres=(*POSTGRES_COMMON, ("fsync", "on")),
     valkey=(*VALKEY_COMMON, ("save", ""), ("appendonly", "yes"), ("appendfsync", "everysec")),
     initdb=(),
-    lifetime=Lifetime.DETACHED,
 )
 """For development: what was committed survives a power cut, what was queued at most loses its last second."""
-
-THROWAWAY = ServerSettings(
-    # A power cut may ruin it; the death of any process may not: synchronous_commit and full_page_writes stay on.
-    # The schema has the role's name, so by default even a statement that forgets to name the schema would work here.
-    # Tests clone a database each: half the CPU when the kernel copies the files.
-    postgres=(
-        *POSTGRES_COMMON,
-        ("fsync", "off"),
-        ("max_wal_size", "256MB"),
-        ("search_path", "public"),
-        ("file_copy_method", "clone"),
-    ),
-    valkey=(*VALKEY_COMMON, ("save", ""), ("appendonly", "no")),  # comes back empty
-    initdb=("--no-sync", "--wal-segsize=4"),  # 4 MB to write before the first start, not 16
-    lifetime=Lifetime.OURS,
-)
-"""For tests."""
-
-
-@dataclass(frozen=True, slots=True)
-class Start:
-    """What one start works with: whose rights, and the locked descriptor that its processes hold while they live."""
-
-    account: Account | None
-    alive: int
 
 
 class Server(ABC):
@@ -113,8 +77,16 @@ class Server(ABC):
     def __init__(self, home: Home, settings: ServerSettings = DURABLE) -> None:
         self.home = home
         self.settings = settings
-        self.directory = home.path / self.name
-        self.log_path = home.path / f"{self.name}.log"
+
+    @property
+    def directory(self) -> Path:
+        """Where it keeps its data."""
+        return self.home.path / self.name
+
+    @property
+    def log_path(self) -> Path:
+        """What it and its helpers print."""
+        return self.home.path / f"{self.name}.log"
 
     @property
     def port(self) -> int:
@@ -149,16 +121,15 @@ class Server(ABC):
                     return
 
     def _launch(self, alive: int) -> None:
-        start = Start(account_for(self.home.path, self.directory), alive)
         self._clear_up()
         state = self.home.load()
         self.home.save(state)  # the password, before anything is made that needs it
-        self._prepare(state, start)
+        self._prepare(state, alive)
         for _ in range(PORT_TRIES):
             state = self._choose_port()
-            self._before_spawn(state, start)
+            self._before_spawn(state)
             with self._log() as log:
-                child = process.spawn(self._command(state, start), log=log, alive=alive)
+                child = process.spawn(self._command(state), log=log, alive=alive)
             if self._wait_ready(child):
                 return
         raise ServerFailed(f"{self.title} found no free port")
@@ -203,38 +174,31 @@ class Server(ABC):
         """Remove what a dead process left behind and a new one would stumble over."""
 
     @abstractmethod
-    def _prepare(self, state: State, start: Start) -> None:
-        """Make what must exist before the first start."""
+    def _prepare(self, state: State, alive: int) -> None:
+        """Make what must exist before the first start; whatever runs for that holds the lock of ``alive``."""
 
     @abstractmethod
-    def _before_spawn(self, state: State, start: Start) -> None:
+    def _before_spawn(self, state: State) -> None:
         """Write what changes from start to start."""
 
     @abstractmethod
     def _arguments(self, state: State) -> tuple[str, ...]: ...
 
     @abstractmethod
-    def binary(self) -> Path:
-        """The program.
+    def binary(self, account: Account | None = None) -> Path:
+        """The program, where this account can run it.
 
         Raises:
-            BadSettings: the extra ``embedded`` is not installed.
+            BadSettings: the extra ``embedded`` is not installed, or the account cannot be used.
         """
 
     @abstractmethod
     def _answers(self, state: State) -> bool:
         """Whether the living process takes connections."""
 
-    def _command(self, state: State, start: Start) -> process.Command:
-        # The kernel watches the thread that started it, so a passing thread must not be the one.
-        watched = self.settings.lifetime is Lifetime.OURS and threading.current_thread() is threading.main_thread()
-        return process.Command(
-            program=self.binary(),
-            arguments=self._arguments(state),
-            directory=self.directory,
-            account=start.account,
-            end_signal=self.stop_signals[0][0] if watched else None,
-        )
+    def _command(self, state: State) -> process.Command:
+        account = self.home.account
+        return process.Command(self.binary(account), self._arguments(state), account)
 
     def _is_ours(self, pid: int) -> bool:
         return process.recognise(pid, self.program, self._marker())
@@ -315,8 +279,6 @@ class Server(ABC):
         deadline = time.monotonic() + START_TIMEOUT_S
         while time.monotonic() < deadline:
             code = process.exit_code(child)
-            if code == launcher.REFUSED:
-                raise BadSettings(f"{NOT_AS_ROOT} ({self.log_end().splitlines()[-1]})")
             if code is not None:
                 taken = "already in use" in self.log_end() or not ports.is_free(state.ports[self.name])
                 if taken:

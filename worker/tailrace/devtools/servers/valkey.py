@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import socket
 from pathlib import Path
 from typing import ClassVar
 
-from tailrace.devtools.servers.account import make_private_directory
+from tailrace.devtools.servers.account import Account
 from tailrace.devtools.servers.binaries import valkey_binary
 from tailrace.devtools.servers.home import State
 from tailrace.devtools.servers.ports import LOOPBACK
-from tailrace.devtools.servers.server import Server, Start
+from tailrace.devtools.servers.server import Server
 
 ANSWER_TIMEOUT_S = 2.0
 
@@ -37,18 +36,18 @@ class Valkey(Server):
     def _marker(self) -> str:
         return str(self._configuration_path)
 
-    def binary(self) -> Path:
+    def binary(self, account: Account | None = None) -> Path:
         """The server program."""
-        return valkey_binary()
+        return valkey_binary(account)
 
     def _clear_up(self) -> None:
         self._pid_path.unlink(missing_ok=True)
 
-    def _prepare(self, state: State, start: Start) -> None:
+    def _prepare(self, state: State, alive: int) -> None:
         if not self.directory.exists():
-            make_private_directory(self.directory, start.account)
+            self.home.make_private_directory(self.directory)
 
-    def _before_spawn(self, state: State, start: Start) -> None:
+    def _before_spawn(self, state: State) -> None:
         # A file, because everybody on the machine can read a command line.
         pairs = (
             *self.settings.valkey,
@@ -62,8 +61,6 @@ class Valkey(Server):
             ("daemonize", "no"),
         )
         self.home.write_private(self._configuration_path, "".join(f"{key} {_quoted(value)}\n" for key, value in pairs))
-        if start.account is not None:
-            os.chown(self._configuration_path, start.account.uid, start.account.gid)
 
     def _arguments(self, state: State) -> tuple[str, ...]:
         return (str(self._configuration_path),)
