@@ -22,7 +22,7 @@ from tailrace.source.answers import json_of, refuse
 from tailrace.source.client import Upstream
 from tailrace.source.feed import FeedCursor
 from tailrace.wire.feed import storable, timestamp
-from tailrace.wire.statuses import TERMINAL
+from tailrace.wire.statuses import is_terminal
 
 PAGE_SIZE = 100
 """The most that upstream takes."""
@@ -144,7 +144,7 @@ def listed_run(item: Mapping[str, Any]) -> RunView:
     return RunView(
         run_id=storable(str(item["id"])),
         status=storable(status),
-        terminal=status in TERMINAL,
+        terminal=is_terminal(status),
         stream_keys=(),
         task_identifier=None if item.get("taskIdentifier") is None else storable(str(item["taskIdentifier"])),
         tags=tuple(storable(str(tag)) for tag in item.get("tags") or ()),

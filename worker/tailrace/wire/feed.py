@@ -15,7 +15,7 @@ from typing import Any
 
 from tailrace.errors import MalformedRecord
 from tailrace.model import RunView
-from tailrace.wire.statuses import TERMINAL, api_status
+from tailrace.wire.statuses import api_status, is_terminal
 
 KEY_MAX_BYTES = 2_000
 """A longer key fits into no index of the archive (2 704 bytes), and hardly into a URL."""
@@ -71,7 +71,7 @@ def run_view(row: dict[str, Any]) -> RunView:
     return RunView(
         run_id=storable(str(row["friendlyId"])),
         status=storable(status),
-        terminal=status in TERMINAL,
+        terminal=is_terminal(status),
         stream_keys=tuple(dict.fromkeys(filter(_is_key, keys))),
         task_identifier=None if row.get("taskIdentifier") is None else storable(row["taskIdentifier"]),
         tags=tuple(storable(tag) for tag in array_literal(row.get("runTags") or "{}")),
