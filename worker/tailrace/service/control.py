@@ -42,8 +42,8 @@ TELL_CAP_S = 60.0
 class Announcer(Protocol):
     """Whoever can tell others of runs."""
 
-    def mark(self) -> str:
-        """Return the broker's mark, one that is lost when the broker loses its memory. Raises when it is away."""
+    def epoch(self) -> str:
+        """Return the broker's epoch, a word that it loses together with its memory. Raises when it is away."""
 
     def tell(self, message: Message) -> None:
         """Send a message; raises when that failed."""
@@ -184,17 +184,17 @@ class ControlLoop:
         while not self._ended.is_set():
             told = 0
             with failing:
-                mark = self._announcer.mark()
-                if mark != known:
-                    repeated = self._runtime.outbox.repeat_lost(mark)
+                epoch = self._announcer.epoch()
+                if epoch != known:
+                    repeated = self._runtime.outbox.repeat_lost(epoch)
                     if repeated:
                         log.warning("broker_lost_its_memory", repeated=repeated)
-                    known = mark
-                told = self._tell(self._announcer, mark)
+                    known = epoch
+                told = self._tell(self._announcer, epoch)
             if told < MESSAGES_PER_TURN:
                 self._ended.wait(self._every_s)
 
-    def _tell(self, announcer: Announcer, mark: str) -> int:
+    def _tell(self, announcer: Announcer, epoch: str) -> int:
         outbox = self._runtime.outbox
         messages = outbox.claim(MESSAGES_PER_TURN)
         for message in messages:
@@ -204,7 +204,7 @@ class ControlLoop:
                 delay_s = backoff(message.attempt, self._every_s, TELL_CAP_S, random.random)
                 outbox.postpone(message.id, type(error).__name__, delay_s)
                 raise
-            outbox.sent(message.id, mark)
+            outbox.sent(message.id, epoch)
         return len(messages)
 
     def _thread(self, name: str, loop: Callable[[], None]) -> threading.Thread:

@@ -10,7 +10,7 @@ from celery import Celery
 
 from tailrace.store.outbox import Message
 
-MARK_KEY = "tailrace:mark"
+EPOCH_KEY = "tailrace:epoch"
 """A key that nothing but this reads. When it is gone, the broker has lost its memory, and what was queued with it."""
 DEFAULT_QUEUE = "celery"
 """What Celery calls the queue of an app that says nothing else."""
@@ -26,21 +26,21 @@ class CeleryAnnouncer:
         self._app = app
         self._configured = configured
         self._forgotten = forgotten
-        self._mark = ""
+        self._epoch = ""
         self.answered_at = time.monotonic()
 
-    def mark(self) -> str:
-        """Return the broker's mark; a broker without one gets one. Raises when the broker is away."""
+    def epoch(self) -> str:
+        """Return the broker's epoch; a broker without one gets one. Raises when the broker is away."""
         with self._app.producer_or_acquire() as producer:
             redis = producer.connection.default_channel.client
-            redis.set(MARK_KEY, uuid.uuid4().hex, nx=True)
-            found = redis.get(MARK_KEY)
-        mark = found.decode() if isinstance(found, bytes) else str(found)
-        if self._mark and mark != self._mark:
+            redis.set(EPOCH_KEY, uuid.uuid4().hex, nx=True)
+            found = redis.get(EPOCH_KEY)
+        epoch = found.decode() if isinstance(found, bytes) else str(found)
+        if self._epoch and epoch != self._epoch:
             self._forgotten()
-        self._mark = mark
+        self._epoch = epoch
         self.answered_at = time.monotonic()
-        return mark
+        return epoch
 
     def tell(self, message: Message) -> None:
         """Call each task once: with run_id, event, environment and verdicts (a dict by stream key)."""

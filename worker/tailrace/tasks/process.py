@@ -26,7 +26,7 @@ from tailrace.errors import BadSettings, StoreUnavailable, WorkerError
 from tailrace.service.control import ControlLoop
 from tailrace.service.maintenance import Maintenance
 from tailrace.service.runtime import Runtime
-from tailrace.store.queries import refusal
+from tailrace.store.statements import refusal
 from tailrace.tasks.announce import CeleryAnnouncer
 from tailrace.tasks.app import app
 from tailrace.tasks.ingest import ingest_stream
