@@ -51,7 +51,9 @@ def place(database_url: str) -> Iterator[Place]:
 
 def begun(place: Place, days: float = 30, filters: dict[str, object] | None = None, **settings: object) -> Backfills:
     runtime = place.runtime(backfill_open_runs=100_000, **settings)
-    runtime.environments.default.many_runs.begin_backfill(NOW - timedelta(days=days), datetime.now(UTC), filters or {})
+    runtime.environments.default.listed_runs.begin_backfill(
+        NOW - timedelta(days=days), datetime.now(UTC), filters or {}
+    )
     return backfills_of(runtime.environments.default)
 
 
@@ -100,7 +102,7 @@ def test_a_dry_run_changes_nothing(place: Place) -> None:
     runtime = place.runtime()
     runtime.request("run_00005", None, {})
     seen, new = preview(
-        runtime.environments.default.many_runs,
+        runtime.environments.default.listed_runs,
         runtime.environments.default.upstream,
         filter_of(NOW - timedelta(days=9), None, {}),
     )
@@ -159,19 +161,19 @@ def test_filters_that_upstream_refuses_fail_with_its_words(place: Place) -> None
 
 def test_an_owner_that_was_overtaken_notes_nothing(place: Place) -> None:
     runtime = place.runtime()
-    runtime.environments.default.many_runs.begin_backfill(NOW - timedelta(days=1), NOW, {})
-    old = runtime.environments.default.many_runs.claim_backfill(0.0)
-    new = runtime.environments.default.many_runs.claim_backfill(60.0)
+    runtime.environments.default.listed_runs.begin_backfill(NOW - timedelta(days=1), NOW, {})
+    old = runtime.environments.default.listed_runs.claim_backfill(0.0)
+    new = runtime.environments.default.listed_runs.claim_backfill(60.0)
     assert old is not None
     assert new is not None
-    assert runtime.environments.default.many_runs.claim_backfill(60.0) is None
-    assert runtime.environments.default.many_runs.note_page(old, [], None, 0.0) is None
-    assert runtime.environments.default.many_runs.note_page(new, [], "next", 0.0) == 0
+    assert runtime.environments.default.listed_runs.claim_backfill(60.0) is None
+    assert runtime.environments.default.listed_runs.note_page(old, [], None, 0.0) is None
+    assert runtime.environments.default.listed_runs.note_page(new, [], "next", 0.0) == 0
     assert place.archive.row("SELECT state, cursor, pages FROM tailrace.backfills") == ("running", "next", 1)
 
 
 def test_asking_twice_for_the_same_backfill_is_asking_once(place: Place) -> None:
-    store = place.runtime().environments.default.many_runs
+    store = place.runtime().environments.default.listed_runs
     first = store.begin_backfill(NOW - timedelta(days=2), NOW, {})
     assert store.begin_backfill(NOW - timedelta(days=2), NOW, {}) == first
     assert store.begin_backfill(NOW - timedelta(days=3), NOW, {}) != first
@@ -331,7 +333,7 @@ def test_old_runs_end_as_possibly_truncated_or_gone(database_url: str) -> None:
 def test_progress_can_be_read(place: Place) -> None:
     backfills = begun(place)
     backfills.step()
-    told = place.runtimes[-1].environments.default.many_runs.backfill(
+    told = place.runtimes[-1].environments.default.listed_runs.backfill(
         place.archive.value("SELECT id FROM tailrace.backfills")
     )
     assert (told.state, told.pages, told.seen, told.requested, told.open_runs) == ("running", 1, 100, 100, 100)

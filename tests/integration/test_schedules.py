@@ -93,7 +93,7 @@ def test_without_any_beat_the_workers_do_it(place: Place) -> None:
     sealed = archive.whole_stream(['"a"'], run_id="run_sealed")
     for state in ("active", "sealed"):
         archive.run("UPDATE tailrace.streams SET state = %s WHERE id = %s", state, sealed)
-    place.runtimes[0].environments.default.many_runs.begin_backfill(NOW - timedelta(days=2), NOW, {})
+    place.runtimes[0].environments.default.listed_runs.begin_backfill(NOW - timedelta(days=2), NOW, {})
     place.runtimes[0].settings.__dict__["retention_days"] = 10
     maintenance = Maintenance(place.runtimes[0])
     maintenance.start()

@@ -15,7 +15,6 @@
     │  ├─ UnknownEnvironment   the archive has no environment of this name
     │  └─ BadSettings          a setting is missing or wrong
     └─ LeaseError              someone else is at work: stop quietly
-       ├─ LeaseHeld            another worker reads the stream
        └─ LeaseLost            another worker took the stream over
 
 The message of an error says what happened and, where there is one, what to do. None holds a secret.
@@ -95,10 +94,6 @@ class BadSettings(TerminalError):
 
 class LeaseError(WorkerError):
     """Someone else is at work on the stream."""
-
-
-class LeaseHeld(LeaseError):
-    """Another worker reads this stream."""
 
 
 class LeaseLost(LeaseError):

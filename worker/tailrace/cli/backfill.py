@@ -15,7 +15,7 @@ from tailrace.cli.output import say, shown, write_json
 
 if TYPE_CHECKING:
     from tailrace.errors import Unauthorized
-    from tailrace.store.discovery import Backfill
+    from tailrace.store.backfills import Backfill
     from tailrace.store.runs import Runs
 
 
@@ -44,7 +44,7 @@ def backfill(
     from tailrace.service.backfill import BackfillPolicy, Backfills, filter_of, preview
     from tailrace.service.environments import upstream_of
     from tailrace.service.when import moment
-    from tailrace.store.discovery import ManyRuns
+    from tailrace.store.backfills import ListedRuns
     from tailrace.store.engine import create_engine
     from tailrace.store.runs import Runs
     from tailrace.telemetry import configure
@@ -54,7 +54,7 @@ def backfill(
     engine = create_engine(servers.database(), pool_size=2, application_name="tailrace backfill")
     access = access_to(settings, named(settings, environment))
     upstream = upstream_of(access, settings)
-    store, runs = ManyRuns(engine, access.name), Runs(engine, access.name)
+    store, runs = ListedRuns(engine, access.name), Runs(engine, access.name)
     begin, end = moment(since), moment(until) if until else datetime.now(UTC)
     if begin >= end:
         raise typer.BadParameter("--since must be before --until")

@@ -58,7 +58,7 @@ def expected(error: Exception) -> WorkerError | None:
         return None
     from sqlalchemy.exc import DBAPIError
 
-    from tailrace.store.queries import refusal
+    from tailrace.store.statements import refusal
 
     # A database that is not migrated, or a role that may not: what Postgres said is all there is to know.
     return refusal(error.orig or error) if isinstance(error, DBAPIError) else None

@@ -33,7 +33,7 @@ def changing() -> Iterator[None]:
     """Turn what Postgres says to a command into our errors."""
     from sqlalchemy.exc import DBAPIError
 
-    from tailrace.store.queries import refusal
+    from tailrace.store.statements import refusal
 
     try:
         yield

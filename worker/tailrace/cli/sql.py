@@ -15,7 +15,7 @@ from tailrace.cli.arguments import AsJson
 from tailrace.cli.output import end_with_reader, say, table, to_json, write
 
 if TYPE_CHECKING:
-    from tailrace.store.queries import Rows
+    from tailrace.store.ad_hoc import Rows
 
 ROWS_SHOWN = 1_000
 """A table needs all its rows in memory to know its widths."""

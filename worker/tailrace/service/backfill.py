@@ -16,7 +16,7 @@ from tailrace.retry import backoff
 from tailrace.service.rate import PAUSE_S, wait_s
 from tailrace.source.client import Upstream
 from tailrace.source.listing import ListFilter, list_runs
-from tailrace.store.discovery import ManyRuns, OwnedBackfill
+from tailrace.store.backfills import ListedRuns, OwnedBackfill
 
 log = structlog.get_logger("tailrace")
 
@@ -40,7 +40,7 @@ class Backfills:
 
     def __init__(
         self,
-        store: ManyRuns,
+        store: ListedRuns,
         upstream: Upstream,
         policy: BackfillPolicy,
         halt: Callable[[Unauthorized], None],
@@ -106,7 +106,7 @@ def filter_of(since: datetime, until: datetime | None, filters: dict[str, Any]) 
     return ListFilter(since, until, words("tasks"), words("tags"), words("statuses"))
 
 
-def preview(store: ManyRuns, upstream: Upstream, wanted: ListFilter) -> tuple[int, list[RunView]]:
+def preview(store: ListedRuns, upstream: Upstream, wanted: ListFilter) -> tuple[int, list[RunView]]:
     """Walk through the list without asking for anything: how many runs there are, and those that would be new.
 
     Raises:

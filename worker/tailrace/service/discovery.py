@@ -20,8 +20,8 @@ from tailrace.service.backfill import filter_of
 from tailrace.service.rate import wait_s
 from tailrace.source.client import Upstream
 from tailrace.source.listing import ManyRunsFeed, list_runs
-from tailrace.store.discovery import Discovered, ManyRuns
-from tailrace.store.runs import WatchedRun
+from tailrace.store.backfills import Discovered, ListedRuns
+from tailrace.store.runs import Runs, WatchedRun
 
 log = structlog.get_logger("tailrace")
 
@@ -39,9 +39,7 @@ LONG_GAP_S = 3_600.0
 class WatchTogether:
     """Looks at many due runs with one call. Thread-safe: while one thread does so, others look at runs alone."""
 
-    def __init__(
-        self, store: ManyRuns, upstream: Upstream, *, watch_s: float, quiet_s: float, late_check_s: float
-    ) -> None:
+    def __init__(self, store: Runs, upstream: Upstream, *, watch_s: float, quiet_s: float, late_check_s: float) -> None:
         self._store = store
         self._feed = ManyRunsFeed(upstream)
         self._watch_s = watch_s
@@ -96,7 +94,7 @@ class Discovery:
 
     def __init__(
         self,
-        store: ManyRuns,
+        store: ListedRuns,
         upstream: Upstream,
         rule: str,
         *,

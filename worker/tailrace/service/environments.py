@@ -22,7 +22,7 @@ from tailrace.retry import backoff
 from tailrace.service.discovery import TOGETHER_RUNS, WatchTogether
 from tailrace.source.client import Endpoint, Upstream
 from tailrace.source.connection import Tail
-from tailrace.store.discovery import ManyRuns
+from tailrace.store.backfills import ListedRuns
 from tailrace.store.keeping.late import LateChecks, LateRun, LateStream
 from tailrace.store.runs import Runs, WatchedRun
 
@@ -67,10 +67,10 @@ class Environment:
         self.upstream = upstream_of(access, settings)
         self.runs = Runs(vital_engine, access.name)
         self.late = LateChecks(vital_engine, access.name)
-        self.many_runs = ManyRuns(engine, access.name)
+        self.listed_runs = ListedRuns(engine, access.name)
         self._claimed: set[int] = set()  # runs that are being looked at
         self._together = WatchTogether(
-            self.many_runs,
+            self.runs,
             self.upstream,
             watch_s=settings.watch_seconds,
             quiet_s=settings.seal_quiet_seconds,
@@ -100,7 +100,7 @@ class Environment:
         try:
             alone, found = self._together.look(due)
             if len(alone) > limit:
-                self.many_runs.give_back([watched.id for watched in alone[limit:]])
+                self.runs.give_back([watched.id for watched in alone[limit:]])
             return min(len(alone), limit), found + sum(self._watch_one(watched) for watched in alone[:limit])
         finally:
             self._claimed -= claimed
@@ -112,7 +112,7 @@ class Environment:
             StoreUnavailable
         """
         if self._claimed:
-            self.many_runs.give_back(list(self._claimed))
+            self.runs.give_back(list(self._claimed))
 
     def _watch_one(self, run: WatchedRun) -> int:
         settings = self.settings
@@ -140,10 +140,10 @@ class Environment:
             delay_s = backoff(run.attempt, settings.watch_seconds, settings.retry_cap_s, random.random)
             self.runs.postpone(run, str(error), max(delay_s, settings.watch_seconds))
             return 0
-        found = self.runs.observe(run, view, settings.watch_seconds)
+        found = self.runs.observe({run.id: view}, settings.watch_seconds)
         if found:
             log.info("streams_found", environment=self.name, run_id=run.run_id, streams=found)
-        if self.runs.seal(run, settings.seal_quiet_seconds, settings.late_check_seconds):
+        if self.runs.seal([run.id], settings.seal_quiet_seconds, settings.late_check_seconds):
             log.info("run_sealed", environment=self.name, run_id=run.run_id)
         return found
 

@@ -138,7 +138,7 @@ def discovery_of(environment: Environment) -> Discovery | None:
     if rule is None:
         return None
     return Discovery(
-        environment.many_runs,
+        environment.listed_runs,
         environment.upstream,
         rule,
         look_s=settings.discover_seconds,
@@ -153,4 +153,4 @@ def backfills_of(environment: Environment) -> Backfills:
     """Make what takes the backfills of an environment forward."""
     settings = environment.settings
     policy = BackfillPolicy(settings.backfill_rate_share, settings.backfill_open_runs)
-    return Backfills(environment.many_runs, environment.upstream, policy, environment.halt)
+    return Backfills(environment.listed_runs, environment.upstream, policy, environment.halt)

@@ -30,8 +30,8 @@ from tailrace.service.environments import Environment, Environments
 from tailrace.service.loops import Loop
 from tailrace.service.readers import Coalesced, Readers
 from tailrace.source.connection import Tail
+from tailrace.store.backfills import ListedRuns
 from tailrace.store.commit import Committer
-from tailrace.store.discovery import ManyRuns
 from tailrace.store.engine import autocommit, create_engine
 from tailrace.store.flush_rule import BatchLimits
 from tailrace.store.leases import Leases, WorkerRow
@@ -182,7 +182,7 @@ class Runtime:
             UnknownEnvironment: the archive has no such environment.
         """
         for name in [environment] if environment else self.environments.names():
-            ManyRuns(self.engine, name).begin_backfill(since, until, filters)
+            ListedRuns(self.engine, name).begin_backfill(since, until, filters)
 
     def _runs(self, environment: str | None) -> Runs:
         """Return the statements about runs of an environment, which others may serve."""

@@ -23,6 +23,7 @@ from tailrace.model import Batch, Checkpoint, Outcome, Wire
 from tailrace.store import arrays
 from tailrace.store.engine import autocommit, translated
 from tailrace.store.segments import SEGMENT_MAX_CHUNKS, cut_segments, pack_fingerprints
+from tailrace.store.statements import fitting
 
 # u: one row a stream. l: the streams that nobody else has locked, in one order. f: fence and advance. g, h, q: what
 # belongs to the streams that passed the fence. The arrays ms and offsets hold those of all segments, one after another.
@@ -108,7 +109,7 @@ class FlushRefused(WorkerError):
 
 @dataclass(slots=True)
 class Flush:
-    """What is to be committed for one stream: its takes in order, and how its reader leaves it, if it does.
+    """What is to be committed for one stream: its batches in order, and how its reader leaves it, if it does.
 
     ``error`` and ``attempt``: why it can't be read at present, of a reader that stays.
 
@@ -202,7 +203,7 @@ def _parameters(flushes: list[Flush]) -> dict[str, object]:
         else:
             offsets_from.append(len(offsets) + 1)
             offsets.extend(index - first for index in segment.indices)
-    left = [flush.outcome for flush in flushes]
+    outcomes = [flush.outcome for flush in flushes]
     return {
         "id": arrays.int8s([flush.stream_id for flush in flushes]),
         "token": arrays.int8s([flush.token for flush in flushes]),
@@ -217,12 +218,12 @@ def _parameters(flushes: list[Flush]) -> dict[str, object]:
         "lost": arrays.int8s([sum(h.reason.lost for batch in flush.batches for h in batch.holes) for flush in flushes]),
         "quarantined": arrays.int8s([sum(len(batch.quarantined) for batch in flush.batches) for flush in flushes]),
         "lag": arrays.int8s([flush.lag for flush in flushes]),
-        "state": arrays.texts([settled.state if settled else None for settled in left]),
-        "delay_s": arrays.float8s([settled.delay_s if settled else 0.0 for settled in left]),
+        "state": arrays.texts([outcome.state if outcome else None for outcome in outcomes]),
+        "delay_s": arrays.float8s([outcome.delay_s if outcome else 0.0 for outcome in outcomes]),
         "attempt": arrays.int4s([(flush.outcome or flush).attempt for flush in flushes]),
-        "error": arrays.texts([_clean((flush.outcome or flush).error) for flush in flushes]),
-        "verdict": arrays.texts([settled.verdict if settled else None for settled in left]),
-        "swept": arrays.bools([settled.swept if settled else False for settled in left]),
+        "error": arrays.texts([_fitting((flush.outcome or flush).error) for flush in flushes]),
+        "verdict": arrays.texts([outcome.verdict if outcome else None for outcome in outcomes]),
+        "swept": arrays.bools([outcome.swept if outcome else False for outcome in outcomes]),
         "g_id": arrays.int8s([stream_id for stream_id, _ in cut]),
         "g_generation": arrays.int4s([segment.generation for _, segment in cut]),
         "g_first": arrays.int8s([segment.indices[0] for _, segment in cut]),
@@ -252,6 +253,5 @@ def _cursor(checkpoint: Checkpoint) -> bytes:
     return json.dumps(checkpoint.cursor).encode()
 
 
-def _clean(error: str | None) -> str | None:
-    """Make what is said of an error fit a column: whatever upstream's words are, the reason must reach its row."""
-    return None if error is None else error.encode(errors="replace").decode().replace("\0", "\ufffd")[:2_000]
+def _fitting(error: str | None) -> str | None:
+    return None if error is None else fitting(error)

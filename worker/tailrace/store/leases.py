@@ -13,18 +13,8 @@ from uuid import UUID
 import sqlalchemy as sa
 
 from tailrace.model import Checkpoint, LeasedStream, RunEnd, StreamRef, Wire
-from tailrace.store.engine import autocommit, translated
-
-# A run is over when its status is terminal and upstream has confirmed the end by giving its time. A cancelled run gets
-# its status before its worker has stopped; a status without a time is believed after ten minutes (protocol §3).
-OVER = "(r.terminal_at IS NOT NULL AND (r.finished_at IS NOT NULL OR r.terminal_at < now() - interval '10 minutes'))"
-
-# Is the run over, for how long, and how long ago a final sweep ended at the present checkpoint (null: none did).
-RUN_END = f"""
-{OVER} AS over,
-coalesce(extract(epoch FROM now() - coalesce(r.finished_at, r.terminal_at)), 0)::float8 AS over_for_s,
-CASE WHEN s.swept_index = s.last_chunk_index THEN extract(epoch FROM now() - s.swept_at)::float8 END AS swept_for_s
-"""
+from tailrace.store.run_end import OVER, RUN_END
+from tailrace.store.statements import Statements
 
 # Nobody holds the lease, or its holder's row has expired.
 FREE = """(s.worker_id IS NULL OR NOT EXISTS (
@@ -57,7 +47,7 @@ class Leases:
         self, engine: sa.Engine, worker: WorkerRow, lease_s: float, max_connections: int | None = None
     ) -> None:
         """``max_connections``: how many streams all processes together may read at once; None: no limit."""
-        self._engine = autocommit(engine)
+        self._statements = Statements(engine)
         self._worker = worker
         self._lease_s = lease_s
         self._max_connections = max_connections
@@ -72,7 +62,7 @@ class Leases:
         A row that has expired comes back to life: what nobody took meanwhile is still ours, what somebody took is
         fenced off by its token. True when it had expired: others may have given its places away (see `excess`).
         """
-        rows = self._execute(
+        rows = self._statements.execute(
             """
             WITH before AS (SELECT expires_at <= now() AS expired FROM tailrace.workers WHERE id = :id)
             INSERT INTO tailrace.workers (id, host, pid, pool, slots, expires_at)
@@ -90,7 +80,7 @@ class Leases:
         return bool(rows[0].expired)
 
     def excess(self) -> int:
-        """Say by how many the living leases exceed the limit of the fleet.
+        """Return by how many the living leases exceed the limit of the fleet.
 
         A process whose row expired and came back holds its leases again, while others hold those that were given in
         their place.
@@ -99,24 +89,24 @@ class Leases:
             return 0
         # Asked for a limit that nobody reaches, the function gives what is left of it; only it looks under the lock.
         taken = "CAST(:all AS int) - tailrace.connections_left(:all, false)"
-        row = self._execute(f"SELECT {taken} AS taken", all=2**31 - 1)[0]
+        row = self._statements.execute(f"SELECT {taken} AS taken", all=2**31 - 1)[0]
         return max(0, int(row.taken) - self._max_connections)
 
     def retire(self) -> None:
         """End this process's row: whatever it still leases is free at once."""
-        self._execute("DELETE FROM tailrace.workers WHERE id = :id", id=self._worker.id)
+        self._statements.execute("DELETE FROM tailrace.workers WHERE id = :id", id=self._worker.id)
 
     def ensure_partitions(self) -> None:
         """Make the partitions of the coming days."""
-        self._execute("SELECT tailrace.ensure_partitions()")
+        self._statements.execute("SELECT tailrace.ensure_partitions()")
 
     def sweep_workers(self) -> None:
         """Remove the rows of processes that died a day ago: no stream is kept from anybody by them."""
-        self._execute("DELETE FROM tailrace.workers WHERE expires_at < now() - interval '1 day'")
+        self._statements.execute("DELETE FROM tailrace.workers WHERE expires_at < now() - interval '1 day'")
 
     def soonest_expiry_s(self) -> float | None:
-        """Say in how many seconds the next lease of another process ends, unless it is renewed; None: there is none."""
-        rows = self._execute(
+        """Return in how many seconds the next lease of another process ends, unless renewed; None: there is none."""
+        rows = self._statements.execute(
             """
             SELECT min(extract(epoch FROM expires_at - now()))::float8 AS left_s
             FROM tailrace.workers WHERE expires_at > now() AND id <> :worker_id
@@ -137,7 +127,7 @@ class Leases:
         if limit <= 0:
             return []
         # More are ranked than are taken: others may be choosing the same at this moment, and what they hold is skipped.
-        rows = self._execute(
+        rows = self._statements.execute(
             f"""
             WITH open AS MATERIALIZED (
                 SELECT s.id, s.run, s.wire, s.next_attempt_at, s.worker_id IS NULL AS settled,
@@ -189,7 +179,7 @@ class Leases:
 
     def waiting(self, environments: list[str], at_most: int) -> tuple[int, int]:
         """Count the streams that are due and read by nobody, up to ``at_most``; and the processes that live."""
-        row = self._execute(
+        row = self._statements.execute(
             f"""
             SELECT (SELECT count(*) FROM (
                         SELECT FROM tailrace.streams s
@@ -206,7 +196,7 @@ class Leases:
 
     def unhint(self, stream_ids: Sequence[int]) -> None:
         """Give claimed streams back: their hints could not be sent."""
-        self._execute(
+        self._statements.execute(
             "UPDATE tailrace.streams SET hinted_until = NULL WHERE id = ANY(:ids) AND hinted_by = :worker_id",
             ids=list(stream_ids),
             worker_id=self._worker.id,
@@ -218,7 +208,7 @@ class Leases:
         A stream that this process leases already comes back too, under a new token: whoever calls makes sure that no
         reader of its own is at work on it.
         """
-        rows = self._execute(
+        rows = self._statements.execute(
             f"""
             WITH free AS (
                 SELECT s.id FROM tailrace.streams s
@@ -264,7 +254,7 @@ class Leases:
 
     def orphans(self, reading: Sequence[int]) -> dict[int, int]:
         """Find the streams that this process leases, other than ``reading``; return their tokens."""
-        rows = self._execute(
+        rows = self._statements.execute(
             """
             SELECT s.id, s.token FROM tailrace.streams s
             WHERE s.state IN ('pending', 'active', 'parked') AND s.worker_id = :worker_id AND s.id <> ALL(:reading)
@@ -276,7 +266,7 @@ class Leases:
 
     def give_back(self, tokens: dict[int, int]) -> None:
         """End leases, as far as they still are the ones with these tokens. Nothing can be written with them then."""
-        self._execute(
+        self._statements.execute(
             """
             UPDATE tailrace.streams s SET worker_id = NULL, token = s.token + 1, rev = s.rev + 1
             FROM unnest(CAST(:ids AS bigint[]), CAST(:tokens AS bigint[])) AS u (id, token)
@@ -292,7 +282,7 @@ class Leases:
 
         Those of which neither is news are left out: 5 000 quiet streams would be 5 000 rows every 2 s.
         """
-        rows = self._execute(
+        rows = self._statements.execute(
             f"""
             SELECT s.id, {OVER} AS over, coalesce(s.worker_id = :worker_id, false) AS ours
             FROM tailrace.streams s JOIN tailrace.runs r ON r.id = s.run
@@ -309,8 +299,3 @@ class Leases:
 
     def _most(self) -> dict[str, int]:
         return {} if self._max_connections is None else {"most": self._max_connections}
-
-    def _execute(self, statement: str, **parameters: object) -> Sequence[sa.Row[tuple[object, ...]]]:
-        with translated(), self._engine.connect() as connection:
-            result = connection.execute(sa.text(statement), parameters)
-            return result.all() if result.returns_rows else []

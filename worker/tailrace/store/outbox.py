@@ -1,19 +1,19 @@
 """The outbox: what others are to be told of a run. One function a statement.
 
 A trigger writes a row in the transaction that seals a run, fails it or opens it again. The row stays for an hour after
-it was sent, with the epoch of the broker: one that has lost its memory has none or another, and then what
-it may have forgotten is sent again.
+it was sent, with the broker's epoch, a word that it keeps: a broker that has lost its memory has another, and then
+what it may have forgotten is sent again.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import sqlalchemy as sa
 
-from tailrace.store.engine import autocommit, translated
+from tailrace.store.statements import Statements, fitting
 
 KEPT = "interval '1 hour'"
 """For how long a message that was sent may still lie in the broker unread."""
@@ -38,13 +38,13 @@ class Outbox:
     """The outbox's statements for the runs of some environments."""
 
     def __init__(self, engine: sa.Engine, environments: Callable[[], list[str]]) -> None:
-        """``environments`` gives their names; these can change."""
-        self._engine = autocommit(engine)
+        """``environments`` returns their names; these can change."""
+        self._statements = Statements(engine)
         self._environments = environments
 
     def claim(self, limit: int) -> list[Message]:
         """Choose messages that are due, oldest first, and keep others from sending them for a while."""
-        rows = self._execute(
+        rows = self._statements.execute(
             """
             WITH due AS (
                 SELECT o.id FROM tailrace.outbox o
@@ -64,6 +64,7 @@ class Outbox:
                     'quarantined', s.quarantine_count, 'error', s.last_error)), '{}')
                 FROM tailrace.streams s WHERE s.run = r.id) AS streams
             """,
+            environments=self._environments(),
             limit=limit,
             claim_s=CLAIM_S,
         )
@@ -76,7 +77,7 @@ class Outbox:
 
     def sent(self, message_id: int, epoch: str) -> None:
         """Note that a message is with the broker, in this epoch of it."""
-        self._execute(
+        self._statements.execute(
             "UPDATE tailrace.outbox SET sent_at = now(), epoch = :epoch, last_error = NULL WHERE id = :id",
             id=message_id,
             epoch=epoch,
@@ -84,21 +85,21 @@ class Outbox:
 
     def postpone(self, message_id: int, error: str, delay_s: float) -> None:
         """Send a message again later: it could not be sent now."""
-        self._execute(
+        self._statements.execute(
             """
             UPDATE tailrace.outbox SET attempt = attempt + 1, last_error = :error,
                    next_attempt_at = now() + :delay_s * interval '1 second'
             WHERE id = :id
             """,
             id=message_id,
-            error=error[:2000],
+            error=fitting(error),
             delay_s=delay_s,
         )
 
     def repeat_lost(self, epoch: str) -> int:
-        """Have those messages sent again that went to the broker in another epoch of it; return their number."""
+        """Have those messages sent again that were sent in another epoch of the broker; return their number."""
         return len(
-            self._execute(
+            self._statements.execute(
                 f"""
                 UPDATE tailrace.outbox o SET sent_at = NULL, next_attempt_at = now()
                 FROM tailrace.runs r, tailrace.environments e
@@ -106,17 +107,11 @@ class Outbox:
                   AND o.sent_at > now() - {KEPT} AND o.epoch <> :epoch
                 RETURNING o.id
                 """,
+                environments=self._environments(),
                 epoch=epoch,
             )
         )
 
     def sweep(self) -> None:
         """Remove what was sent long ago."""
-        self._execute(f"DELETE FROM tailrace.outbox WHERE sent_at < now() - {KEPT}")
-
-    def _execute(self, statement: str, **parameters: object) -> Sequence[sa.Row[Any]]:
-        with translated(), self._engine.connect() as connection:
-            if ":environments" in statement:
-                parameters["environments"] = self._environments()
-            result = connection.execute(sa.text(statement), parameters)
-            return result.all() if result.returns_rows else []
+        self._statements.execute(f"DELETE FROM tailrace.outbox WHERE sent_at < now() - {KEPT}")

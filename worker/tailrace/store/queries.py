@@ -6,45 +6,31 @@ time, however many there are.
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterator, Sequence
-from contextlib import closing, contextmanager
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-import psycopg
 import sqlalchemy as sa
 from psycopg.adapt import Buffer, Loader
-from sqlalchemy import exc
 
-from tailrace.errors import TerminalError
-from tailrace.store.engine import autocommit, translated
-from tailrace.store.leases import OVER
+from tailrace.store.ad_hoc import Rows, ad_hoc
+from tailrace.store.run_end import OVER
+from tailrace.store.statements import Statements, refusing
+from tailrace.store.verify import Violation, verified
 
 __all__ = [
     "Archive",
     "ChunkText",
     "Halted",
-    "NotMigrated",
-    "QueryRefused",
-    "Rows",
     "RunStatus",
     "StreamStatus",
     "StreamText",
-    "Violation",
-    "refusal",
 ]
 
 LAST_INDEX = 9_223_372_036_854_775_807
 """The largest index there can be: reading "to" it reads to the end."""
-
-
-class NotMigrated(TerminalError):
-    """The database has no archive yet: run `tailrace migrate`."""
-
-
-class QueryRefused(TerminalError):
-    """Postgres refused the query."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,34 +120,11 @@ class StreamText(NamedTuple):
     text: str | None
 
 
-@dataclass(frozen=True, slots=True)
-class Violation:
-    """Something that is wrong with a stream: ``digest`` (its contents have changed), or a word of
-    tailrace.verify_accounts."""
-
-    run_id: str | None
-    stream_key: str | None
-    violation: str
-    generation: int | None
-    first_index: int | None
-    last_index: int | None
-    detail: str
-
-
-@dataclass(frozen=True, slots=True)
-class Rows:
-    """The answer to a query. ``json`` marks the columns that hold JSON, whose values are its text, as stored."""
-
-    columns: list[str]
-    json: list[bool]
-    rows: Iterator[tuple[Any, ...]]
-
-
 class Archive:
     """Reads one archive. Thread-safe."""
 
     def __init__(self, engine: sa.Engine) -> None:
-        self._engine = autocommit(engine)
+        self._statements = Statements(engine)
 
     def newest_runs(self, limit: int, environment: str | None) -> list[RunStatus]:
         """Read the runs that were asked for last, newest first."""
@@ -225,7 +188,7 @@ class Archive:
         return int(self._all("SELECT count(*) AS n FROM tailrace.workers WHERE expires_at > now()")[0]["n"])
 
     def partitioned_days(self) -> float:
-        """Say for how many days from now on new streams have a place to be stored; 0 when today has none."""
+        """Return for how many days from now on new streams have a place to be stored; 0 when today has none."""
         rows = self._all(
             """
             SELECT extract(epoch FROM max(day) + interval '1 day' - now())::float8 / 86400 AS days
@@ -251,7 +214,7 @@ class Archive:
 
         Segments come in the order of their key, so nothing is sorted but what is inside one segment.
         """
-        with self._streaming() as cursor:
+        with refusing(), self._statements.streaming() as cursor:
             cursor.adapters.register_loader("text", _Bytes)
             for row in cursor.stream(
                 """
@@ -283,66 +246,18 @@ class Archive:
         return [StreamText(**row) for row in rows]
 
     def violations(self, run: RunStatus | None) -> tuple[int, list[Violation]]:
-        """Check a run's streams, or all: their accounts, and that sealed ones hold what they held when their digest was
-        worked out. Give how many streams were checked, and what is wrong."""
+        """Check a run's streams, or all; return how many streams were checked, and what is wrong."""
         streams = [stream.id for stream in self.streams(run.id)] if run is not None else None
-        found = []
-        for stream in [None] if streams is None else streams:
-            rows = self._all(
-                """
-                SELECT r.run_id, s.stream_key, v.violation, v.generation, v.first_index, v.last_index, v.detail
-                FROM tailrace.verify_accounts(CAST(:stream AS bigint)) v
-                LEFT JOIN tailrace.streams s ON s.id = v.stream_id
-                LEFT JOIN tailrace.runs r ON r.id = s.run
-                UNION ALL
-                SELECT r.run_id, s.stream_key, 'digest', NULL, NULL, NULL, 'the contents are not what they were'
-                FROM tailrace.streams s JOIN tailrace.runs r ON r.id = s.run
-                WHERE s.digest IS NOT NULL AND (CAST(:stream AS bigint) IS NULL OR s.id = :stream)
-                  AND s.digest <> tailrace.stream_digest(s.id)
-                ORDER BY 1, 2, 4, 5
-                """,
-                stream=stream,
-            )
-            found += [Violation(**row) for row in rows]
-        count = len(streams) if streams is not None else self._all("SELECT count(*) AS n FROM tailrace.streams")[0]["n"]
-        return int(count), found
+        with refusing():
+            return verified(self._statements, streams)
 
-    @contextmanager
-    def query(self, statement: str, timeout_s: float) -> Iterator[Rows]:
-        """Run one statement of the user's in a read-only transaction and stream its rows.
-
-        Raises:
-            QueryRefused: it is wrong, writes, is more than one statement, returns no rows, or takes longer than
-                ``timeout_s`` (0: no limit).
-        """
-        with self._streaming() as cursor:
-            connection = cursor.connection
-            with connection.transaction():
-                connection.execute("SET TRANSACTION READ ONLY")
-                connection.execute("SELECT set_config('statement_timeout', %s, true)", [f"{round(timeout_s * 1000)}ms"])
-                columns, types = _describe(connection, statement)
-                json_types = {connection.adapters.types[name].oid for name in ("json", "jsonb")}
-                for name in ("json", "jsonb"):
-                    cursor.adapters.register_loader(name, _Text)
-                try:
-                    # Closed first, also when not all rows were taken: the connection is locked as long as it streams.
-                    with closing(_generator(cursor.stream(statement.encode()))) as rows:
-                        yield Rows(columns, [each in json_types for each in types], rows)
-                except psycopg.errors.ReadOnlySqlTransaction as error:  # elsewhere this says: ask the new primary
-                    raise refusal(error) from error
-
-    @contextmanager
-    def _streaming(self) -> Iterator[psycopg.Cursor[tuple[Any, ...]]]:
-        """Return a cursor of the driver's own: it can stream, and ``%`` and ``:`` in a statement mean nothing to it."""
-        with _reading(), self._engine.connect() as connection:
-            driver = connection.connection.driver_connection
-            assert isinstance(driver, psycopg.Connection)
-            with driver.cursor() as cursor:
-                yield cursor
+    def query(self, statement: str, timeout_s: float) -> AbstractContextManager[Rows]:
+        """Run one query of the user's; see `ad_hoc`."""
+        return ad_hoc(self._statements, statement, timeout_s)
 
     def _all(self, statement: str, **parameters: object) -> Sequence[sa.RowMapping]:
-        with _reading(), self._engine.connect() as connection:
-            return connection.execute(sa.text(statement), parameters).mappings().all()
+        with refusing():
+            return [row._mapping for row in self._statements.execute(statement, **parameters)]
 
 
 _RUN = f"""
@@ -367,70 +282,8 @@ CROSS JOIN LATERAL (
 """
 
 
-_MISSING = (
-    psycopg.errors.InvalidSchemaName,
-    psycopg.errors.UndefinedColumn,
-    psycopg.errors.UndefinedFunction,
-    psycopg.errors.UndefinedTable,
-)
-
-
 class _Bytes(Loader):
     """Text as the bytes that the server sent: they are only written out again."""
 
     def load(self, data: Buffer) -> bytes:
         return bytes(data)
-
-
-class _Text(Loader):
-    """JSON as its text: Python's own objects would lose key order, ``1.10`` and doubled keys."""
-
-    def load(self, data: Buffer) -> str:
-        return bytes(data).decode()
-
-
-def _describe(connection: psycopg.Connection[Any], statement: str) -> tuple[list[str], list[int]]:
-    """Have the server check a statement without running it; return the names and types of its columns."""
-    encoding = connection.info.encoding
-    pg = connection.pgconn
-    for result in (pg.prepare(b"", statement.encode(encoding)), pg.describe_prepared(b"")):
-        if result.status != psycopg.pq.ExecStatus.COMMAND_OK:
-            raise psycopg.errors.error_from_result(result, encoding)
-    if not result.nfields:
-        raise QueryRefused("The statement returns no rows. Only statements that read can be run here.")
-    names = [(result.fname(at) or b"").decode(encoding) for at in range(result.nfields)]
-    return names, [result.ftype(at) for at in range(result.nfields)]
-
-
-def _generator(rows: Iterator[tuple[Any, ...]]) -> Generator[tuple[Any, ...], None, None]:
-    yield from rows
-
-
-@contextmanager
-def _reading() -> Iterator[None]:
-    """Turn what Postgres says to a reader into our errors."""
-    try:
-        with translated():
-            yield
-    except (exc.DBAPIError, psycopg.Error) as error:
-        cause = getattr(error, "orig", None) or error
-        raise refusal(cause) from error
-
-
-def refusal(error: BaseException) -> TerminalError:
-    """Put what Postgres said to a statement into one line, with what to do about it."""
-    if not isinstance(error, psycopg.Error):
-        return QueryRefused(str(error))
-    said = error.diag.message_primary or str(error).partition("\n")[0]
-    if isinstance(error, _MISSING) and "tailrace" in said:
-        return NotMigrated(f"{said}. If the database is not up to date, `tailrace migrate` brings it there.")
-    if isinstance(error, psycopg.errors.UndefinedTable):
-        return QueryRefused(f"{said}. The archive is in schema tailrace: tailrace.chunks, tailrace.stream_text, ...")
-    if isinstance(error, psycopg.errors.SyntaxError) and "multiple commands" in said:
-        return QueryRefused("Only one statement can be run at a time.")
-    if isinstance(error, psycopg.errors.QueryCanceled):
-        return QueryRefused(f"{said}. Give it longer with --timeout.")
-    if isinstance(error, psycopg.errors.ReadOnlySqlTransaction):
-        return QueryRefused(f"{said}. Statements run here can read only.")
-    hint = f" ({error.diag.message_hint})" if error.diag.message_hint else ""
-    return QueryRefused(f"{said}{hint}")

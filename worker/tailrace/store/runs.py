@@ -1,10 +1,11 @@
-"""Runs: asked for, watched, sealed. One function a statement."""
+"""Runs of one environment: asked for, watched, sealed; and whether its runs are read. One function a statement."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
 
 import psycopg
@@ -13,9 +14,9 @@ from sqlalchemy import exc
 
 from tailrace.errors import UnknownEnvironment
 from tailrace.model import RunView
-from tailrace.store.engine import autocommit, translated
 from tailrace.store.keeping.forget import refusing_forgotten
-from tailrace.store.leases import OVER
+from tailrace.store.run_end import OVER
+from tailrace.store.statements import Statements, fitting
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,10 +31,10 @@ class WatchedRun:
 
 
 class Runs:
-    """The statements about runs of one environment."""
+    """The statements about runs of one environment. Thread-safe."""
 
     def __init__(self, engine: sa.Engine, environment: str) -> None:
-        self._engine = autocommit(engine)
+        self._statements = Statements(engine, environment=environment)
         self._environment = environment
 
     @property
@@ -42,7 +43,7 @@ class Runs:
 
     def enrol(self, api_url: str) -> None:
         """Make the environment's row, or correct its address; a key that was refused gets a new chance."""
-        self._execute(
+        self._statements.execute(
             """
             INSERT INTO tailrace.environments (name, api_url) VALUES (:environment, :api_url)
             ON CONFLICT (name) DO UPDATE SET api_url = excluded.api_url, halted_at = NULL, halted_reason = NULL
@@ -65,7 +66,7 @@ class Runs:
         """
         try:
             with refusing_forgotten():
-                row = self._execute(
+                row = self._statements.execute(
                     """
                     SELECT tailrace.request_ingest(
                         :run_id, :streams, :environment, :priority, :then, CAST(:options AS json)) AS id
@@ -84,17 +85,17 @@ class Runs:
 
     def cancel(self, run_id: str) -> int | None:
         """Stop a run; return the number of streams that were stopped, None when there is no such run."""
-        row = self._execute("SELECT tailrace.cancel_run(:run_id, :environment) AS stopped", run_id=run_id)[0]
+        row = self._statements.execute("SELECT tailrace.cancel_run(:run_id, :environment) AS stopped", run_id=run_id)[0]
         return None if row.stopped is None else int(row.stopped)
 
     def retry(self, run_id: str) -> int | None:
         """Take failed and cancelled streams up again; return their number, None when there is no such run."""
-        row = self._execute("SELECT tailrace.retry_run(:run_id, :environment) AS revived", run_id=run_id)[0]
+        row = self._statements.execute("SELECT tailrace.retry_run(:run_id, :environment) AS revived", run_id=run_id)[0]
         return None if row.revived is None else int(row.revived)
 
     def claim_watch(self, limit: int, claim_s: float, run: int | None = None) -> list[WatchedRun]:
         """Choose runs that are due to be looked at, and keep others from it for ``claim_s``."""
-        rows = self._execute(
+        rows = self._statements.execute(
             """
             WITH due AS (
                 SELECT r.id FROM tailrace.runs r JOIN tailrace.environments e ON e.id = r.environment_id
@@ -116,86 +117,106 @@ class Runs:
         )
         return [WatchedRun(row.id, row.run_id, row.known, row.asked_for_s, row.watch_attempt) for row in rows]
 
-    def observe(self, run: WatchedRun, view: RunView, watch_s: float) -> int:
-        """Note what upstream says of a run, and make a row for each stream that is new; return their number.
+    def observe(self, views: Mapping[int, RunView], watch_s: float) -> int:
+        """Note what upstream says of runs, by the ids of their rows, and make a row for each stream that is new.
 
-        A run that asks for certain streams gets those and no others, named by the feed or not: input streams never are.
-        What was not there when all were last listed is younger than that; the others can be as old as the run.
+        Return the number of new streams. A run that asks for certain streams gets those and no others, named by the
+        feed or not: input streams never are. What was not there when all were last listed is younger than that; the
+        others can be as old as the run.
+
+        A run that somebody has locked is left out: whoever asks for it again makes it due again, and whoever settles it
+        needs no look.
         """
-        rows = self._execute(
+        rows = self._statements.execute(
             """
-            WITH before AS (
-                SELECT coalesce(listed_at, :created_at) AS listed_at FROM tailrace.runs WHERE id = :id
+            WITH v AS MATERIALIZED (
+                SELECT * FROM json_to_recordset(CAST(:views AS json)) AS v (
+                    id bigint, status text, task_identifier text, tags json, created_at timestamptz,
+                    started_at timestamptz, finished_at timestamptz, terminal boolean, keys json)
+            ), free AS MATERIALIZED (
+                SELECT r.id, r.listed_at FROM tailrace.runs r WHERE r.id IN (SELECT v.id FROM v) ORDER BY r.id
+                FOR NO KEY UPDATE SKIP LOCKED
             ), r AS (
-                UPDATE tailrace.runs SET
-                    state = 'watched', status = :status, task_identifier = :task, tags = :tags,
-                    created_at = :created_at, started_at = :started_at, finished_at = :finished_at,
-                    terminal_at = CASE WHEN :terminal THEN coalesce(terminal_at, now()) END,
-                    keys_read_at = now(), listed_at = CASE WHEN selection IS NULL THEN now() END,
+                UPDATE tailrace.runs r SET
+                    state = 'watched', status = v.status, task_identifier = v.task_identifier,
+                    tags = ARRAY(SELECT json_array_elements_text(v.tags)),
+                    created_at = v.created_at, started_at = v.started_at, finished_at = v.finished_at,
+                    terminal_at = CASE WHEN v.terminal THEN coalesce(r.terminal_at, now()) END,
+                    keys_read_at = now(), listed_at = CASE WHEN r.selection IS NULL THEN now() END,
                     watch_attempt = 0, last_error = NULL,
                     next_watch_at = now() + :watch_s * interval '1 second'
-                WHERE id = :id AND state IN ('requested', 'watched')
-                RETURNING id, selection
+                FROM v JOIN free USING (id)
+                WHERE r.id = v.id AND r.state IN ('requested', 'watched')
+                RETURNING r.id, r.selection, v.keys, coalesce(free.listed_at, v.created_at) AS listed_before
             )
             INSERT INTO tailrace.streams (run, stream_key, not_before)
-            SELECT r.id, k, before.listed_at FROM r, before, unnest(coalesce(r.selection, :keys)) k
+            SELECT r.id, k.k, r.listed_before FROM r CROSS JOIN LATERAL (
+                SELECT unnest(r.selection) AS k
+                UNION SELECT json_array_elements_text(r.keys) WHERE r.selection IS NULL
+            ) k
             ON CONFLICT (run, stream_key) DO NOTHING
             RETURNING id
             """,
-            id=run.id,
-            status=view.status,
-            task=view.task_identifier,
-            tags=list(view.tags),
-            created_at=view.created_at,
-            started_at=view.started_at,
-            finished_at=view.finished_at,
-            terminal=view.terminal,
+            views=json.dumps(
+                [
+                    described(view) | {"id": run, "terminal": view.terminal, "keys": list(view.stream_keys)}
+                    for run, view in views.items()
+                ]
+            ),
             watch_s=watch_s,
-            keys=list(view.stream_keys),
         )
         return len(rows)
 
-    def seal(self, run: WatchedRun, quiet_s: float, late_check_s: float = 0.0) -> bool:
-        """Seal a run that is over, whose keys were read after the quiet period and whose streams are all settled.
+    def seal(self, runs: Iterable[int], quiet_s: float, late_check_s: float = 0.0) -> int:
+        """Seal those runs that are over, whose keys were read after the quiet period and whose streams are all settled.
 
-        ``late_check_s``: after so long it is looked at once more, if it has not been yet; 0: never.
+        Return their number. A run that somebody has locked is left for the next look. ``late_check_s``: after so long a
+        run is looked at once more, if it has not been yet; 0: never.
         """
-        return bool(
-            self._execute(
+        return len(
+            self._statements.execute(
                 f"""
                 UPDATE tailrace.runs r SET state = 'sealed', sealed_at = now(),
                     late_check_at = coalesce(
                         r.late_check_at,
                         CASE WHEN :late_check_s > 0 THEN now() + :late_check_s * interval '1 second' END)
-                WHERE r.id = :id AND r.state = 'watched' AND {OVER}
-                  AND r.keys_read_at >= r.terminal_at + :quiet_s * interval '1 second'
-                  AND NOT EXISTS (
-                    SELECT FROM tailrace.streams s
-                    WHERE s.run = r.id AND s.state IN ('pending', 'active', 'parked'))
+                WHERE r.id IN (
+                    SELECT r.id FROM tailrace.runs r
+                    WHERE r.id = ANY(:runs) AND r.state = 'watched' AND {OVER}
+                      AND r.keys_read_at >= r.terminal_at + :quiet_s * interval '1 second'
+                      AND NOT EXISTS (
+                        SELECT FROM tailrace.streams s
+                        WHERE s.run = r.id AND s.state IN ('pending', 'active', 'parked'))
+                    ORDER BY r.id FOR NO KEY UPDATE SKIP LOCKED)
                 RETURNING r.id
                 """,
-                id=run.id,
+                runs=list(runs),
                 quiet_s=quiet_s,
                 late_check_s=late_check_s,
             )
         )
 
+    def give_back(self, runs: Iterable[int]) -> None:
+        """Let others look at runs that were claimed and not looked at."""
+        due = "UPDATE tailrace.runs SET next_watch_at = now() WHERE id = ANY(:runs)"
+        self._statements.execute(due, runs=list(runs))
+
     def postpone(self, run: WatchedRun, error: str, delay_s: float) -> None:
         """Look at a run again later: it could not be read now."""
-        self._execute(
+        self._statements.execute(
             """
             UPDATE tailrace.runs SET watch_attempt = watch_attempt + 1, last_error = :error,
                    next_watch_at = now() + :delay_s * interval '1 second'
             WHERE id = :id AND state IN ('requested', 'watched')
             """,
             id=run.id,
-            error=error[:2000],
+            error=fitting(error),
             delay_s=delay_s,
         )
 
     def fail(self, run: WatchedRun, error: str) -> None:
-        """Return a run up: upstream does not know it. Streams that nobody reads fail with it."""
-        self._execute(
+        """Note that a run failed: upstream does not know it. Streams that nobody reads fail with it."""
+        self._statements.execute(
             """
             WITH r AS (
                 UPDATE tailrace.runs SET state = 'failed', last_error = :error
@@ -205,42 +226,41 @@ class Runs:
             FROM r WHERE s.run = r.id AND s.state IN ('pending', 'parked') AND s.worker_id IS NULL
             """,
             id=run.id,
-            error=error[:2000],
+            error=fitting(error),
         )
 
     def halt(self, reason: str) -> bool:
         """Stop everything of this environment: upstream refuses its key. True the first time."""
         return bool(
-            self._execute(
+            self._statements.execute(
                 """
                 UPDATE tailrace.environments SET halted_at = now(), halted_reason = :reason
                 WHERE name = :environment AND halted_at IS NULL RETURNING id
                 """,
-                reason=reason[:2000],
+                reason=fitting(reason),
             )
         )
 
     def halted(self) -> str | None:
         """Return why the environment is halted; None when it is not."""
-        rows = self._execute(
+        rows = self._statements.execute(
             "SELECT halted_reason FROM tailrace.environments WHERE name = :environment AND halted_at IS NOT NULL"
         )
         return str(rows[0].halted_reason) if rows else None
 
-    def state(self, run: int) -> sa.Row[Any]:
-        """Read one run's row."""
-        return self._execute(
-            """
-            SELECT id, run_id, state, status, last_error, selection, requested_at, sealed_at, terminal_at,
-                   extract(epoch FROM now() - requested_at)::float8 AS asked_for_s
-            FROM tailrace.runs WHERE id = :id
-            """,
-            id=run,
-        )[0]
 
-    def _execute(self, statement: str, **parameters: object) -> Sequence[sa.Row[Any]]:
-        with translated(), self._engine.connect() as connection:
-            if ":environment" in statement:
-                parameters["environment"] = self._environment
-            result = connection.execute(sa.text(statement), parameters)
-            return result.all() if result.returns_rows else []
+def described(view: RunView) -> dict[str, Any]:
+    """Return what upstream says of a run as the statements take it: fit for JSON, under the names of the columns."""
+    return {
+        "run_id": view.run_id,
+        "status": view.status,
+        "task_identifier": view.task_identifier,
+        "tags": list(view.tags),
+        "created_at": _iso(view.created_at),
+        "started_at": _iso(view.started_at),
+        "finished_at": _iso(view.finished_at),
+    }
+
+
+def _iso(moment: datetime | None) -> str | None:
+    return moment.isoformat() if moment else None

@@ -26,7 +26,7 @@ class Segment(NamedTuple):
 
 
 def cut_segments(batches: list[Batch], max_chunks: int) -> Iterator[Segment]:
-    """Cut the chunks of takes into segments, in order; takes without chunks make none.
+    """Cut the chunks of batches into segments, in order; batches without chunks make none.
 
     A segment holds chunks of one generation, at most ``max_chunks`` of them and at most 1 MiB, or one larger chunk.
     """
@@ -69,13 +69,13 @@ def _cuts(texts: list[bytes], max_chunks: int) -> Iterator[tuple[int, int]]:
 
 
 def pack_fingerprints(fingerprints: list[bytes]) -> bytes | None:
-    """Join marks of at most 255 bytes each, with their lengths; None when there are none."""
+    """Join fingerprints of at most 255 bytes each, with their lengths; None when there are none."""
     if not fingerprints:
         return None
     size = bytes((len(fingerprints[0]),))
     if set(map(len, fingerprints)) == {size[0]}:  # as upstream's own writer makes them
         return size + size.join(fingerprints)
-    return b"".join(bytes((len(mark),)) + mark for mark in fingerprints)
+    return b"".join(bytes((len(each),)) + each for each in fingerprints)
 
 
 def unpack_fingerprints(packed: bytes | None) -> Iterable[bytes]:

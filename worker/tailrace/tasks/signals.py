@@ -13,7 +13,7 @@ from sqlalchemy.exc import DBAPIError
 
 from tailrace.config.settings import load
 from tailrace.errors import WorkerError
-from tailrace.store.queries import refusal
+from tailrace.store.statements import refusal
 from tailrace.tasks import current
 from tailrace.tasks.app import app
 from tailrace.tasks.ingest import ingest_stream

@@ -13,7 +13,8 @@ import sqlalchemy as sa
 from sqlalchemy import exc
 
 from tailrace.errors import WorkerError
-from tailrace.store.engine import autocommit, is_unavailable, translated
+from tailrace.store.engine import is_unavailable
+from tailrace.store.statements import Statements, fitting
 
 __all__ = ["Compacted", "Compaction", "KeepFailed"]
 
@@ -34,11 +35,11 @@ class Compaction:
     """Compacts and indexes sealed streams. Thread-safe; any number of processes may do it at once."""
 
     def __init__(self, engine: sa.Engine) -> None:
-        self._engine = autocommit(engine)
+        self._statements = Statements(engine)
 
     def due(self, limit: int) -> list[int]:
         """Choose sealed streams that are not compacted or not searchable yet, oldest first. Takes nothing."""
-        rows = self._execute(
+        rows = self._statements.execute(
             """
             SELECT s.id FROM tailrace.streams s
             WHERE s.state = 'sealed' AND s.keep_error IS NULL AND (s.compacted_at IS NULL OR s.indexed_at IS NULL)
@@ -68,31 +69,24 @@ class Compaction:
 
     def retry_failed(self) -> int:
         """Forget what went wrong, so that it is tried again; return the number of streams."""
-        return len(
-            self._execute("UPDATE tailrace.streams SET keep_error = NULL WHERE keep_error IS NOT NULL RETURNING id")
-        )
+        forgotten = "UPDATE tailrace.streams SET keep_error = NULL WHERE keep_error IS NOT NULL RETURNING id"
+        return len(self._statements.execute(forgotten))
 
     def digest(self, stream_id: int) -> bytes:
         """Work out the digest of what is stored of a stream."""
-        return bytes(
-            self._execute("SELECT tailrace.stream_digest(:stream_id) AS digest", stream_id=stream_id)[0].digest
-        )
+        (row,) = self._statements.execute("SELECT tailrace.stream_digest(:stream_id) AS digest", stream_id=stream_id)
+        return bytes(row.digest)
 
     def _keep(self, stream_id: int, statement: str) -> Sequence[sa.Row[Any]]:
         try:
-            return self._execute(statement, stream_id=stream_id)
+            return self._statements.execute(statement, stream_id=stream_id)
         except exc.DBAPIError as error:
             if is_unavailable(error):
                 raise
             said = str(error.orig).strip().partition("\n")[0]
-            self._execute(
+            self._statements.execute(
                 "UPDATE tailrace.streams SET keep_error = :said WHERE id = :stream_id AND state = 'sealed'",
                 stream_id=stream_id,
-                said=said[:2000],
+                said=fitting(said),
             )
             raise KeepFailed(f"stream {stream_id}: {said}") from error
-
-    def _execute(self, statement: str, **parameters: object) -> Sequence[sa.Row[Any]]:
-        with translated(), self._engine.connect() as connection:
-            result = connection.execute(sa.text(statement), parameters)
-            return result.all() if result.returns_rows else []

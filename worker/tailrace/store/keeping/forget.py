@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
 
 import psycopg
 import sqlalchemy as sa
 from sqlalchemy import exc
 
 from tailrace.errors import TerminalError, UnknownEnvironment, WorkerError
-from tailrace.store.engine import autocommit, translated
+from tailrace.store.statements import Statements
 
 __all__ = ["Forgetting", "Forgot", "NotForgotten", "RunForgotten", "refusing_forgotten"]
 
@@ -52,11 +51,11 @@ class Forgetting:
     """Deletes runs and leaves tombstones."""
 
     def __init__(self, engine: sa.Engine) -> None:
-        self._engine = autocommit(engine)
+        self._statements = Statements(engine)
 
     def runs_with_tag(self, environment: str, tag: str) -> list[str]:
         """Find the archived runs that have this tag."""
-        rows = self._execute(
+        rows = self._statements.execute(
             """
             SELECT r.run_id FROM tailrace.runs r JOIN tailrace.environments e ON e.id = r.environment_id
             WHERE r.tags @> ARRAY[CAST(:tag AS text)] AND e.name = :environment ORDER BY r.id
@@ -75,11 +74,11 @@ class Forgetting:
             StoreUnavailable: what became of it is unknown; repeat it.
         """
         self._check(environment)
-        done = self._execute(
+        done = self._statements.execute(
             "SELECT * FROM tailrace.forget_run(:environment, :run_id)", environment=environment, run_id=run_id
         )[0]
         # A statement of its own: it sees what others committed meanwhile.
-        left = self._execute(
+        left = self._statements.execute(
             "SELECT * FROM tailrace.traces_of(:environment, :run_id, :stream_ids)",
             environment=environment,
             run_id=run_id,
@@ -94,7 +93,7 @@ class Forgetting:
         """Lift the tombstone of a run; False when there was none."""
         self._check(environment)
         return bool(
-            self._execute(
+            self._statements.execute(
                 """
                 DELETE FROM tailrace.forgotten f USING tailrace.environments e
                 WHERE e.id = f.environment_id AND e.name = :environment AND f.run_hash = tailrace.run_hash(:run_id)
@@ -106,10 +105,5 @@ class Forgetting:
         )
 
     def _check(self, environment: str) -> None:
-        if not self._execute("SELECT 1 FROM tailrace.environments WHERE name = :name", name=environment):
+        if not self._statements.execute("SELECT 1 FROM tailrace.environments WHERE name = :name", name=environment):
             raise UnknownEnvironment(f"The archive has no environment {environment!r}.")
-
-    def _execute(self, statement: str, **parameters: object) -> Sequence[sa.Row[Any]]:
-        with translated(), self._engine.connect() as connection:
-            result = connection.execute(sa.text(statement), parameters)
-            return result.all() if result.returns_rows else []

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import sqlalchemy as sa
 
 from tailrace.model import Checkpoint, StreamRef, Wire
-from tailrace.store.engine import autocommit, translated
+from tailrace.store.statements import Statements
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,12 +41,11 @@ class LateChecks:
     """The statements about late checks of one environment."""
 
     def __init__(self, engine: sa.Engine, environment: str) -> None:
-        self._engine = autocommit(engine)
-        self._environment = environment
+        self._statements = Statements(engine, environment=environment)
 
     def claim(self, limit: int, claim_s: float) -> list[LateRun]:
         """Choose runs that are due, and keep others from them for ``claim_s``."""
-        rows = self._execute(
+        rows = self._statements.execute(
             """
             WITH due AS (
                 SELECT r.id FROM tailrace.runs r JOIN tailrace.environments e ON e.id = r.environment_id
@@ -75,7 +73,7 @@ class LateChecks:
 
     def streams(self, run: LateRun) -> list[LateStream]:
         """Read the sealed streams of a run."""
-        rows = self._execute(
+        rows = self._statements.execute(
             """
             SELECT id, stream_key, wire, generation, last_chunk_index, cursor
             FROM tailrace.streams WHERE run = :run AND state = 'sealed' AND wire IS NOT NULL ORDER BY id
@@ -94,14 +92,14 @@ class LateChecks:
 
     def done(self, run: LateRun) -> None:
         """Note that a run has been looked at and there was nothing."""
-        self._execute(
+        self._statements.execute(
             "UPDATE tailrace.runs SET late_check_at = sealed_at WHERE id = :run AND state = 'sealed'", run=run.id
         )
 
     def reopen(self, run: LateRun, stream_ids: Sequence[int]) -> bool:
         """Watch a run again, and read again those of its streams that have more. False when it is sealed no more."""
         return bool(
-            self._execute(
+            self._statements.execute(
                 """
                 WITH r AS (
                     UPDATE tailrace.runs SET state = 'watched', sealed_at = NULL, late_check_at = now(),
@@ -119,10 +117,3 @@ class LateChecks:
                 ids=list(stream_ids),
             )
         )
-
-    def _execute(self, statement: str, **parameters: object) -> Sequence[sa.Row[Any]]:
-        with translated(), self._engine.connect() as connection:
-            if ":environment" in statement:
-                parameters["environment"] = self._environment
-            result = connection.execute(sa.text(statement), parameters)
-            return result.all() if result.returns_rows else []

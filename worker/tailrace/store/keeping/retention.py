@@ -8,17 +8,16 @@ dropped.
 from __future__ import annotations
 
 import threading
-from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import date
 from enum import StrEnum
-from typing import Any
 
 import psycopg
 import sqlalchemy as sa
 from sqlalchemy import exc
 
-from tailrace.store.engine import autocommit, is_unavailable, translated
+from tailrace.store.engine import is_unavailable
+from tailrace.store.statements import Statements, driver_of
 
 __all__ = ["Day", "DayFate", "Retention"]
 
@@ -61,7 +60,7 @@ class Retention:
     """Drops days. Thread-safe; several at once do no harm."""
 
     def __init__(self, engine: sa.Engine) -> None:
-        self._engine = autocommit(engine)
+        self._statements = Statements(engine)
 
     def prune(self, keep_days: int, *, exported_to: str | None = None) -> list[Day]:
         """Drop the days that ended more than ``keep_days`` days ago; never one with an open stream.
@@ -83,7 +82,7 @@ class Retention:
 
     def old_days(self, keep_days: int) -> list[date]:
         """Find the days that have a partition, detached or not, and ended that long ago; oldest first."""
-        rows = self._execute(
+        rows = self._statements.execute(
             """
             SELECT d.day FROM tailrace.partition_days() d
             WHERE d.end_id <= tailrace.stream_id_at(now() - :keep_days * interval '1 day')
@@ -99,16 +98,15 @@ class Retention:
         if obstacle is not None:
             return Day(day, streams, obstacle)
         while True:
-            cleared = self._execute("SELECT tailrace.clear_day(:day, :limit) AS n", day=day, limit=STREAMS_AT_A_TIME)[
-                0
-            ].n
+            clear = "SELECT tailrace.clear_day(:day, :limit) AS n"
+            cleared = self._statements.execute(clear, day=day, limit=STREAMS_AT_A_TIME)[0].n
             if cleared is None:
                 return Day(day, streams, DayFate.OPEN)
             if cleared == 0:
                 break
         try:
             self._detach(day)
-            self._execute("SELECT tailrace.drop_day(:day)", day=day)
+            self._statements.execute("SELECT tailrace.drop_day(:day)", day=day)
         except exc.DBAPIError as error:
             if is_unavailable(error) or not isinstance(error.orig, _IN_USE):
                 raise
@@ -119,7 +117,7 @@ class Retention:
         """Detach the day's partition without a lock that writers wait for. Only the tables' owner can; others leave it
         to ``drop_day``, which waits half a second for such a lock and else gives up."""
         name = f"segments_{day:%Y%m%d}"
-        rows = self._execute(
+        rows = self._statements.execute(
             """
             SELECT i.inhdetachpending AS pending, pg_catalog.pg_has_role(c.relowner, 'USAGE') AS ours
             FROM pg_catalog.pg_inherits i JOIN pg_catalog.pg_class c ON c.oid = i.inhrelid
@@ -132,7 +130,7 @@ class Retention:
             self._execute_within(DETACH_WAIT_S, f"ALTER TABLE tailrace.segments DETACH PARTITION tailrace.{name} {how}")
 
     def _obstacle(self, day: date, exported_to: str | None) -> DayFate | None:
-        row = self._execute(
+        row = self._statements.execute(
             """
             SELECT
                 coalesce(bool_or(s.state IN ('pending', 'active', 'parked')), false) AS open,
@@ -152,7 +150,7 @@ class Retention:
 
     def _streams(self, day: date) -> int:
         return int(
-            self._execute(
+            self._statements.execute(
                 """
                 SELECT count(*) AS n FROM tailrace.streams s
                 WHERE s.id >= tailrace.stream_id_at(CAST(:day AS date)::timestamp AT TIME ZONE 'UTC')
@@ -162,20 +160,13 @@ class Retention:
             )[0].n
         )
 
-    def _execute(self, statement: str, **parameters: object) -> Sequence[sa.Row[Any]]:
-        with translated(), self._engine.connect() as connection:
-            result = connection.execute(sa.text(statement), parameters)
-            return result.all() if result.returns_rows else []
-
     def _execute_within(self, seconds: float, statement: str) -> None:
         """Execute a statement that takes no part in a transaction, and cancel it when it has not ended by then.
 
         From outside: a timeout of the session would stay with it behind PgBouncer, and it can't have a transaction's.
         """
-        with translated(), self._engine.connect() as connection:
-            driver = connection.connection.driver_connection
-            assert isinstance(driver, psycopg.Connection)
-            timer = threading.Timer(seconds, driver.cancel_safe)
+        with self._statements.connected() as connection:
+            timer = threading.Timer(seconds, driver_of(connection).cancel_safe)
             timer.daemon = True
             timer.start()
             try:

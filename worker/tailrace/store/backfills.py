@@ -1,4 +1,4 @@
-"""Many runs at once: watched together, found, and backfilled. One function a statement."""
+"""Runs that upstream lists and nobody named: new ones found, old ones backfilled. One function a statement."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ import sqlalchemy as sa
 
 from tailrace.errors import UnknownEnvironment
 from tailrace.model import RunView
-from tailrace.store.engine import autocommit, translated
-from tailrace.store.leases import OVER
+from tailrace.store.runs import described
+from tailrace.store.statements import Statements, fitting
 
-__all__ = ["Backfill", "Discovered", "ManyRuns", "OwnedBackfill"]
+__all__ = ["Backfill", "Discovered", "ListedRuns", "OwnedBackfill"]
 
 
 @dataclass(frozen=True, slots=True)
 class Discovered:
-    """How far new runs have been found. ``behind_s``: how long ago ``covered_to`` was."""
+    """How far new runs have been found: all that the list named up to ``covered_to``. ``scan_due``: read it."""
 
     covered_to: datetime
     now: datetime
@@ -58,104 +58,18 @@ class Backfill:
     finished_at: datetime | None
 
 
-class ManyRuns:
-    """The statements about many runs of one environment. Thread-safe."""
+class ListedRuns:
+    """The statements that find and backfill runs of one environment. Thread-safe."""
 
     def __init__(self, engine: sa.Engine, environment: str) -> None:
-        self._engine = autocommit(engine)
+        self._statements = Statements(engine, environment=environment)
         self._environment = environment
-
-    # --- watching
-
-    def observe(self, views: Mapping[int, RunView], watch_s: float) -> int:
-        """Note what upstream says of many runs, by the ids of their rows; return the number of streams that are new.
-
-        As `Runs.observe`, in one statement. A run that somebody has locked is left for the next look.
-        """
-        rows = self._execute(
-            """
-            WITH v AS MATERIALIZED (
-                SELECT * FROM json_to_recordset(CAST(:views AS json)) AS v (
-                    id bigint, status text, task text, tags json, created_at timestamptz, started_at timestamptz,
-                    finished_at timestamptz, terminal boolean, keys json)
-            ), free AS MATERIALIZED (
-                SELECT r.id, r.listed_at FROM tailrace.runs r WHERE r.id IN (SELECT v.id FROM v) ORDER BY r.id
-                FOR NO KEY UPDATE SKIP LOCKED
-            ), r AS (
-                UPDATE tailrace.runs r SET
-                    state = 'watched', status = v.status, task_identifier = v.task,
-                    tags = ARRAY(SELECT json_array_elements_text(v.tags)),
-                    created_at = v.created_at, started_at = v.started_at, finished_at = v.finished_at,
-                    terminal_at = CASE WHEN v.terminal THEN coalesce(r.terminal_at, now()) END,
-                    keys_read_at = now(), listed_at = CASE WHEN r.selection IS NULL THEN now() END,
-                    watch_attempt = 0, last_error = NULL,
-                    next_watch_at = now() + :watch_s * interval '1 second'
-                FROM v JOIN free USING (id)
-                WHERE r.id = v.id AND r.state IN ('requested', 'watched')
-                RETURNING r.id, r.selection, v.keys, coalesce(free.listed_at, v.created_at) AS listed_before
-            )
-            INSERT INTO tailrace.streams (run, stream_key, not_before)
-            SELECT r.id, k.k, r.listed_before FROM r CROSS JOIN LATERAL (
-                SELECT unnest(r.selection) AS k
-                UNION SELECT json_array_elements_text(r.keys) WHERE r.selection IS NULL
-            ) k
-            ON CONFLICT (run, stream_key) DO NOTHING
-            RETURNING id
-            """,
-            views=json.dumps(
-                [
-                    {
-                        "id": run,
-                        "status": view.status,
-                        "task": view.task_identifier,
-                        "tags": list(view.tags),
-                        "created_at": _iso(view.created_at),
-                        "started_at": _iso(view.started_at),
-                        "finished_at": _iso(view.finished_at),
-                        "terminal": view.terminal,
-                        "keys": list(view.stream_keys),
-                    }
-                    for run, view in views.items()
-                ]
-            ),
-            watch_s=watch_s,
-        )
-        return len(rows)
-
-    def seal(self, runs: Iterable[int], quiet_s: float, late_check_s: float = 0.0) -> int:
-        """Seal those runs that can be, as `Runs.seal` does; return their number."""
-        return len(
-            self._execute(
-                f"""
-                UPDATE tailrace.runs r SET state = 'sealed', sealed_at = now(),
-                    late_check_at = coalesce(
-                        r.late_check_at,
-                        CASE WHEN :late_check_s > 0 THEN now() + :late_check_s * interval '1 second' END)
-                WHERE r.id IN (
-                    SELECT r.id FROM tailrace.runs r
-                    WHERE r.id = ANY(:runs) AND r.state = 'watched' AND {OVER}
-                      AND r.keys_read_at >= r.terminal_at + :quiet_s * interval '1 second'
-                      AND NOT EXISTS (
-                        SELECT FROM tailrace.streams s
-                        WHERE s.run = r.id AND s.state IN ('pending', 'active', 'parked'))
-                    ORDER BY r.id FOR NO KEY UPDATE SKIP LOCKED)
-                RETURNING r.id
-                """,
-                runs=list(runs),
-                quiet_s=quiet_s,
-                late_check_s=late_check_s,
-            )
-        )
-
-    def give_back(self, runs: Iterable[int]) -> None:
-        """Let others look at runs that were claimed and not looked at."""
-        self._execute("UPDATE tailrace.runs SET next_watch_at = now() WHERE id = ANY(:runs)", runs=list(runs))
 
     # --- finding
 
     def request_listed(self, views: Iterable[RunView], priority: int) -> list[str]:
         """Ask for those runs that are neither archived nor forgotten; return their ids."""
-        rows = self._execute(
+        rows = self._statements.execute(
             "SELECT * FROM tailrace.request_listed(:environment, CAST(:runs AS json), :priority) AS run_id",
             runs=_listed(views),
             priority=priority,
@@ -164,7 +78,7 @@ class ManyRuns:
 
     def unknown(self, views: Sequence[RunView]) -> list[str]:
         """Return which of these runs `request_listed` would ask for; changes nothing."""
-        rows = self._execute(
+        rows = self._statements.execute(
             """
             SELECT l.run_id FROM unnest(CAST(:run_ids AS text[])) AS l (run_id)
             JOIN tailrace.environments e ON e.name = :environment
@@ -181,7 +95,7 @@ class ManyRuns:
 
     def discovery(self, rule: str, look_s: float, scan_s: float) -> Discovered | None:
         """Take the next look for new runs, if one is due: nobody else does for ``look_s``. The first begins now."""
-        rows = self._execute(
+        rows = self._statements.execute(
             """
             INSERT INTO tailrace.discoveries AS d (environment_id, rule, covered_to, next_look_at, next_scan_at)
             SELECT e.id, :rule, now(), now() + :look_s * interval '1 second', now() + :scan_s * interval '1 second'
@@ -200,7 +114,7 @@ class ManyRuns:
 
     def discovered(self, rule: str, found: int, covered_to: datetime | None, error: str | None) -> None:
         """Note what a look brought. ``covered_to`` only grows; None: the list was not read to its end."""
-        self._execute(
+        self._statements.execute(
             """
             UPDATE tailrace.discoveries d
             SET found = d.found + :found, last_error = :error,
@@ -211,7 +125,7 @@ class ManyRuns:
             rule=rule,
             found=found,
             covered_to=covered_to,
-            error=error[:2000] if error else None,
+            error=fitting(error) if error else None,
         )
 
     # --- backfilling
@@ -222,7 +136,7 @@ class ManyRuns:
         Raises:
             UnknownEnvironment: nobody serves the environment, or ever did.
         """
-        rows = self._execute(
+        rows = self._statements.execute(
             """
             WITH e AS (
                 SELECT id FROM tailrace.environments WHERE name = :environment FOR NO KEY UPDATE
@@ -248,7 +162,7 @@ class ManyRuns:
 
     def claim_backfill(self, lease_s: float, backfill: int | None = None) -> OwnedBackfill | None:
         """Take the next step of a backfill that is due and that nobody is at work on."""
-        rows = self._execute(
+        rows = self._statements.execute(
             """
             UPDATE tailrace.backfills b
             SET token = b.token + 1, leased_until = now() + :lease_s * interval '1 second'
@@ -271,7 +185,7 @@ class ManyRuns:
         self, owned: OwnedBackfill, views: Iterable[RunView], following: str | None, wait_s: float
     ) -> int | None:
         """Ask for what is new on a page and move on, both or neither; None when somebody else took the backfill."""
-        row = self._execute(
+        row = self._statements.execute(
             "SELECT tailrace.note_backfill_page(:id, :token, CAST(:runs AS json), :next, :wait_s) AS new",
             id=owned.id,
             token=owned.token,
@@ -283,7 +197,7 @@ class ManyRuns:
 
     def postpone_backfill(self, owned: OwnedBackfill, wait_s: float, error: str | None) -> None:
         """Take the step later; ``error`` None: it only waits."""
-        self._execute(
+        self._statements.execute(
             """
             UPDATE tailrace.backfills SET
                 next_page_at = now() + :wait_s * interval '1 second', leased_until = NULL, last_error = :error,
@@ -293,24 +207,24 @@ class ManyRuns:
             id=owned.id,
             token=owned.token,
             wait_s=wait_s,
-            error=error[:2000] if error else None,
+            error=fitting(error) if error else None,
         )
 
     def restart_backfill(self, owned: OwnedBackfill, error: str) -> None:
         """Begin again at the first page: upstream no longer takes the cursor."""
-        self._execute(
+        self._statements.execute(
             """
             UPDATE tailrace.backfills SET cursor = NULL, leased_until = NULL, last_error = :error, attempt = attempt + 1
             WHERE id = :id AND token = :token AND state = 'running'
             """,
             id=owned.id,
             token=owned.token,
-            error=error[:2000],
+            error=fitting(error),
         )
 
     def fail_backfill(self, owned: OwnedBackfill, error: str) -> None:
-        """Return a backfill up: upstream refuses its filters."""
-        self._execute(
+        """Note that a backfill failed: upstream refuses its filters."""
+        self._statements.execute(
             """
             UPDATE tailrace.backfills
             SET state = 'failed', last_error = :error, finished_at = now(), leased_until = NULL
@@ -318,23 +232,13 @@ class ManyRuns:
             """,
             id=owned.id,
             token=owned.token,
-            error=error[:2000],
-        )
-
-    def cancel_backfill(self, backfill: int) -> None:
-        """Stop a backfill; what it has asked for is ingested."""
-        self._execute(
-            """
-            UPDATE tailrace.backfills SET state = 'cancelled', finished_at = now()
-            WHERE id = :id AND state = 'running'
-            """,
-            id=backfill,
+            error=fitting(error),
         )
 
     def open_runs(self) -> int:
         """Count the runs that backfills asked for and that are not settled yet."""
         return int(
-            self._execute(
+            self._statements.execute(
                 """
                 SELECT count(*) AS n FROM tailrace.runs r JOIN tailrace.environments e ON e.id = r.environment_id
                 WHERE r.state IN ('requested', 'watched') AND r.priority = 1 AND e.name = :environment
@@ -344,7 +248,7 @@ class ManyRuns:
 
     def backfill(self, backfill: int) -> Backfill:
         """Read how a backfill stands."""
-        row = self._execute(
+        row = self._statements.execute(
             """
             SELECT b.id, b.state, b.filters, b.since, b.until, b.pages, b.seen, b.requested,
                    (SELECT count(*) FROM tailrace.runs r
@@ -357,30 +261,6 @@ class ManyRuns:
         )[0]
         return Backfill(**row._mapping)
 
-    def _execute(self, statement: str, **parameters: object) -> Sequence[sa.Row[Any]]:
-        with translated(), self._engine.connect() as connection:
-            if ":environment" in statement:
-                parameters["environment"] = self._environment
-            result = connection.execute(sa.text(statement), parameters)
-            return result.all() if result.returns_rows else []
-
 
 def _listed(views: Iterable[RunView]) -> str:
-    return json.dumps(
-        [
-            {
-                "run_id": view.run_id,
-                "status": view.status,
-                "task_identifier": view.task_identifier,
-                "tags": list(view.tags),
-                "created_at": _iso(view.created_at),
-                "started_at": _iso(view.started_at),
-                "finished_at": _iso(view.finished_at),
-            }
-            for view in views
-        ]
-    )
-
-
-def _iso(moment: datetime | None) -> str | None:
-    return moment.isoformat() if moment else None
+    return json.dumps([described(view) for view in views])

@@ -1,0 +1,74 @@
+"""One query of a person's: checked first, in a read-only transaction, its rows streamed."""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Iterator
+from contextlib import closing, contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import psycopg
+from psycopg.adapt import Buffer, Loader
+
+from tailrace.store.statements import QueryRefused, Statements, refusal, refusing
+
+__all__ = ["Rows", "ad_hoc"]
+
+
+@dataclass(frozen=True, slots=True)
+class Rows:
+    """The answer to a query. ``json`` marks the columns that hold JSON, whose values are its text, as stored."""
+
+    columns: list[str]
+    json: list[bool]
+    rows: Iterator[tuple[Any, ...]]
+
+
+@contextmanager
+def ad_hoc(statements: Statements, query: str, timeout_s: float) -> Iterator[Rows]:
+    """Run one query in a read-only transaction and stream its rows; ``%`` and ``:`` in it mean nothing.
+
+    Raises:
+        QueryRefused: it is wrong, writes, is more than one statement, returns no rows, or takes longer than
+            ``timeout_s`` (0: no limit).
+        StoreUnavailable
+    """
+    with refusing(), statements.streaming() as cursor:
+        connection = cursor.connection
+        with connection.transaction():
+            connection.execute("SET TRANSACTION READ ONLY")
+            connection.execute("SELECT set_config('statement_timeout', %s, true)", [f"{round(timeout_s * 1000)}ms"])
+            columns, types = _describe(connection, query)
+            json_types = {connection.adapters.types[name].oid for name in ("json", "jsonb")}
+            for name in ("json", "jsonb"):
+                cursor.adapters.register_loader(name, _Text)
+            try:
+                # Closed first, also when not all rows were taken: the connection is locked as long as it streams.
+                with closing(_generator(cursor.stream(query.encode()))) as rows:
+                    yield Rows(columns, [each in json_types for each in types], rows)
+            except psycopg.errors.ReadOnlySqlTransaction as error:  # elsewhere this says: ask the new primary
+                raise refusal(error) from error
+
+
+class _Text(Loader):
+    """JSON as its text: Python's own objects would lose key order, ``1.10`` and doubled keys."""
+
+    def load(self, data: Buffer) -> str:
+        return bytes(data).decode()
+
+
+def _describe(connection: psycopg.Connection[Any], statement: str) -> tuple[list[str], list[int]]:
+    """Have the server check a statement without running it; return the names and types of its columns."""
+    encoding = connection.info.encoding
+    pg = connection.pgconn
+    for result in (pg.prepare(b"", statement.encode(encoding)), pg.describe_prepared(b"")):
+        if result.status != psycopg.pq.ExecStatus.COMMAND_OK:
+            raise psycopg.errors.error_from_result(result, encoding)
+    if not result.nfields:
+        raise QueryRefused("The statement returns no rows. Only statements that read can be run here.")
+    names = [(result.fname(at) or b"").decode(encoding) for at in range(result.nfields)]
+    return names, [result.ftype(at) for at in range(result.nfields)]
+
+
+def _generator(rows: Iterator[tuple[Any, ...]]) -> Generator[tuple[Any, ...], None, None]:
+    yield from rows
