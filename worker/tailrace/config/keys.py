@@ -78,7 +78,7 @@ def meant(settings: Settings, names: Mapping[str, object]) -> str:
         return next(iter(names))
     raise BadSettings(
         f"Several environments are served ({', '.join(sorted(names))}): name one, or set TAILRACE_ENVIRONMENT to the "
-        "one that is meant by requests that name none."
+        "default one."
     )
 
 

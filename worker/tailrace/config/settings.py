@@ -158,7 +158,7 @@ class Settings(BaseSettings):
         "default",
         "up to 100 printable characters",
         "One key is one Trigger.dev environment; give each a name of its own when one archive holds several. With "
-        "TAILRACE_KEYS_FILE: the one that is meant by requests that name none.",
+        "TAILRACE_KEYS_FILE: the default environment.",
     )
     keys_file: Path | None = _text(
         None,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 # A run is over when its status is terminal and upstream has confirmed the end by giving its time. A cancelled run gets
-# its status before its worker has stopped; a status without a time is believed after ten minutes (PROTOCOL §3).
+# its status before its worker has stopped; a status without a time is believed after ten minutes (protocol §3).
 OVER = "(r.terminal_at IS NOT NULL AND (r.finished_at IS NOT NULL OR r.terminal_at < now() - interval '10 minutes'))"
 
 # The columns of a `model.RunEnd`: is the run over, for how long, and how long ago a final sweep ended at the present
