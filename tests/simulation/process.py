@@ -120,10 +120,10 @@ class SimWorker:
             world.kill(self)
             raise Died
 
-    # --- the threads of a process, as `runtime` and `control` have them
+    # --- the threads of a process, as `service` has them
 
     def _keep(self) -> None:
-        """`Runtime._keep`."""
+        """`LeaseKeeper`."""
         database = self.world.database
         while True:
             if self.world.postgres_up:

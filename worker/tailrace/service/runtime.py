@@ -17,43 +17,29 @@ from tailrace.errors import (
     BadSettings,
     LeaseLost,
     StoreUnavailable,
-    TransientError,
-    Unauthorized,
     WorkerError,
 )
-from tailrace.ingest.reader import Reader, Timing
-from tailrace.ingest.signal import Signal
-from tailrace.ingest.v2_order import REPEAT_WINDOW
-from tailrace.model import LeasedStream, Outcome, StreamState, Verdict
-from tailrace.retry import backoff
+from tailrace.model import LeasedStream, StreamState
 from tailrace.service.environments import Environment, Environments
+from tailrace.service.leasing import LeaseKeeper
 from tailrace.service.loops import Loop
 from tailrace.service.readers import Coalesced, Readers
-from tailrace.source.connection import Tail
+from tailrace.service.reading import Reading
 from tailrace.store.backfills import ListedRuns
 from tailrace.store.commit import Committer
-from tailrace.store.engine import autocommit, create_engine
-from tailrace.store.flush_rule import BatchLimits
+from tailrace.store.engine import create_engine
 from tailrace.store.leases import Leases, WorkerRow
 from tailrace.store.outbox import Outbox
 from tailrace.store.runs import Runs
-from tailrace.store.sink import Sink
-from tailrace.store.streams import StreamQueries
 from tailrace.store.writer import Writer, WriterLimits
-from tailrace.telemetry import metrics
 
 if TYPE_CHECKING:
     from tailrace.config.settings import Settings
 
 log = structlog.get_logger("tailrace")
 
-METRICS_S = 60.0
-"""How often a process says what it has done since it started."""
 TURN_S = 10.0
 """How long a reader may keep its place while others wait for one: v1 fills its 1 000 entries in that time at 100/s."""
-NOT_SERVED = "the environment is not served here any more: TAILRACE_KEYS_FILE does not name it"
-ORPHANS_S = 3.0
-"""How often it is looked for leases of this process that no reader has."""
 
 
 class Runtime:
@@ -68,7 +54,6 @@ class Runtime:
         # No overflow: such connections are closed as soon as they are given back, and to open one costs more (a
         # password is checked with thousands of hashes) than to wait for one.
         self.engine = create_engine(database_url, pool_size=16, max_overflow=0)
-        self._statements = autocommit(self.engine)  # one for all streams: each is 4 kB
         # Connections of their own for what keeps the process going: after an outage a thousand readers ask at once, and
         # behind them the leases would run out.
         self._vital_engine = create_engine(database_url, pool_size=8, max_overflow=0)
@@ -89,11 +74,8 @@ class Runtime:
             random=random.random,
         )
         self._acquiring = Coalesced(self._acquire)
-        self._slice_s = settings.slice_seconds
-        self._orphans: dict[int, int] = {}
-        self._orphans_at = 0.0
-        self._renewed_at = self._said_at = time.monotonic()
-        self._keeper = Loop("leases", self._keep, what="lease_renewal", retry_s=lambda: 1.0)
+        self._reading = Reading(settings, self.environments, self.engine)
+        self._keeper = LeaseKeeper(settings, self.leases, self.readers)
         self._key_keeper = Loop(
             "keys", self._follow_keys, what="keys_following", retry_s=lambda: settings.control_seconds
         )
@@ -103,7 +85,7 @@ class Runtime:
     def start(self, *, slice_s: float | None = None) -> None:
         """Begin to hold leases and to write. ``slice_s`` replaces the setting where slots are few."""
         if slice_s is not None:
-            self._slice_s = slice_s
+            self._reading.slice_s = slice_s
         self.writer.start()
         self._start_keepers()
 
@@ -112,11 +94,6 @@ class Runtime:
         self._start_keepers()
 
     def _start_keepers(self) -> None:
-        try:
-            self.leases.renew()
-        except StoreUnavailable as error:  # the lease thread goes on trying
-            log.warning("lease_renewal_failed", error=str(error))
-        self._renewed_at = time.monotonic()
         self._keeper.start()
         if self.environments.may_change:
             self._key_keeper.start()
@@ -132,7 +109,7 @@ class Runtime:
         self.readers.wait_empty(max(0.1, until - time.monotonic()))
         self.writer.stop(max(0.1, until - time.monotonic()))
         self._key_keeper.stop()
-        self._keeper.stop(1.0)
+        self._keeper.stop()
         try:
             self.leases.retire()
             self.environments.give_back()
@@ -170,7 +147,7 @@ class Runtime:
         stopped = runs.cancel(run_id)
         if stopped:
             log.info("run_cancelled", environment=runs.environment, run_id=run_id, streams=stopped)
-            self._call_readers()
+            self._keeper.call_readers()
         return stopped
 
     def begin_backfill(
@@ -220,7 +197,7 @@ class Runtime:
             try:
                 stream = self._acquiring.get(stream_id)
             except StoreUnavailable as error:
-                # If the lease was given all the same, `_release_orphans` gives it back.
+                # If the lease was given all the same, the lease keeper gives it back.
                 log.warning("lease_not_acquired", stream_id=stream_id, error=str(error))
                 return
             if stream is None:
@@ -233,9 +210,9 @@ class Runtime:
                 lease_token=stream.token,
             )
             bound.info("lease_acquired", position=stream.checkpoint.last_index)
-            sink = self.writer.open(stream, self._limits(stream), signal.leave)
+            sink = self.writer.open(stream, self._reading.limits(stream), signal.leave)
             try:
-                outcome = self._read(stream, sink, signal, bound)
+                outcome = self._reading.read(stream, sink, signal, bound)
                 sink.settle(outcome)
             except LeaseLost as error:
                 bound.info("lease_lost", reason=str(error))
@@ -246,109 +223,12 @@ class Runtime:
         finally:
             self.readers.end(stream_id)
 
-    def _read(self, stream: LeasedStream, sink: Sink, signal: Signal, bound: Any) -> Outcome:
-        """Read a leased stream until it is left; say how.
-
-        Raises:
-            LeaseLost
-        """
-        environment = self.environments.get(stream.environment)
-        if environment is None:
-            return self._not_served()
-        queries = StreamQueries(self._statements, stream.id, REPEAT_WINDOW)
-        with environment.upstream.stream(stream.ref) as source:
-            tail = Tail(source, self.settings.event_max_bytes)
-            reader = Reader(
-                *(stream, tail, sink, queries, self._timing(), signal),
-                random=random.random,
-                alarm=lambda what: bound.error("stream_changed", reason=what),
-            )
-            try:
-                outcome = reader.run()
-            except Unauthorized as error:
-                environment.halt(error)
-                outcome = Outcome(StreamState.PARKED, error=str(error))
-            except TransientError as error:
-                outcome = Outcome(StreamState.PARKED, delay_s=self.settings.retry_cap_s, error=str(error))
-            except WorkerError as error:
-                if isinstance(error, LeaseLost):
-                    raise
-                outcome = Outcome(StreamState.FAILED, error=str(error), verdict=Verdict.FAILED)
-            except Exception as error:  # noqa: BLE001  whatever it is, the thread must outlive it
-                # A fault of ours, met by this stream's data. It must neither be hidden nor spin.
-                bound.exception("reader_failed")
-                outcome = self._after_own_fault(stream, error)
-        if outcome.state is StreamState.ACTIVE and self.environments.get(stream.environment) is None:
-            return self._not_served()
-        return outcome
-
-    def _not_served(self) -> Outcome:
-        """Leave a stream to whoever serves its environment, at present or again: it is not given up."""
-        return Outcome(StreamState.PARKED, delay_s=self.settings.control_seconds, error=NOT_SERVED)
-
-    def _after_own_fault(self, stream: LeasedStream, error: Exception) -> Outcome:
-        attempt = stream.attempt + 1
-        delay_s = backoff(attempt, self.settings.retry_base_s, self.settings.retry_cap_s, random.random)
-        what = f"{type(error).__name__}: {error}"
-        return Outcome(StreamState.PARKED, delay_s=max(1.0, delay_s), attempt=attempt, error=what)
-
     def _acquire(self, stream_ids: list[int]) -> dict[int, LeasedStream]:
         got = {stream.id: stream for stream in self.leases.acquire(stream_ids)}
         missed = [stream_id for stream_id in stream_ids if stream_id not in got]
         if missed and self.settings.max_connections is not None:
             self.leases.unhint(missed)  # the fleet has no place for them: they must not wait for their hints to age
         return got
-
-    def _limits(self, stream: LeasedStream) -> BatchLimits:
-        """Return the batch limits of a stream: the request's where it has some, else the settings'."""
-        settings, options = self.settings, stream.options
-        return BatchLimits(
-            max_chunks=int(options.get("batch_max_chunks", settings.batch_max_chunks)),
-            max_bytes=int(options.get("batch_max_bytes", settings.batch_max_bytes)),
-            max_age_s=float(options.get("batch_max_age_ms", settings.batch_max_age_ms)) / 1000,
-        )
-
-    def _timing(self) -> Timing:
-        settings = self.settings
-        return Timing(
-            wait_s=settings.wait_seconds,
-            park_after_s=settings.park_after_seconds,
-            park_v1_s=settings.park_v1_seconds,
-            park_v2_s=settings.park_v2_seconds,
-            quiet_s=settings.seal_quiet_seconds,
-            slice_s=self._slice_s,
-            retry_base_s=settings.retry_base_s,
-            retry_cap_s=settings.retry_cap_s,
-        )
-
-    # --- the lease thread
-
-    def _keep(self) -> float:
-        """Renew this process's row, and call readers whose run is over or whose lease is gone.
-
-        While that fails, the leases live on until somebody takes them, which needs the same database.
-        """
-        asked_at = time.monotonic()
-        try:
-            expired = self.leases.renew()
-            self._renewed_at = asked_at
-            self._call_readers()
-            if expired:
-                self.readers.shed(self.leases.excess())
-            self._release_orphans()
-        finally:
-            limited = self.settings.max_connections is not None
-            if limited and time.monotonic() - self._renewed_at >= self.settings.lease_seconds:
-                # Others may count our places as free. What the readers have is committed when Postgres is back.
-                self.readers.leave(self.readers.leased_ids())
-            self._say_metrics()
-        return min(self.settings.lease_renew_seconds, self.settings.control_seconds)
-
-    def _say_metrics(self) -> None:
-        if time.monotonic() - self._said_at >= METRICS_S:
-            self._said_at = time.monotonic()
-            reading = self.readers.by_environment()
-            log.info("metrics", reading=sum(reading.values()), environments=reading, **metrics.snapshot())
 
     def _follow_keys(self) -> float:
         """Take up what changes in the file with the keys: readers leave, and streams are read on with the new one."""
@@ -358,29 +238,6 @@ class Runtime:
         except BadSettings as error:  # raised once; what was good before stays
             log.error("keys_file_refused", reason=str(error))
         return self.settings.control_seconds
-
-    def _call_readers(self) -> None:
-        reading = self.readers.leased_ids()
-        if not reading:
-            return
-        calls = self.leases.calls(reading)
-        self.readers.look_again([stream_id for stream_id, over, ours in calls if over and ours])
-        self.readers.leave([stream_id for stream_id, _, ours in calls if not ours])
-
-    def _release_orphans(self) -> None:
-        """Give back leases that no reader has: the answer to an acquire was lost, or a reader died of a fault.
-
-        Only those that were already so at the last look: a reader begins before its lease is there.
-        """
-        if time.monotonic() - self._orphans_at < ORPHANS_S:
-            return
-        self._orphans_at = time.monotonic()
-        found = self.leases.orphans(self.readers.begun_ids())
-        again = {stream_id: token for stream_id, token in found.items() if self._orphans.get(stream_id) == token}
-        self._orphans = found
-        if again:
-            self.leases.give_back(again)
-            log.warning("stray_leases_returned", streams=len(again))
 
 
 _LEFT = {

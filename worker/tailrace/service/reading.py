@@ -1,0 +1,104 @@
+"""Read one leased stream until it is left: the parts that a reader needs, and what its errors mean for the stream."""
+
+from __future__ import annotations
+
+import random
+from typing import TYPE_CHECKING, Any
+
+import sqlalchemy as sa
+
+from tailrace.errors import LeaseLost, TransientError, Unauthorized, WorkerError
+from tailrace.ingest.reader import Reader, Timing
+from tailrace.ingest.signal import Signal
+from tailrace.ingest.v2_order import REPEAT_WINDOW
+from tailrace.model import LeasedStream, Outcome, StreamState, Verdict
+from tailrace.retry import backoff
+from tailrace.service.environments import Environments
+from tailrace.source.connection import Tail
+from tailrace.store.engine import autocommit
+from tailrace.store.flush_rule import BatchLimits
+from tailrace.store.sink import Sink
+from tailrace.store.streams import StreamQueries
+
+if TYPE_CHECKING:
+    from tailrace.config.settings import Settings
+
+NOT_SERVED = "the environment is not served here any more: TAILRACE_KEYS_FILE does not name it"
+
+
+class Reading:
+    """Reads leased streams, each in the thread that asks. Thread-safe. ``slice_s``: how long each keeps its slot."""
+
+    def __init__(self, settings: Settings, environments: Environments, engine: sa.Engine) -> None:
+        self._settings = settings
+        self._environments = environments
+        self._statements = autocommit(engine)  # one for all streams: each is 4 kB
+        self.slice_s = settings.slice_seconds
+
+    def limits(self, stream: LeasedStream) -> BatchLimits:
+        """Return the batch limits of a stream: the request's where it has some, else the settings'."""
+        settings, options = self._settings, stream.options
+        return BatchLimits(
+            max_chunks=int(options.get("batch_max_chunks", settings.batch_max_chunks)),
+            max_bytes=int(options.get("batch_max_bytes", settings.batch_max_bytes)),
+            max_age_s=float(options.get("batch_max_age_ms", settings.batch_max_age_ms)) / 1000,
+        )
+
+    def read(self, stream: LeasedStream, sink: Sink, signal: Signal, bound: Any) -> Outcome:
+        """Read a leased stream until it is left; return how. ``bound``: where its log lines go.
+
+        Raises:
+            LeaseLost: nothing more may be written.
+        """
+        environment = self._environments.get(stream.environment)
+        if environment is None:
+            return self._not_served()
+        queries = StreamQueries(self._statements, stream.id, REPEAT_WINDOW)
+        with environment.upstream.stream(stream.ref) as source:
+            tail = Tail(source, self._settings.event_max_bytes)
+            reader = Reader(
+                *(stream, tail, sink, queries, self._timing(), signal),
+                random=random.random,
+                alarm=lambda what: bound.error("stream_changed", reason=what),
+            )
+            try:
+                outcome = reader.run()
+            except Unauthorized as error:
+                environment.halt(error)
+                outcome = Outcome(StreamState.PARKED, error=str(error))
+            except TransientError as error:
+                outcome = Outcome(StreamState.PARKED, delay_s=self._settings.retry_cap_s, error=str(error))
+            except WorkerError as error:
+                if isinstance(error, LeaseLost):
+                    raise
+                outcome = Outcome(StreamState.FAILED, error=str(error), verdict=Verdict.FAILED)
+            except Exception as error:  # noqa: BLE001  whatever it is, the thread must outlive it
+                # A fault of ours, met by this stream's data. It must neither be hidden nor spin.
+                bound.exception("reader_failed")
+                outcome = self._after_own_fault(stream, error)
+        if outcome.state is StreamState.ACTIVE and self._environments.get(stream.environment) is None:
+            return self._not_served()
+        return outcome
+
+    def _not_served(self) -> Outcome:
+        """Leave a stream to whoever serves its environment, at present or again: it is not given up."""
+        return Outcome(StreamState.PARKED, delay_s=self._settings.control_seconds, error=NOT_SERVED)
+
+    def _after_own_fault(self, stream: LeasedStream, error: Exception) -> Outcome:
+        attempt = stream.attempt + 1
+        delay_s = backoff(attempt, self._settings.retry_base_s, self._settings.retry_cap_s, random.random)
+        what = f"{type(error).__name__}: {error}"
+        return Outcome(StreamState.PARKED, delay_s=max(1.0, delay_s), attempt=attempt, error=what)
+
+    def _timing(self) -> Timing:
+        settings = self._settings
+        return Timing(
+            wait_s=settings.wait_seconds,
+            park_after_s=settings.park_after_seconds,
+            park_v1_s=settings.park_v1_seconds,
+            park_v2_s=settings.park_v2_seconds,
+            quiet_s=settings.seal_quiet_seconds,
+            slice_s=self.slice_s,
+            retry_base_s=settings.retry_base_s,
+            retry_cap_s=settings.retry_cap_s,
+        )
