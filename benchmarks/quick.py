@@ -17,6 +17,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 
 from httpx_sse._decoders import SSEDecoder
@@ -26,6 +27,9 @@ from benchmarks.scenarios.live import request_all
 from benchmarks.scenarios.speed import archived
 from benchmarks.stage import ROOT, Stage, UpstreamProcess, stage
 from benchmarks.usage import cpu_s, load
+from tailrace import streams
+from tailrace.serve.app import DEFAULT_KEY
+from tailrace.streams.steps import Source
 
 BASELINE = Path(__file__).parent / "baseline.json"
 LOSS = 1.25
@@ -34,6 +38,7 @@ TRIES = 3
 """How often all is measured while something seems dearer: what is dearer is so each time, the machine's mood is not."""
 CHUNKS = 100_000
 REFERENCE_CHUNKS = 30_000
+SOURCES: tuple[Source, ...] = ("upstream", "archive")
 STREAMS, LIVE_S, LIVE_EVERY_S = 100, 4.0, 0.1
 
 
@@ -89,6 +94,9 @@ def measure(ready: Stage) -> dict[str, float]:
             ratios["live: worker CPU per packet / reference"] = (
                 _live(ready, upstream, worker.pid, live) / reference["v1"]
             )
+        for source in SOURCES:
+            read = partial(_read, ready, upstream, "run_quick_v2_1", source)
+            ratios[f"v2: streams.read, {source} / reference"] = _cheapest(read) / reference["v2"]
     ready.database.rows("ANALYZE")
     ratios["view: reading / plain rows"] = _view(ready)
     ratios["space: bytes in segments / bytes of JSON"] = _space(ready)
@@ -152,6 +160,15 @@ def _live(ready: Stage, upstream: UpstreamProcess, pid: int, runs: list[str]) ->
         return 1e6 * (cpu_s(pid) - cpu) / max(1, upstream.do("written")["batches"] - began)
 
     return _cheapest(window)
+
+
+def _read(ready: Stage, upstream: UpstreamProcess, run_id: str, source: Source) -> float:
+    """µs a chunk of `tailrace.streams.read` in this process."""
+    client = streams.Client(DEFAULT_KEY, api_url=upstream.url, database_url=ready.database.url)
+    cpu = time.process_time()
+    found = sum(1 for _ in streams.read(run_id, source=source, client=client))
+    assert found == CHUNKS
+    return 1e6 * (time.process_time() - cpu) / found
 
 
 def _view(ready: Stage) -> float:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from uuid import uuid4
 
 import pytest
@@ -11,17 +10,9 @@ import sqlalchemy as sa
 from tailrace.errors import LeaseLost
 from tailrace.model import Batch, Checkpoint, Hole, HoleReason, LeasedStream, Outcome, Quarantined, StreamState, Wire
 from tailrace.store.commit import Committer, Flush, FlushRefused
-from tailrace.store.engine import create_engine
 from tailrace.store.flush_rule import BatchLimits
 from tailrace.store.leases import Leases, WorkerRow
 from tailrace.store.writer import Writer, WriterLimits
-
-
-@pytest.fixture
-def engine(database_url: str) -> Iterator[sa.Engine]:
-    engine = create_engine(database_url)
-    yield engine
-    engine.dispose()
 
 
 @pytest.fixture

@@ -6,33 +6,17 @@ import hashlib
 import random
 import struct
 import threading
-from collections.abc import Iterator
 
 import psycopg
 import pytest
 import sqlalchemy as sa
 
-from tailrace.store.engine import create_engine
 from tailrace.store.keeping.compaction import Compacted, Compaction, KeepFailed
 from tests.integration.schema_rows import EPOCH_MS, Archive
 from tests.integration.test_views_chunks import CHUNKS
 
 EVERYTHING = """SELECT generation, chunk_index, convert_to(data_text, 'UTF8'), type, text_delta, data_jsonb::text,
                        emitted_at, committed_at FROM tailrace.chunks ORDER BY stream_id, generation, chunk_index"""
-
-
-@pytest.fixture
-def archive(database_url: str) -> Iterator[Archive]:
-    archive = Archive(database_url)
-    with archive.connection:
-        yield archive
-
-
-@pytest.fixture
-def engine(database_url: str) -> Iterator[sa.Engine]:
-    engine = create_engine(database_url)
-    yield engine
-    engine.dispose()
 
 
 @pytest.fixture

@@ -12,7 +12,6 @@ import pytest
 import sqlalchemy as sa
 
 from tailrace.errors import BadSettings
-from tailrace.store.engine import create_engine
 from tailrace.store.keeping.export import Export, ExportFormat, digest_of
 from tests.integration.schema_rows import Archive
 from tests.integration.test_views_chunks import CHUNKS
@@ -29,13 +28,6 @@ def archive(database_url: str) -> Iterator[Archive]:
     archive.whole_stream(['"open"'], run_id="run_open")
     with archive.connection:
         yield archive
-
-
-@pytest.fixture
-def engine(database_url: str) -> Iterator[sa.Engine]:
-    engine = create_engine(database_url)
-    yield engine
-    engine.dispose()
 
 
 def sealed(archive: Archive, run_id: str, texts: list[str]) -> int:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from uuid import uuid4
 
@@ -13,27 +12,12 @@ import sqlalchemy as sa
 
 from tailrace.errors import UnknownEnvironment
 from tailrace.store.commit import Committer
-from tailrace.store.engine import create_engine
 from tailrace.store.keeping.forget import Forgetting
 from tailrace.store.leases import Leases, WorkerRow
 from tests.integration.schema_rows import Archive
 from tests.integration.test_commit import batch, flush_of
 
 SECRET = "tomatensuppe"
-
-
-@pytest.fixture
-def archive(database_url: str) -> Iterator[Archive]:
-    archive = Archive(database_url)
-    with archive.connection:
-        yield archive
-
-
-@pytest.fixture
-def engine(database_url: str) -> Iterator[sa.Engine]:
-    engine = create_engine(database_url)
-    yield engine
-    engine.dispose()
 
 
 @pytest.fixture

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import random
 import re
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -46,13 +45,6 @@ POISON_PARTS = [
     '{"type":"\\u0000"}',
     '{"type":"start","messageId":"\\ud83e"}',
 ]
-
-
-@pytest.fixture
-def archive(database_url: str) -> Iterator[Archive]:
-    archive = Archive(database_url)
-    with archive.connection:
-        yield archive
 
 
 def read_everything(archive: Archive) -> int:

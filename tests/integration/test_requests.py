@@ -5,7 +5,6 @@ from __future__ import annotations
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -15,16 +14,8 @@ from sqlalchemy.orm import Session
 
 from tailrace.model import Wire
 from tailrace.requests import request_ingest
-from tailrace.store.engine import create_engine
 from tests.chaos.fleet import QUICK, scene, wait_for
 from tests.upstream import LiveStore
-
-
-@pytest.fixture
-def engine(database_url: str) -> Iterator[sa.Engine]:
-    engine = create_engine(database_url)
-    yield engine
-    engine.dispose()
 
 
 def runs(engine: sa.Engine) -> list[tuple[object, ...]]:

@@ -10,7 +10,6 @@ import psycopg
 import pytest
 import sqlalchemy as sa
 
-from tailrace.store.engine import create_engine
 from tailrace.store.keeping.retention import Day, DayFate, Retention
 from tests.integration.schema_rows import Archive
 
@@ -23,13 +22,6 @@ def archive(database_url: str) -> Iterator[Archive]:
     archive.value("SELECT tailrace.ensure_partitions(14, 20)")
     with archive.connection:
         yield archive
-
-
-@pytest.fixture
-def engine(database_url: str) -> Iterator[sa.Engine]:
-    engine = create_engine(database_url)
-    yield engine
-    engine.dispose()
 
 
 @pytest.fixture

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -14,13 +13,6 @@ from tailrace.model import MOVES, OPEN_STATES, StreamState
 from tests.integration.schema_rows import Archive
 
 TODAY = datetime.now(UTC).replace(hour=0, minute=0, second=0, microsecond=0)
-
-
-@pytest.fixture
-def archive(database_url: str) -> Iterator[Archive]:
-    archive = Archive(database_url)
-    with archive.connection:
-        yield archive
 
 
 # ------------------------------------------------------------------------------------------------------------- ids

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from time import monotonic
 
@@ -112,13 +111,6 @@ TEXTS = {
     '{"progress":0.5}': None,
     '"h"': "h",
 }
-
-
-@pytest.fixture
-def archive(database_url: str) -> Iterator[Archive]:
-    archive = Archive(database_url)
-    with archive.connection:
-        yield archive
 
 
 def test_text_is_byte_exact_and_no_column_raises(archive: Archive) -> None:

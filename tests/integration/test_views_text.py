@@ -3,18 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 
 import pytest
 
 from tests.integration.schema_rows import Archive
-
-
-@pytest.fixture
-def archive(database_url: str) -> Iterator[Archive]:
-    archive = Archive(database_url)
-    with archive.connection:
-        yield archive
 
 
 def text_of(archive: Archive, chunks: list[object]) -> str | None:
