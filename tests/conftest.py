@@ -3,7 +3,8 @@
 ============================ ======== ===========================================================================
 fixture                      scope    what it is
 ============================ ======== ===========================================================================
-``postgres_server``          session  the Postgres of this run; tests share it, so none may stop it
+``postgres_server``          session  the Postgres of this run; tests share it, so none may stop it. Another one than the
+                                      embedded: ``TAILRACE_TEST_DATABASE_URL``, of a superuser
 ``template_database``        session  the name of a database migrated to head; cloned, never connected to
 ``database_url``             test     a migrated database of the test's own
 ``empty_database_url``       test     an empty database of the test's own
@@ -21,9 +22,12 @@ import itertools
 import os
 import resource
 import socket
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Protocol
+from urllib.parse import urlsplit
 
 import hypothesis
 import psycopg
@@ -31,7 +35,6 @@ import pytest
 import redis
 from psycopg import sql
 
-from tailrace.devtools.servers.postgres import Postgres
 from tailrace.devtools.servers.valkey import Valkey
 from tests.throwaway import Servers, ephemeral, ephemeral_postgres, ephemeral_valkey
 
@@ -42,10 +45,13 @@ PROXIES = frozenset({"http_proxy", "https_proxy", "all_proxy"})  # no proxy belo
 pytest_plugins = ["tests.leaks"]
 
 UNIT = Path(__file__).parent / "unit"
-TEMPLATE = "tailrace_template"
 OPEN_FILES = 8_192  # a stand-in upstream lives in the test's own process, with a socket for each stream
 
 _numbers = itertools.count(1)
+_WORKER = os.environ.get("PYTEST_XDIST_WORKER", "gw")  # several of them may share one server
+
+OTHER_SERVER = os.environ.get("TAILRACE_TEST_DATABASE_URL")
+"""Where tests find a Postgres that is not the embedded one. Read here: the settings of whoever runs them are forgotten."""
 
 # A deadline measures the machine, not the code.
 hypothesis.settings.register_profile("tailrace", deadline=None)
@@ -89,35 +95,55 @@ def _no_network_in_unit_tests(request: pytest.FixtureRequest, monkeypatch: pytes
     monkeypatch.setattr(socket, "getaddrinfo", lambda host, *_args, **_more: refuse(None, host))
 
 
+class PostgresServer(Protocol):
+    """A Postgres that tests have to themselves."""
+
+    def url(self, database: str) -> str:
+        """Return the URL of one of its databases."""
+
+
+class _OtherServer:
+    def __init__(self, url: str) -> None:
+        self._url = urlsplit(url)
+
+    def url(self, database: str) -> str:
+        return self._url._replace(path=f"/{database}").geturl()
+
+
 @pytest.fixture(scope="session")
-def postgres_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Postgres]:
+def postgres_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PostgresServer]:
+    if OTHER_SERVER is not None:
+        yield _OtherServer(OTHER_SERVER)
+        return
     with ephemeral_postgres(tmp_path_factory.mktemp("postgres")) as server:
         yield server
 
 
 @pytest.fixture(scope="session")
-def template_database(postgres_server: Postgres) -> str:
+def template_database(postgres_server: PostgresServer) -> Iterator[str]:
     from tailrace.store.migrate import upgrade  # here: only tests with a database need it
 
-    _administer(postgres_server, "CREATE DATABASE {}", TEMPLATE)
-    upgrade(postgres_server.url(TEMPLATE))
+    template = f"tailrace_template_{_WORKER}_{os.getpid()}"
+    _administer(postgres_server, "CREATE DATABASE {} TEMPLATE template0 ENCODING 'UTF8'", template)
+    upgrade(postgres_server.url(template))
     # A database that somebody is connected to cannot be cloned.
-    _administer(postgres_server, "ALTER DATABASE {} ALLOW_CONNECTIONS false", TEMPLATE)
+    _administer(postgres_server, "ALTER DATABASE {} ALLOW_CONNECTIONS false", template)
     with psycopg.connect(postgres_server.url("postgres"), autocommit=True) as connection:
         connection.execute(
-            "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity WHERE datname = %s", [TEMPLATE]
+            "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity WHERE datname = %s", [template]
         )
-    return TEMPLATE
+    yield template
+    _administer(postgres_server, "DROP DATABASE {}", template)
 
 
 @pytest.fixture
-def database_url(postgres_server: Postgres, template_database: str) -> Iterator[str]:
+def database_url(postgres_server: PostgresServer, template_database: str) -> Iterator[str]:
     with _database(postgres_server, template_database) as url:
         yield url
 
 
 @pytest.fixture
-def empty_database_url(postgres_server: Postgres) -> Iterator[str]:
+def empty_database_url(postgres_server: PostgresServer) -> Iterator[str]:
     with _database(postgres_server, "template0") as url:
         yield url
 
@@ -129,10 +155,12 @@ def valkey_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Valkey]:
 
 
 @pytest.fixture
-def redis_url(valkey_server: Valkey) -> str:
+def redis_url(valkey_server: Valkey) -> Iterator[str]:
     with redis.Redis.from_url(valkey_server.url()) as client:
         client.flushall()
-    return valkey_server.url()
+    yield valkey_server.url()
+    if "kombu.pools" in sys.modules:  # where Celery apps keep their connections, for as long as the process lives
+        sys.modules["kombu.pools"].reset()
 
 
 @pytest.fixture
@@ -142,8 +170,8 @@ def servers_to_break(tmp_path: Path) -> Iterator[Servers]:
 
 
 @contextmanager
-def _database(server: Postgres, template: str) -> Iterator[str]:
-    name = f"test_{next(_numbers)}"
+def _database(server: PostgresServer, template: str) -> Iterator[str]:
+    name = f"test_{_WORKER}_{os.getpid()}_{next(_numbers)}"
     # By copying files, not page by page through the log: a third of the time, and this happens before most tests.
     _administer(server, "CREATE DATABASE {} TEMPLATE {} STRATEGY file_copy", name, template)
     try:
@@ -152,6 +180,6 @@ def _database(server: Postgres, template: str) -> Iterator[str]:
         _administer(server, "DROP DATABASE {} WITH (FORCE)", name)
 
 
-def _administer(server: Postgres, statement: str, *names: str) -> None:
+def _administer(server: PostgresServer, statement: str, *names: str) -> None:
     with psycopg.connect(server.url("postgres"), autocommit=True) as connection:
         connection.execute(sql.SQL(statement).format(*map(sql.Identifier, names)))  # type: ignore[arg-type]

@@ -3,22 +3,19 @@
 `Postgres.restart_immediate`, `Postgres.stop_immediate`, `Server.kill`, `Server.stop` and `Server.start` are the
 failures: a server comes back on the port it had. Postgres keeps what was committed, Valkey comes back empty.
 
-They end with the process that started them, however that ends: ``python -m tests.throwaway`` waits beside it for the
-end of a pipe, and then ends what the process has named there.
+They end with the process that started them, however that ends: ``python -m tests.throwaway HOME`` waits beside it for
+the end of a pipe, and then ends what is still there.
 """
 
 from __future__ import annotations
 
-import atexit
 import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
-from typing import IO
 
 from tailrace.devtools.servers.home import Endpoints, Home
 from tailrace.devtools.servers.postgres import Postgres
@@ -92,46 +89,35 @@ def remove(root: Path) -> None:
 @contextmanager
 def _running(root: Path, *servers: Server) -> Iterator[None]:
     Home(root).create()
-    try:
-        watcher = _watcher()
-        watcher.write(f"{root.resolve()}\n")
-        watcher.flush()
-        for server in servers:
-            server.start()
-        yield
-    finally:
-        remove(root)
+    with _watched(root.resolve()):
+        try:
+            for server in servers:
+                server.start()
+            yield
+        finally:
+            remove(root)
 
 
-@cache
-def _watcher() -> IO[str]:
-    """The pipe to a process that waits for our end. It leaves our session, so that no Ctrl-C ends it before."""
-    process = subprocess.Popen(
-        [sys.executable, "-m", "tests.throwaway"],
+@contextmanager
+def _watched(root: Path) -> Iterator[None]:
+    """Have a process wait for our end. It leaves our session, so that no Ctrl-C ends it before."""
+    with subprocess.Popen(
+        [sys.executable, "-m", "tests.throwaway", str(root)],
         cwd=ROOT,
         stdin=subprocess.PIPE,
         stdout=subprocess.DEVNULL,
         start_new_session=True,
-        text=True,
-    )
-    pipe = process.stdin
-    assert pipe is not None
-
-    def end() -> None:
-        pipe.close()
-        process.wait()
-
-    atexit.register(end)
-    return pipe
+    ):  # its end closes the pipe, and waits
+        yield
 
 
 def main() -> None:
-    """Read the names of homes until the pipe ends; then remove those that are still there."""
-    roots = [Path(line.removesuffix("\n")) for line in sys.stdin]
-    for root in reversed(roots):
-        if root.exists():
-            with suppress(ServerFailed):
-                remove(root)
+    """Wait until standard input ends; then remove the home that is named, if it is still there."""
+    sys.stdin.read()
+    root = Path(sys.argv[1])
+    if root.exists():
+        with suppress(ServerFailed):
+            remove(root)
 
 
 if __name__ == "__main__":

@@ -233,7 +233,7 @@ def test_status_shows_runs_and_streams(filled: Cli) -> None:
     ]
     one = json.loads(filled.run("status", "run_odd", "--json").stdout)
     assert one["run"]["status"] == "COMPLETED"
-    assert [(each["stream_key"], each["severity"], each["chunks"]) for each in one["streams"]] == [
+    assert [(each["stream_key"], each["verdict"], each["chunks"]) for each in one["streams"]] == [
         ("odd", "complete", 5)
     ]
     assert "run_odd" in filled.run("status").stdout.decode()

@@ -25,6 +25,7 @@ from tailrace.devtools.servers.postgres import Postgres
 from tailrace.devtools.servers.server import DURABLE
 from tailrace.devtools.servers.valkey import Valkey
 from tailrace.errors import BadSettings
+from tests.leaks import lasting
 from tests.throwaway import THROWAWAY, Servers, ephemeral, remove
 
 LONG_ENOUGH = 150  # bytes; the path of a Unix socket may have about 107
@@ -78,7 +79,7 @@ def awkward(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, En
 def started_once(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Servers]:
     """Throwaway servers for the tests of throwaway servers."""
     place = tmp_path_factory.mktemp("throwaway") / "servers"
-    with ephemeral(place) as servers:
+    with ephemeral(place) as servers, lasting("/postgres -D", "/valkey-server"):  # the tests end and start them
         yield servers
 
 

@@ -187,6 +187,10 @@ def same_id_other_text(store: LiveStore, server: RunningServer) -> None:
     store.append_records(RUN, KEY, [data_draft("1", "abcdefg"), data_draft("2", "abcdefg")])
 
 
+TRIES = 5
+"""Node drops what it has received and not handed on when a body breaks off. Where that is all of it, the client begins at
+the beginning again and loses nothing, as it would have by a moment's delay."""
+
 # Scene → what they hand over, what we archive.
 SCENES: dict[str, tuple[Scene, list[Any], list[Any]]] = {
     "lines_share_an_id": (lines_share_an_id, [1, 4], [1, 2, 3, 4]),
@@ -217,12 +221,15 @@ def test_what_the_client_loses_we_keep(official_client: Path) -> None:
         return places
 
     with ExitStack() as stack:
-        their = theirs(official_client, served(stack))
-    with ExitStack() as stack:
         our = ours(served(stack))
-    assert {name: (their[name], our[name]) for name in SCENES} == {
-        name: (theirs_, ours_) for name, (_, theirs_, ours_) in SCENES.items()
-    }
+    assert our == {name: ours_ for name, (_, _, ours_) in SCENES.items()}
+    lossy = {name: theirs_ for name, (_, theirs_, _) in SCENES.items()}
+    for _ in range(TRIES):
+        with ExitStack() as stack:
+            their = theirs(official_client, served(stack))
+        if their == lossy:
+            break
+    assert their == lossy
 
 
 def test_the_document_says_why_we_differ() -> None:
