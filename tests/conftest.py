@@ -159,14 +159,20 @@ def redis_url(valkey_server: Valkey) -> Iterator[str]:
     with redis.Redis.from_url(valkey_server.url()) as client:
         client.flushall()
     yield valkey_server.url()
-    if "kombu.pools" in sys.modules:  # where Celery apps keep their connections, for as long as the process lives
-        sys.modules["kombu.pools"].reset()
+    _leave_brokers()
 
 
 @pytest.fixture
 def servers_to_break(tmp_path: Path) -> Iterator[Servers]:
     with ephemeral(tmp_path / "servers") as servers:
         yield servers
+        _leave_brokers()
+
+
+def _leave_brokers() -> None:
+    """Close what Celery apps of this process keep, else for as long as it lives."""
+    if "kombu.pools" in sys.modules:
+        sys.modules["kombu.pools"].reset()
 
 
 @contextmanager
