@@ -11,7 +11,7 @@ SHELL = /bin/sh
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
 MAKEFLAGS += --no-print-directory
-.PHONY: help demo check test soak bounces chaos lint clean venv which-python bench bench-quick
+.PHONY: help demo check halves test soak bounces chaos lint clean venv which-python bench bench-quick
 
 PYTHON ?=
 ARGS ?=
@@ -50,6 +50,10 @@ check: lint
 
 test: $(READY_TO_TEST)
 	@$(PYTEST) -n 3 $(ARGS)
+
+# The blocking half of the Streams API, of its asyncio half.
+halves: $(READY_TO_TEST)
+	@$(BIN)/python tools/async_to_sync.py
 
 soak: $(READY_TO_TEST)
 	@SOAK=1 $(PYTEST) -n 3 tests/simulation tests/unit/ingest $(ARGS)

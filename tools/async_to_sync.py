@@ -1,4 +1,4 @@
-"""Make the blocking half of the Streams API of its asyncio half: ``python tools/async_to_sync.py`` writes it.
+"""Make the blocking half of the Streams API of its asyncio half: ``make halves`` writes it.
 
 `HALVES` names the files. A name that has another one in the blocking half stands in `WORDS`, a sentence of a docstring
 that does in `SENTENCES`. Where the code itself differs, the source has a block::
@@ -32,7 +32,6 @@ WORDS = {
     "__aiter__": "__iter__",
     "__anext__": "__next__",
     "aclose": "close",
-    "aio_calls": "calls",
     "aio_readers": "readers",
     "aio_waiter": "waiter",
     "aiter": "iter",

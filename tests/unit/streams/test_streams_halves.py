@@ -25,7 +25,7 @@ TOOLS = tool()
 
 @pytest.mark.parametrize("source", list(TOOLS.HALVES))
 def test_the_blocking_half_is_up_to_date(source: str) -> None:
-    """If not: ``python tools/async_to_sync.py``, and look at what it changed."""
+    """If not: ``make halves``, and look at what it changed."""
     made = (TOOLS.PACKAGE / TOOLS.HALVES[source]).read_text(encoding="utf-8")
     assert made == TOOLS.blocking_half(source, (TOOLS.PACKAGE / source).read_text(encoding="utf-8"))
 
@@ -36,7 +36,7 @@ def test_no_word_of_asyncio_is_left() -> None:
         assert not any(word in text for word in ("async", "await", "Async", "aio")), made
 
 
-@pytest.mark.parametrize("sentence", list(TOOLS.SENTENCES))
-def test_every_sentence_that_is_replaced_stands_somewhere(sentence: str) -> None:
+@pytest.mark.parametrize("sentence", [*TOOLS.SENTENCES, *TOOLS.WORDS, *TOOLS.CODE])
+def test_everything_that_is_replaced_stands_somewhere(sentence: str) -> None:
     sources = " ".join(" ".join((TOOLS.PACKAGE / each).read_text(encoding="utf-8").split()) for each in TOOLS.HALVES)
     assert " ".join(sentence.split()) in sources

@@ -133,6 +133,7 @@ class EventStream(AsyncIterator[bytes]):
             return end
         # asyncio:
         except BaseException:  # cancelled: the client has left, and nobody will ask again
+            self._ended = True
             self._reader._waiter.close()
             raise
         # blocking:
