@@ -168,6 +168,11 @@ def no_gap(self: V1Order, this: tuple[int, int], raw: bytes, batch: Batch, index
 seen_before = V1Order._seen_before
 
 
+def proven_by_what_came_back(patch: Patch) -> None:
+    saw = Completeness.saw
+    patch.setattr(Completeness, "saw", lambda self, *seen, anchored: saw(self, *seen, anchored=True))
+
+
 def keep_phantoms(patch: Patch) -> None:
     decode = V1Decoder.decode
 
@@ -226,6 +231,11 @@ V1 = [
         put(completeness, "KEPT_ENTRIES", 1 << 40),
         test_completeness_of_v1.test_many_entries_at_the_first_visit_are_a_doubt,
         (2_500, True),
+    ),
+    Mutant(
+        "doubt: what came back proves all that follows",
+        proven_by_what_came_back,
+        test_completeness_of_v1.test_what_follows_in_a_later_piece_is_not_proven_by_a_line_that_came_back,
     ),
     Mutant(
         "doubt: an old stream is whole",

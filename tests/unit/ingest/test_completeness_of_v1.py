@@ -80,6 +80,16 @@ def test_what_follows_the_line_that_came_back_is_proven() -> None:
     assert later.anchored
 
 
+@pytest.mark.trap(21)
+def test_what_follows_in_a_later_piece_is_not_proven_by_a_line_that_came_back() -> None:
+    """Upstream can trim between two reads of its own, in the middle of one response."""
+    checkpoint = admit(visit(Checkpoint()), lines(5, NOW - 100))
+    later = visit(checkpoint, NOW + 600_000)
+    later.admit(lines(5, NOW - 100))
+    later.admit(lines(950, NOW + 10_000))
+    assert later.unsure
+
+
 def test_a_first_visit_that_was_broken_off_counts_on() -> None:
     """The line that came back proves what follows it, not what was before the first."""
     records = lines(1_000, NOW - 10_000)
