@@ -7,14 +7,15 @@ import sys
 
 def main() -> None:
     """Run the command line and end the process with its exit code. An expected error is one message, no traceback."""
+    from tailrace.cli.exits import advice_for, exit_for, expected, missing_extra
+
     try:
         from tailrace.cli.app import app
-    except ModuleNotFoundError as error:
-        if error.name not in ("typer", "rich"):
+    except ModuleNotFoundError as error:  # callers of .delay install less than a worker does
+        missing = missing_extra(error)
+        if missing is None:
             raise
-        # Callers of .delay install less than a worker does.
-        sys.exit(f"tailrace: the command line needs more than is installed; pip install 'tailrace[worker]' ({error})")
-    from tailrace.cli.exits import advice_for, exit_for, expected
+        sys.exit(f"tailrace: {missing}")
 
     try:
         app(prog_name="tailrace")

@@ -13,6 +13,7 @@ from tailrace.errors import (
     SourceUnavailable,
     StoreUnavailable,
     StreamStalled,
+    TerminalError,
     TransientError,
     Unauthorized,
     WorkerError,
@@ -46,6 +47,22 @@ GOOD_KEY = "a good TRIGGER_SECRET_KEY and a restart, or a good key in TAILRACE_K
 """What workers need whose key is refused."""
 
 
+EXTRAS = {"typer": "worker", "rich": "worker", "gevent": "worker", "starlette": "serve", "uvicorn": "serve"}
+"""Which extra brings a package that a command imports when it runs."""
+
+
+class MissingExtra(TerminalError):
+    """Something that a command needs is not installed."""
+
+
+def missing_extra(error: BaseException) -> MissingExtra | None:
+    """Return what to install, if an import failed for want of an extra; None when it is another error."""
+    package = (error.name or "").partition(".")[0] if isinstance(error, ModuleNotFoundError) else ""
+    if package not in EXTRAS:
+        return None
+    return MissingExtra(f"{package} is not installed, which this needs: pip install 'tailrace[{EXTRAS[package]}]'")
+
+
 class BrokerUnavailable(TransientError):
     """Redis did not answer."""
 
@@ -54,6 +71,8 @@ def expected(error: Exception) -> WorkerError | None:
     """Return the error that ends a command in our own words; None for one that nobody expected."""
     if isinstance(error, WorkerError):
         return error
+    if (missing := missing_extra(error)) is not None:
+        return missing
     if "sqlalchemy" not in sys.modules:
         return None
     from sqlalchemy.exc import DBAPIError
