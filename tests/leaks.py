@@ -119,6 +119,9 @@ def pytest_collection_finish(session: pytest.Session) -> None:
 def pytest_runtest_teardown(item: pytest.Item, nextitem: pytest.Item | None) -> Generator[None]:
     """After the last test: what the fixtures of wider scope left."""
     yield
+    if nextitem is None:
+        gc.unfreeze()  # what has become garbage since it was frozen holds its sockets
+        gc.collect()
     if nextitem is None and (names := left(item.session.stash[AT_START])):
         pytest.fail("left open by a fixture of wider scope: " + "; ".join(names), pytrace=False)
 

@@ -9,7 +9,7 @@ from sqlalchemy import pool
 from sqlalchemy.engine import make_url
 
 from tailrace.errors import BadSettings, StoreUnavailable
-from tailrace.store.engine import autocommit, create_engine, normal_url, translated
+from tailrace.store.engine import autocommit, create_engine, end, normal_url, translated
 
 SECRET = "hunter2"
 
@@ -128,3 +128,14 @@ def test_parameters_stay_out_of_errors(database_url: str) -> None:
     with pytest.raises(sa.exc.DataError) as failed, engine.connect() as connection:
         connection.execute(sa.text("SELECT 1/0, :secret"), {"secret": SECRET})
     assert SECRET not in str(failed.value)
+
+
+def test_a_connection_that_is_in_use_at_the_end_is_closed_when_it_is_given_back(database_url: str) -> None:
+    """And so is one that a thread opens which has not noticed the end."""
+    engine = create_engine(database_url)
+    with autocommit(engine).connect() as early:
+        in_use = early.connection.driver_connection
+        end(engine)
+    with autocommit(engine).connect() as late:
+        opened_late = late.connection.driver_connection
+    assert [each.closed for each in (in_use, opened_late)] == [True, True]  # type: ignore[union-attr]

@@ -27,7 +27,7 @@ from tailrace.service.readers import Coalesced, Readers
 from tailrace.service.reading import Reading
 from tailrace.store.backfills import ListedRuns
 from tailrace.store.commit import Committer
-from tailrace.store.engine import create_engine
+from tailrace.store.engine import create_engine, end
 from tailrace.store.leases import Leases, WorkerRow
 from tailrace.store.outbox import Outbox
 from tailrace.store.runs import Runs
@@ -119,8 +119,8 @@ class Runtime:
 
     def close(self) -> None:
         self.environments.close()
-        self.engine.dispose()
-        self._vital_engine.dispose()
+        end(self.engine)
+        end(self._vital_engine)
 
     # --- runs
 

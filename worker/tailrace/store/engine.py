@@ -14,7 +14,7 @@ from sqlalchemy.engine import URL, Engine, make_url
 from tailrace.errors import BadSettings, StoreUnavailable
 from tailrace.store import arrays
 
-__all__ = ["autocommit", "create_engine", "is_unavailable", "normal_url", "translated"]
+__all__ = ["autocommit", "create_engine", "end", "is_unavailable", "normal_url", "translated"]
 
 DRIVER = "postgresql+psycopg"
 
@@ -95,6 +95,21 @@ def create_engine(
 
 def _on_connect(connection: psycopg.Connection[Any], _record: object) -> None:
     arrays.register(connection)
+
+
+def end(engine: Engine) -> None:
+    """Close the connections of an engine: those that are in use as soon as they are given back, and so any later one.
+
+    `Engine.dispose` alone would leave them to the garbage collector: a thread that is at work while its process ends
+    gives its connection back to a pool that nobody has any more.
+    """
+    event.listen(engine, "checkin", _close)
+    engine.dispose()
+
+
+def _close(connection: psycopg.Connection[Any] | None, _record: object) -> None:
+    if connection is not None:
+        connection.close()
 
 
 def autocommit(engine: Engine) -> Engine:

@@ -13,7 +13,7 @@ from sqlalchemy import exc
 
 from tailrace.ingest.v2_order import REPEAT_WINDOW
 from tailrace.model import UNSET_INDEX, Checkpoint, HoleReason, StreamRef, StreamState, Wire
-from tailrace.store.engine import autocommit, create_engine, translated
+from tailrace.store.engine import autocommit, create_engine, end, translated
 from tailrace.store.streams import StreamQueries
 from tailrace.streams.errors import NotConfigured, StreamError
 from tailrace.streams.steps import PAGE_BYTES, ArchiveEnd, Chunk, Fetch, Gap, Page
@@ -45,7 +45,7 @@ class ArchiveReader:
         self._environment = environment
 
     def close(self) -> None:
-        self._pool.dispose()
+        end(self._pool)
 
     def read(self, ref: StreamRef, fetch: Fetch) -> Page:
         """Read on in a stream; at its checkpoint, say how to go on from there.
