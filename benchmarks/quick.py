@@ -59,6 +59,7 @@ def main(arguments: Sequence[str]) -> int:
         worse = [name for name, ratio in ratios.items() if name in before and ratio > LOSS * before[name]]
         if not worse:
             break
+        print("measured again: " + ", ".join(f"{name} {ratios[name]:.3f}, was {before[name]:.3f}" for name in worse))
     print(f"{'cost ratio (less is better)':44s}{'now':>9s}{'baseline':>10s}")
     for name, ratio in ratios.items():
         known = before.get(name)

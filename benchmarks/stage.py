@@ -203,11 +203,12 @@ class Stage:
         return named | ({"upstream": upstream.pid} if upstream else {})
 
     def ask(self, run_id: str, **options: Any) -> None:
-        """``ingest_run.delay(run_id)``."""
+        """``ingest_run.delay(run_id)``, with this stage's broker."""
         from tailrace.tasks import ingest_run
 
-        os.environ["TAILRACE_REDIS_URL"] = self.redis_url
-        ingest_run.delay(run_id, **options)
+        # The app keeps the broker that it was asked for first, and each stage has one of its own.
+        with ingest_run.app.connection_for_write(self.redis_url) as connection:
+            ingest_run.apply_async((run_id,), options, connection=connection)
 
     def stream(self, run_id: str, timeout_s: float = 30.0) -> int:
         """The id of a run's only stream, as soon as it has a row."""
