@@ -206,6 +206,7 @@ class Stage:
         """``ingest_run.delay(run_id)``, with this stage's broker."""
         from tailrace.tasks import ingest_run
 
+        os.environ["TAILRACE_REDIS_URL"] = self.redis_url
         # The app keeps the broker that it was asked for first, and each stage has one of its own.
         with ingest_run.app.connection_for_write(self.redis_url) as connection:
             ingest_run.apply_async((run_id,), options, connection=connection)
