@@ -42,14 +42,14 @@ help:
 demo: $(READY_TO_RUN)
 	@$(BIN)/tailrace demo
 
-# A process that has done its part takes over half of another's: else one sits at the long files when all others are done.
-PYTEST = $(BIN)/python -m pytest --dist worksteal
+# What to hand out first, and together: tests/order.py.
+PYTEST = $(BIN)/python -m pytest --dist loadgroup --no-loadscope-reorder
 
 check: lint
 	@$(PYTEST) -n 2 -q tests/unit $(ARGS)
 
 test: $(READY_TO_TEST)
-	@$(PYTEST) -n 3 $(ARGS)
+	@$(PYTEST) -n 4 $(ARGS)
 
 # The blocking half of the Streams API, of its asyncio half.
 halves: $(READY_TO_TEST)

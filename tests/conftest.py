@@ -36,13 +36,13 @@ import redis
 from psycopg import sql
 
 from tailrace.devtools.servers.valkey import Valkey
-from tests.throwaway import Servers, ephemeral, ephemeral_postgres, ephemeral_valkey
+from tests.throwaway import Servers, ephemeral, ephemeral_postgres, ephemeral_valkey, in_memory
 
 OUR_PREFIXES = ("TRIGGER_", "TAILRACE_", "CELERY_", "PG")
 OUR_VARIABLES = frozenset({"DATABASE_URL", "REDIS_URL", "VERCEL_GIT_COMMIT_REF"})
 PROXIES = frozenset({"http_proxy", "https_proxy", "all_proxy"})  # no proxy belongs between a test and its own servers
 
-pytest_plugins = ["tests.leaks"]
+pytest_plugins = ["tests.leaks", "tests.order"]
 
 UNIT = Path(__file__).parent / "unit"
 OPEN_FILES = 8_192  # a stand-in upstream lives in the test's own process, with a socket for each stream
@@ -115,7 +115,7 @@ def postgres_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Postgr
     if OTHER_SERVER is not None:
         yield _OtherServer(OTHER_SERVER)
         return
-    with ephemeral_postgres(tmp_path_factory.mktemp("postgres")) as server:
+    with ephemeral_postgres(in_memory() or tmp_path_factory.mktemp("postgres")) as server:
         yield server
 
 

@@ -9,20 +9,26 @@ the end of a pipe, and then ends what is still there.
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from tailrace.devtools.servers.account import unprivileged
 from tailrace.devtools.servers.home import Endpoints, Home
 from tailrace.devtools.servers.postgres import Postgres
 from tailrace.devtools.servers.server import POSTGRES_COMMON, VALKEY_COMMON, Server, ServerFailed, ServerSettings
 from tailrace.devtools.servers.valkey import Valkey
 
 ROOT = Path(__file__).resolve().parents[1]
+
+MEMORY = Path("/dev/shm")  # a file system in memory, on Linux
+ENOUGH_MEMORY = 8 << 30  # bytes free there: four servers at a time, one of them with a million streams
 
 THROWAWAY = ServerSettings(
     # A power cut may ruin it; the death of any process may not: synchronous_commit and full_page_writes stay on.
@@ -75,6 +81,25 @@ def ephemeral_valkey(root: Path, settings: ServerSettings = THROWAWAY) -> Iterat
     server = Valkey(Home(root), settings)
     with _running(root, server):
         yield server
+
+
+def in_memory() -> Path | None:
+    """Make a directory in memory that a server can have as its root. None where there is not enough of it.
+
+    Hundreds of databases come and go in a run. On ext4 that costs more than the tests themselves: it goes through the
+    inodes that were freed within the last seconds, one by one, for each file that is made.
+    """
+    try:
+        found = os.statvfs(MEMORY)
+        if found.f_bavail * found.f_frsize < ENOUGH_MEMORY:
+            return None
+        place = Path(tempfile.mkdtemp(prefix="tailrace-", dir=MEMORY))
+        if os.geteuid() == 0:  # else it would go where root's homes are, on disk
+            account = unprivileged()
+            os.chown(place, account.uid, account.gid)
+    except OSError:
+        return None
+    return place
 
 
 def remove(root: Path) -> None:
