@@ -43,7 +43,7 @@ demo: $(READY_TO_RUN)
 	@$(BIN)/tailrace demo
 
 # What to hand out first, and together: tests/order.py.
-PYTEST = $(BIN)/python -m pytest --dist loadgroup --no-loadscope-reorder
+PYTEST = $(BIN)/python -m pytest --no-loadscope-reorder
 
 check: lint
 	@$(PYTEST) -n 2 -q tests/unit $(ARGS)

@@ -1,12 +1,15 @@
 """In which order tests run when several processes share them: what takes long first, so that all end together.
 
-A pytest plugin (`tests/conftest.py` loads it) for ``--dist loadgroup``. The tests of a file stay in one process, in
+A pytest plugin (`tests/conftest.py` loads it) for ``--no-loadscope-reorder``. The tests of a file stay in one process, in
 their order, since they share its fixtures. Those of the files in `APART` do not: each is handed out by itself.
 """
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
+from xdist.scheduler import LoadScopeScheduling
 
 FIRST = ("tests/acceptance/test_demo.py",)
 """Files whose tests share what takes long to make, longest first."""
@@ -34,13 +37,23 @@ APART = (
 _PLACES = {path: place for place, path in enumerate((*FIRST, *APART))}
 
 
-@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Put the files above before all others, and name the group of each test that has one."""
+    """Put the files above before all others."""
     items.sort(key=lambda item: _PLACES.get(_file(item), len(_PLACES)))  # stable: else as collected
-    for item in items:
-        if _file(item) not in APART:
-            item.add_marker(pytest.mark.xdist_group(_file(item).replace("/", ".")))
+
+
+class ByFile(LoadScopeScheduling):
+    """Hands out what is together in a unit: a file, or a test of those in `APART`."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        path = nodeid.split("::", 1)[0]
+        return nodeid if path in APART else path
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> ByFile:
+    """Not ``--dist loadgroup``: it writes groups into test ids by a private attribute that pytest 9.1 does not read."""
+    return ByFile(config, log)
 
 
 def _file(item: pytest.Item) -> str:

@@ -13,7 +13,7 @@ import pytest
 
 from tailrace.model import Wire
 from tailrace.serve.timing import Timing
-from tests.acceptance.cli_runner import Cli, cli_for, wait_for
+from tests.acceptance.cli_runner import DEADLINE_S, Cli, cli_for, wait_for
 from tests.upstream import RunningServer, create_app, running
 from tests.upstream.live import LiveStore
 
@@ -105,7 +105,7 @@ def test_an_interrupted_reader_commits_and_the_same_command_goes_on(cli: Cli, st
     with cli.started("ingest", "run_1", "--local") as ingest:
         wait_for(lambda: cli.run("chunks", "run_1").stdout.count(b"\n") == 2, "two chunks are stored")
         ingest.send_signal(signal.SIGINT)
-        assert ingest.wait(15) == 130
+        assert ingest.wait(DEADLINE_S) == 130
     store.append_chunk("run_1", "ai", '"3"')
     store.finish_run("run_1")
     assert cli.run("ingest", "run_1", "--local").code == 0

@@ -13,7 +13,7 @@ import pytest
 from tailrace.model import Wire
 from tailrace.serve.app import DEFAULT_KEY
 from tailrace.serve.timing import Timing
-from tests.acceptance.cli_runner import Cli, cli_for, wait_for
+from tests.acceptance.cli_runner import DEADLINE_S, Cli, cli_for, wait_for
 from tests.upstream import RunningServer, create_app, running
 from tests.upstream.live import LiveStore
 
@@ -91,7 +91,7 @@ def test_without_a_worker_waiting_says_so_and_the_request_waits(cli: Cli, store:
         said = next(iter(cli.cwd.glob("ingest-*.log")))
         wait_for(lambda: "tailrace worker" in said.read_text(), "it says that there is no worker")
         waiting.send_signal(signal.SIGINT)
-        assert waiting.wait(15) == 130
+        assert waiting.wait(DEADLINE_S) == 130
     with cli.started("worker", "--slots", "5"):
         wait_for(lambda: cli.run("chunks", "run_1").stdout == PRINTED, "the worker takes the request that waited")
 
