@@ -10,7 +10,7 @@ import psycopg
 import pytest
 import sqlalchemy as sa
 
-from tailrace.store import migrate
+from tailrace.store import indexes, migrate
 from tailrace.store.engine import create_engine
 from tailrace.store.indexes import build_index, build_partitioned_index, patient
 from tests.migrations.catalog import describe
@@ -145,6 +145,24 @@ def test_a_lock_that_does_not_come_fails_soon_and_changes_nothing(database_url: 
         assert describe(database_url) == before
     migrate.downgrade(database_url, "base")
     assert migrate.current(database_url) is None
+
+
+def test_the_index_of_all_segments_does_not_hold_up_writers_behind_an_old_transaction(
+    database_url: str, migration: sa.Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stream = filled(database_url, 1)
+    without_indexes(database_url)
+    monkeypatch.setattr(indexes, "BRIEFLY", "200ms")  # the promise is that it is the limit, not how long it is
+    with psycopg.connect(database_url) as holder:
+        holder.execute(SEGMENT, [stream, 1, 1])
+        with patient(migration), pytest.raises(sa.exc.OperationalError, match="lock timeout"):
+            BUILDING[CHANGES](migration)
+        with psycopg.connect(database_url, autocommit=True) as writer:
+            writer.execute("SET lock_timeout = '30s'")
+            writer.execute(SEGMENT, [stream, 2, 2])
+    build(migration)
+    with psycopg.connect(database_url) as connection:
+        assert invalid(connection) == 0
 
 
 @pytest.mark.parametrize("index", list(BUILDING))

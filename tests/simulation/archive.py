@@ -18,7 +18,7 @@ class Killed(BaseException):
 
 
 class Archive:
-    """Committed chunks of one stream. Implements `ingest.loop.Sink` and `StreamFacts` for the present reader.
+    """Committed chunks of one stream. Implements `ingest.reader.Sink` and `StreamFacts` for the present reader.
 
     ``dice`` decides when the Writer commits and when the process dies. As in the real Writer, what is held is committed
     only when something follows it or when time passes (`time_passes`).

@@ -195,7 +195,7 @@ class SimWorker:
 
 
 class StreamFacts:
-    """Fits `ingest.loop.StreamFacts`."""
+    """Fits `ingest.reader.StreamFacts`."""
 
     def __init__(self, world: World, stream: int) -> None:
         self._world = world

@@ -62,7 +62,7 @@ class SimV1(SimUpstream):
 
 
 class SimTail:
-    """Fits `ingest.loop.Upstream`."""
+    """Fits `ingest.reader.Connector`."""
 
     wire: Wire
 

@@ -18,7 +18,7 @@ from tests.simulation.archive import BEGAN_MS, Archive
 
 
 class V1Upstream:
-    """Serves ``entries``; more of them become visible as connections go on. Fits `ingest.loop.Upstream`.
+    """Serves ``entries``; more of them become visible as connections go on. Fits `ingest.reader.Connector`.
 
     ``keep``: how many of them are kept at least; None: all.
     """

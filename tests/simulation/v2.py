@@ -31,7 +31,7 @@ class Record:
 
 
 class V2Upstream:
-    """Serves records by number; more of them become visible as connections go on. Fits `ingest.loop.Upstream`.
+    """Serves records by number; more of them become visible as connections go on. Fits `ingest.reader.Connector`.
 
     ``lives`` are the streams that existed one after another under the key: each begins again at 0.
     """

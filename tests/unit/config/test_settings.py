@@ -229,7 +229,6 @@ def test_times_in_milliseconds_are_given_in_seconds_too() -> None:
 )
 def test_database_url(environ: dict[str, str], expected: str) -> None:
     assert database_url(environ) == expected
-    assert database_url(environ, fallback="postgresql://fallback") == expected
 
 
 @pytest.mark.parametrize(
@@ -304,12 +303,7 @@ def test_a_missing_url_is_refused_by_name_with_an_example() -> None:
     with pytest.raises(BadSettings, match="set TAILRACE_DATABASE_URL or DATABASE_URL, for example postgresql://"):
         database_url({"DATABASE_URL": ""})
     with pytest.raises(BadSettings, match="set TAILRACE_REDIS_URL or REDIS_URL, for example redis://"):
-        redis_url({})
-
-
-def test_a_fallback_takes_the_place_of_a_missing_url() -> None:
-    assert database_url({}, fallback="postgresql://x") == "postgresql://x"
-    assert redis_url({"REDIS_URL": " "}, fallback="redis://x") == "redis://x"
+        redis_url({"REDIS_URL": " "})
 
 
 def test_the_name_of_the_redis_behind_sentinels() -> None:

@@ -34,44 +34,40 @@ _CERT_REQS = {"required": "required", "optional": "optional", "none": "none"}
 _CERT_REQS |= {f"cert_{name}": name for name in _CERT_REQS}
 
 
-def database_url(environ: Mapping[str, str], *, fallback: str | None = None) -> str:
+def database_url(environ: Mapping[str, str]) -> str:
     """Return the URL of the database, always with the scheme ``postgresql``.
 
-    Args:
-        environ: the environment; of `DATABASE_VARIABLES` the first that is set counts.
-        fallback: used when none is, as it is.
+    Of `DATABASE_VARIABLES` the first that is set counts.
 
     Raises:
-        BadSettings: none is set and there is no fallback, or the value is no Postgres URL.
+        BadSettings: none is set, or the value is no Postgres URL.
     """
     variable = first_set(environ, DATABASE_VARIABLES)
     if variable is None:
-        return fallback or _missing("database", DATABASE_VARIABLES, _DATABASE_EXAMPLE)
+        raise _missing("database", DATABASE_VARIABLES, _DATABASE_EXAMPLE)
     scheme, separator, rest = environ[variable].strip().partition("://")
     if not separator or scheme.lower() not in _POSTGRES_SCHEMES:
         raise BadSettings(f"{variable} must start with postgresql:// or postgres://, for example {_DATABASE_EXAMPLE}.")
     return f"postgresql://{rest}"
 
 
-def redis_url(environ: Mapping[str, str], *, fallback: str | None = None) -> str:
+def redis_url(environ: Mapping[str, str]) -> str:
     """Return the URL of the broker, as kombu and redis-py both understand it.
 
     ``rediss://`` checks the server's certificate unless ``ssl_cert_reqs`` in its query says otherwise (kombu alone
     would not check it); ``ssl_ca_certs`` names a file of other authorities than the system's. Several sentinels are
     separated by ``;`` (see `redis_master`).
 
-    Args:
-        environ: the environment; of `REDIS_VARIABLES` the first that is set counts.
-        fallback: used when none is, as it is.
+    Of `REDIS_VARIABLES` the first that is set counts.
 
     Raises:
-        BadSettings: none is set and there is no fallback, or the value is wrong.
+        BadSettings: none is set, or the value is wrong.
 
     Source: kombu 5.7, ``kombu/utils/url.py`` and ``kombu/transport/redis.py``; redis-py 8, ``redis/connection.py``.
     """
     variable = first_set(environ, REDIS_VARIABLES)
     if variable is None:
-        return fallback or _missing("broker", REDIS_VARIABLES, _REDIS_EXAMPLE)
+        raise _missing("broker", REDIS_VARIABLES, _REDIS_EXAMPLE)
     return ";".join(_checked_redis(variable, url.strip()) for url in environ[variable].split(";") if url.strip())
 
 
@@ -85,8 +81,8 @@ def first_set(environ: Mapping[str, str], variables: tuple[str, ...]) -> str | N
     return next((variable for variable in variables if environ.get(variable, "").strip()), None)
 
 
-def _missing(what: str, variables: tuple[str, ...], example: str) -> str:
-    raise BadSettings(
+def _missing(what: str, variables: tuple[str, ...], example: str) -> BadSettings:
+    return BadSettings(
         f"No {what}: set {' or '.join(variables)}, for example {example}, "
         "or start servers in this directory with `tailrace up`."
     )

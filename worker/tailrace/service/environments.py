@@ -91,7 +91,7 @@ class Environment:
     def watch(self, limit: int, run: int | None = None) -> tuple[int, int]:
         """Look at runs that are due: status and stream keys. Many are looked at with one call, up to ``limit`` alone.
 
-        Give how many were looked at alone, and how many streams are new.
+        Return how many were looked at alone, and how many streams are new.
         """
         # Whoever claimed runs and died keeps them from others as long as its streams.
         due = self.runs.claim_watch(limit if run is not None else TOGETHER_RUNS, self.settings.lease_seconds, run)

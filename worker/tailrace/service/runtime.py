@@ -20,10 +20,11 @@ from tailrace.errors import (
     WorkerError,
 )
 from tailrace.model import LeasedStream, StreamState
+from tailrace.service.coalesced import Coalesced
 from tailrace.service.environments import Environment, Environments
 from tailrace.service.leasing import LeaseKeeper
 from tailrace.service.loops import Loop
-from tailrace.service.readers import Coalesced, Readers
+from tailrace.service.readers import Readers
 from tailrace.service.reading import Reading
 from tailrace.store.backfills import ListedRuns
 from tailrace.store.commit import Committer

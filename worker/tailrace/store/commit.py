@@ -76,7 +76,8 @@ WITH u AS MATERIALIZED (
          v.odd, v.fingerprints
   FROM unnest(
     %(g_id)b::bigint[], %(g_generation)b::int[], %(g_first)b::bigint[], %(g_last)b::bigint[], %(g_chunks)b::int[],
-    %(g_data)b::json[], %(g_chunks_from)b::int[], %(g_offsets_from)b::int[], %(g_odd)b::bool[], %(g_marks)b::bytea[]
+    %(g_data)b::json[], %(g_chunks_from)b::int[], %(g_offsets_from)b::int[], %(g_odd)b::bool[],
+    %(g_fingerprints)b::bytea[]
   ) AS v(id, generation, first_index, last_index, chunks, data, chunks_from, offsets_from, odd, fingerprints)
   JOIN f ON f.id = v.id
 ), h AS (
@@ -233,7 +234,7 @@ def _parameters(flushes: list[Flush]) -> dict[str, object]:
         "g_chunks_from": arrays.int4s(chunks_from),
         "g_offsets_from": arrays.int4s(offsets_from),
         "g_odd": arrays.bools([segment.odd for _, segment in cut]),
-        "g_marks": arrays.byteas([pack_fingerprints(segment.fingerprints) for _, segment in cut]),
+        "g_fingerprints": arrays.byteas([pack_fingerprints(segment.fingerprints) for _, segment in cut]),
         "ms": arrays.int8s(list(chain.from_iterable(segment.emitted_ms for _, segment in cut))),
         "offsets": arrays.int4s(offsets),
         "h_id": arrays.int8s([stream_id for stream_id, _ in holes]),

