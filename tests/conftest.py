@@ -21,6 +21,7 @@ from __future__ import annotations
 import itertools
 import os
 import resource
+import signal
 import socket
 import sys
 from collections.abc import Iterator
@@ -70,6 +71,8 @@ def _forget_settings() -> None:
 def pytest_configure() -> None:
     """Forget our settings before any session fixture reads them; allow the sockets of a thousand streams."""
     _forget_settings()
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as in a script's background: commands under test inherit it
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     wanted = OPEN_FILES if hard == resource.RLIM_INFINITY else min(OPEN_FILES, hard)
     if soft < wanted:  # an ordinary user's is 1 024 on many systems

@@ -8,7 +8,6 @@ import logging
 import subprocess
 import sys
 import threading
-import time
 import warnings
 from collections.abc import Iterator
 from typing import Any
@@ -16,71 +15,10 @@ from typing import Any
 import pytest
 import structlog
 
-from tailrace.telemetry import HIDDEN, Metrics, configure, metrics, redact
+from tailrace.telemetry import Metrics, configure, metrics
 
 S = "Xq7hiddenXq7"  # what must never be seen
 JWT = f"eyJhbGciOiJIUzI1NiJ9.{S}.{S}"
-
-
-@pytest.mark.parametrize(
-    ("text", "expected"),
-    [
-        (f"postgresql://user:{S}@db:5432/x", f"postgresql://user:{HIDDEN}@db:5432/x"),
-        (f"redis://:{S}@h/0 and rediss://u:{S}@i", f"redis://:{HIDDEN}@h/0 and rediss://u:{HIDDEN}@i"),
-        (f"redis://:{S}@{S}/{S}@h/0", f"redis://:{HIDDEN}@h/0"),  # not percent-encoded
-        (f"sentinel://:{S}@a:1;sentinel://:{S}@b:2", f"sentinel://:{HIDDEN}@b:2"),
-        (f"could not connect to 'postgres://u:{S}@h/d'", f"could not connect to 'postgres://u:{HIDDEN}@h/d'"),
-        (f"Authorization: Bearer {S}", f"Authorization: Bearer {HIDDEN}"),
-        (f"authorization: Basic {S}==", f"authorization: Basic {HIDDEN}"),
-        (f"{{'Authorization': 'Bearer {S}'}}", f"{{'Authorization': 'Bearer {HIDDEN}'}}"),
-        (f'{{"authorization":"{S}"}}', f'{{"authorization":"{HIDDEN}"}}'),
-        (f"[(b'authorization', b'Bearer {S}')]", f"[(b'authorization', b'Bearer {HIDDEN}')]"),
-        (f"sent Bearer {S}.", f"sent Bearer {HIDDEN}"),
-        (f"key tr_dev_{S} refused", f"key tr_dev_{HIDDEN} refused"),
-        (f"tr_stg_{S},tr_prod_{S};tr_preview_{S}", f"tr_stg_{HIDDEN},tr_prod_{HIDDEN};tr_preview_{HIDDEN}"),
-        (f"tr_prod_sk_{S}", f"tr_prod_sk_{HIDDEN}"),
-        (f"tr_pat_{S} tr_oat_{S} pk_dev_{S}", f"tr_pat_{HIDDEN} tr_oat_{HIDDEN} pk_dev_{HIDDEN}"),
-        (f"token={JWT}&x=1", f"token={HIDDEN}&x=1"),
-        (f"'{JWT[:-1]}", f"'{HIDDEN}"),
-        (f"host=db password={S} dbname=x", f"host=db password={HIDDEN} dbname=x"),
-        (f"host=db password='{S}'", f"host=db password='{HIDDEN}'"),
-        (f"?a=1&ssl_password={S}&b=2", f"?a=1&ssl_password={HIDDEN}&b=2"),
-        (f'"password": "{S}"', f'"password": "{HIDDEN}"'),
-        (f"secret_key={S}", f"secret_key={HIDDEN}"),
-    ],
-)
-def test_redact_hides_secrets(text: str, expected: str) -> None:
-    assert redact(text) == expected
-    assert redact(expected) == expected
-
-
-@pytest.mark.parametrize(
-    "text",
-    [
-        "",
-        "lease_token=17 token 18 lost to worker@host",
-        "http://localhost:3030/realtime/v1/streams/run_abc/ai-output",
-        "GET https://api.trigger.dev/realtime/v1/runs/run_abc?offset=-1 answered 401",
-        "set TRIGGER_SECRET_KEY (tr_dev_..., tr_prod_...)",
-        'password authentication failed for user "u"',
-        "redis://localhost:6379/0",
-        "postgresql://user@host/name",
-        "the authorization header is missing",
-        "eyJ",
-    ],
-)
-def test_redact_leaves_other_texts_alone(text: str) -> None:
-    assert redact(text) == text
-
-
-@pytest.mark.parametrize(
-    "unit",
-    ["a", "://", "://a:", "eyJ", "eyJaaaaaaaa.", "tr_dev_", "authorization: ", "password=", "Bearer ", "@", " :"],
-)
-def test_redact_takes_time_in_proportion_to_the_text(unit: str) -> None:
-    start = time.process_time()
-    redact(unit * (200_000 // len(unit)))
-    assert time.process_time() - start < 20  # a quadratic one takes minutes
 
 
 # --- logs

@@ -24,7 +24,7 @@ def main() -> None:
         if known is None:
             raise
         from tailrace.errors import BadSettings
-        from tailrace.telemetry import redact
+        from tailrace.redaction import redact
 
         # What settings say of themselves holds no secret, but examples that look like one.
         said = str(known) if isinstance(known, BadSettings) else redact(str(known))

@@ -17,15 +17,18 @@
     └─ LeaseError              someone else is at work: stop quietly
        └─ LeaseLost            another worker took the stream over
 
-The message of an error says what happened and, where there is one, what to do. None holds a secret.
+The message of an error says what happened and, where there is one, what to do. None holds a secret: what others said
+is redacted when the error is made.
 """
+
+from tailrace.redaction import redact
 
 
 class WorkerError(Exception):
     """Something Tailrace expected could go wrong, did."""
 
     def __init__(self, message: str | None = None) -> None:
-        super().__init__(message or (type(self).__doc__ or "").partition("\n")[0])
+        super().__init__(redact(message) if message else (type(self).__doc__ or "").partition("\n")[0])
 
 
 class TransientError(WorkerError):

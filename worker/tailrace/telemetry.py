@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import logging
 import os
-import re
 import sys
 import threading
 from collections.abc import Mapping
@@ -19,54 +18,19 @@ from typing import Any, Final, TextIO
 import structlog
 from structlog.typing import EventDict, Processor
 
-__all__ = ["Counter", "Metrics", "Summary", "configure", "metrics", "redact"]
+from tailrace.redaction import HIDDEN, redact
+
+__all__ = ["Counter", "Metrics", "Summary", "configure", "metrics"]
 
 
 # --- secrets
 
-HIDDEN: Final = "***"
 MAX_VALUE_CHARACTERS: Final = 20_000
 """A longer value is cut: nothing that long belongs in a log, and redacting takes time."""
 
-_SECRETS: Final = (
-    # user:password@ in a URL; greedy, since a password that was not percent-encoded may hold an @
-    (re.compile(r"""(://[^\s/:@"'<>]{0,256}:)[^\s"'<>]{1,512}@"""), rf"\1{HIDDEN}@"),
-    # Authorization: Bearer ..., in a header, a dict or JSON
-    (
-        re.compile(
-            r"""(\bauthorization["']?\s{0,8}[:=,]\s{0,8}(?:b(?=["']))?["']?(?:(?:bearer|basic)\s+)?)[^\s"',;)}\]]+""",
-            re.I,
-        ),
-        rf"\1{HIDDEN}",
-    ),
-    (re.compile(r"(\bbearer\s+)[A-Za-z0-9_.~+/=-]{8,}", re.I), rf"\1{HIDDEN}"),
-    # Trigger.dev's keys (protocol §7); the part that says which kind stays
-    (
-        re.compile(r"\b(tr_(?:dev|stg|prod|preview|pat|oat)_(?:sk_)?|pk_(?:dev|stg|prod|preview)_)\w{4,}"),
-        rf"\1{HIDDEN}",
-    ),
-    # JSON Web Tokens: {"... in base64, with or without what follows the first point
-    (re.compile(r"\beyJ[A-Za-z0-9_-]{8,}(?:\.[A-Za-z0-9_-]*){0,4}"), HIDDEN),
-    # password=... of a libpq connection string or a query
-    (
-        re.compile(
-            r"""(\b(?:ssl_|redis_)?(?:password|passwd|pgpassword|secret_key|access_token)["']?\s{0,8}[:=]\s{0,8}["']?)"""
-            r"""[^\s"'&,;)}\]]+""",
-            re.I,
-        ),
-        rf"\1{HIDDEN}",
-    ),
-)
 _SECRET_KEYS: Final = frozenset(
     {"authorization", "password", "passwd", "secret", "secret_key", "access_token", "api_key", "public-access-token"}
 )
-
-
-def redact(text: str) -> str:
-    """Hide everything in a text that is, or looks like, a secret: for messages of errors that others made."""
-    for pattern, shown in _SECRETS:
-        text = pattern.sub(shown, text)
-    return text
 
 
 def redact_values(_logger: Any, _method: str, event: EventDict) -> EventDict:

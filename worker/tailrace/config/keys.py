@@ -36,7 +36,7 @@ from tailrace.config.settings import (
     variables,
 )
 from tailrace.errors import BadSettings
-from tailrace.telemetry import redact
+from tailrace.redaction import redact
 
 __all__ = ["Access", "KeysFile", "access_to", "accesses", "meant", "named", "readable_by_others"]
 

@@ -31,7 +31,7 @@ from tailrace.config.access import (
     without_no_branch,
 )
 from tailrace.errors import BadSettings
-from tailrace.telemetry import redact
+from tailrace.redaction import redact
 
 __all__ = [
     "ApiUrl",

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from urllib.parse import SplitResult, parse_qsl, urlencode, urlsplit
 
 from tailrace.errors import BadSettings
+from tailrace.redaction import remember
 
 __all__ = [
     "DATABASE_VARIABLES",
@@ -102,6 +103,7 @@ def _checked_redis(variable: str, url: str) -> str:
     database = parts.path.strip("/")
     if database and not database.isdecimal():
         raise BadSettings(f"{variable} must end with the number of a database, for example {_REDIS_EXAMPLE}.")
+    remember(parts.password or "")
     scheme = parts.scheme
     query = dict(parse_qsl(parts.query))
     tls = {name for name in query if name.startswith("ssl_")}

@@ -19,13 +19,14 @@ from tailrace.errors import (
     Unauthorized,
     WorkerError,
 )
+from tailrace.redaction import excerpt
 
 
 def refuse(status: int, body: str, what: str) -> None:
     """Turn an answer's status into our error; a 200 passes (protocol §7, "For an archiver")."""
     if status == 200:
         return
-    said = f"{what}: upstream answered {status}: {body[:300].strip() or '(empty)'}"
+    said = f"{what}: upstream answered {status}: {excerpt(body, 300).strip() or '(empty)'}"
     if status in (401, 403):
         raise Unauthorized(
             f"{said}. Check TRIGGER_SECRET_KEY (or TAILRACE_KEYS_FILE): it must be a key of the run's own environment.",
@@ -62,4 +63,4 @@ def json_of(body: str, what: str) -> Any:
     try:
         return json.loads(body)
     except (ValueError, RecursionError) as error:
-        raise MalformedRecord(f"{what} is not JSON: {body[:200]!r}") from error
+        raise MalformedRecord(f"{what} is not JSON: {excerpt(body, 200)!r}") from error

@@ -17,6 +17,7 @@ import httpx
 
 from tailrace.errors import SourceUnavailable
 from tailrace.model import RunView, StreamRef
+from tailrace.redaction import remember
 from tailrace.source.answers import refuse, translated
 from tailrace.source.body import read_text
 from tailrace.source.feed import ANSWER_MAX_CHARS, FeedCursor, segment
@@ -43,8 +44,10 @@ _NO_TLS = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
 
 def client_options(endpoint: Endpoint, tls: ssl.SSLContext | None) -> dict[str, Any]:
     """Return how an httpx client for upstream is made, a blocking one or not. ``tls`` None: only for ``http://``."""
+    key = endpoint.key()
+    remember(key)
     headers = {
-        "Authorization": f"Bearer {endpoint.key()}",
+        "Authorization": f"Bearer {key}",
         "Accept-Encoding": "identity",  # v1 answers lack `no-transform`: gzip would be buffered on the way
         "User-Agent": "tailrace",
         "x-trigger-api-version": API_VERSION,

@@ -12,6 +12,7 @@ from sqlalchemy import event, exc, pool
 from sqlalchemy.engine import URL, Engine, make_url
 
 from tailrace.errors import BadSettings, StoreUnavailable
+from tailrace.redaction import remember
 from tailrace.store import arrays
 
 __all__ = ["autocommit", "create_engine", "end", "is_unavailable", "normal_url", "translated"]
@@ -37,6 +38,9 @@ def normal_url(url: str) -> URL:
         raise BadSettings("The database URL can't be read; it should look like postgresql://user@host/name.") from None
     if parsed.drivername.partition("+")[0] not in ("postgres", "postgresql"):
         raise BadSettings(f"The database must be PostgreSQL (postgresql://...), not {parsed.drivername}://.")
+    for secret in (parsed.password, *(value for name, value in parsed.query.items() if "password" in name)):
+        if isinstance(secret, str):
+            remember(secret)
     return parsed.set(drivername=DRIVER)
 
 

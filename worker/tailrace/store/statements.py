@@ -11,6 +11,7 @@ import sqlalchemy as sa
 from sqlalchemy import exc
 
 from tailrace.errors import TerminalError
+from tailrace.redaction import excerpt
 from tailrace.store.engine import autocommit, translated
 
 __all__ = ["NotMigrated", "QueryRefused", "Statements", "driver_of", "fitting", "refusal", "refusing"]
@@ -66,8 +67,10 @@ def driver_of(connection: sa.Connection) -> psycopg.Connection[Any]:
 
 
 def fitting(reason: str) -> str:
-    """Make what is said of an error fit a column: whatever upstream's words are, the reason must reach its row."""
-    return reason.encode(errors="replace").decode().replace("\0", "\ufffd")[:REASON_MAX_CHARS]
+    """Make what is said of an error fit a column: whatever upstream's words are, the reason must reach its row, and no
+    secret with it (of an error that is not ours too)."""
+    text = reason.encode(errors="replace").decode().replace("\0", "\ufffd")
+    return excerpt(text, REASON_MAX_CHARS)
 
 
 _MISSING = (
