@@ -76,7 +76,17 @@ def alone(connection: sa.Connection) -> Iterator[None]:
 
 
 def prepare(connection: sa.Connection) -> None:
-    """Set the session up: short waits, no search_path, and a schema for the version table."""
+    """Set the session up: short waits, no search_path, and a schema for the version table.
+
+    Raises:
+        BadSettings: the database is not UTF8. Another encoding has no place for most of what upstream sends.
+    """
+    encoding = connection.scalar(sa.text("SHOW server_encoding"))
+    if encoding != "UTF8":
+        raise BadSettings(
+            f"The database has the encoding {encoding}, and an archive needs UTF8: make another one with "
+            "CREATE DATABASE ... TEMPLATE template0 ENCODING 'UTF8'."
+        )
     for name, value in (
         ("lock_timeout", LOCK_TIMEOUT),
         ("statement_timeout", STATEMENT_TIMEOUT),

@@ -97,8 +97,19 @@ def create_engine(
     return engine
 
 
+RELIED_ON = {"DateStyle": "ISO", "standard_conforming_strings": "on"}
+"""What our statements, and psycopg's reading of times, take for granted. A server, database or role may have others.
+PgBouncer knows both of each client, so they hold in transaction mode too."""
+
+
 def _on_connect(connection: psycopg.Connection[Any], _record: object) -> None:
     arrays.register(connection)
+    for name, value in RELIED_ON.items():
+        # The server says them at every connect: nothing is sent where they are as usual.
+        if not (connection.info.parameter_status(name) or value).startswith(value):
+            connection.execute(f"SET {name} = {value}")
+    if connection.info.transaction_status != psycopg.pq.TransactionStatus.IDLE:
+        connection.commit()
 
 
 def end(engine: Engine) -> None:
