@@ -7,11 +7,14 @@ CREATE TABLE tailrace.environments (
     api_url       text NOT NULL,
     halted_at     timestamptz,
     halted_reason text,
+    probed_at     timestamptz,
     created_at    timestamptz NOT NULL DEFAULT now(),
     CONSTRAINT environments_name_key UNIQUE (name)
 );
 
 COMMENT ON COLUMN tailrace.environments.halted_at IS
     'Since when nothing of this environment is read because upstream refused the key; null: it is read.';
+COMMENT ON COLUMN tailrace.environments.probed_at IS
+    'When somebody last asked upstream whether the key of this halted environment is taken again.';
 
 INSERT INTO tailrace.environments (name, api_url) VALUES ('default', 'https://api.trigger.dev');

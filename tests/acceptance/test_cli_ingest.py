@@ -13,6 +13,7 @@ import pytest
 
 from tailrace.model import Wire
 from tailrace.serve.timing import Timing
+from tailrace.service.key_check import NO_SUCH_RUN
 from tests.acceptance.cli_runner import DEADLINE_S, Cli, cli_for, wait_for
 from tests.upstream import RunningServer, create_app, running
 from tests.upstream.live import LiveStore
@@ -185,6 +186,7 @@ def test_a_key_that_is_refused_in_the_middle_halts_loudly_and_a_good_one_goes_on
     store.append_chunk("run_1", "ai", "1")
     store.finish_run("run_1")
     upstream.faults.stream("run_1", "ai").answer(403)
+    upstream.faults.feed(NO_SUCH_RUN).answer(403)
     done = cli.run("ingest", "run_1", "--local")
     assert done.code == 4, done
     status = cli.run("status")

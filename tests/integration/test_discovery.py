@@ -13,6 +13,7 @@ from tailrace.errors import Unauthorized
 from tailrace.serve.app import DEFAULT_KEY
 from tailrace.serve.listing import Index
 from tailrace.service.discovery import Discovery
+from tailrace.service.key_check import NO_SUCH_RUN
 from tailrace.service.maintenance import discovery_of
 from tailrace.service.runtime import Runtime
 from tests.integration.schema_rows import Archive
@@ -337,6 +338,7 @@ def test_two_processes_look_once(place: Place) -> None:
 def test_a_refused_key_halts_the_environment_and_nothing_more_is_asked(place: Place) -> None:
     finder = discovery(place)
     place.server.faults.runs_feed().answer(401, times=9)
+    place.server.faults.feed(NO_SUCH_RUN).answer(401)
     place.due()
     assert finder.step() == 0
     assert place.archive.value("SELECT halted_reason FROM tailrace.environments") is not None
@@ -346,7 +348,20 @@ def test_a_refused_key_halts_the_environment_and_nothing_more_is_asked(place: Pl
     assert place.calls() == []
 
 
+@pytest.mark.parametrize("elsewhere", [None, 500])
+def test_one_that_is_refused_here_only_halts_nothing(place: Place, elsewhere: int | None) -> None:
+    finder = discovery(place)
+    place.server.faults.runs_feed().answer(403)
+    if elsewhere:  # it can't be told
+        place.server.faults.feed(NO_SUCH_RUN).answer(elsewhere)
+    place.due()
+    assert finder.step() == 0
+    assert place.archive.value("SELECT count(*) FROM tailrace.environments WHERE halted_at IS NOT NULL") == 0
+    place.due()
+    assert finder.step() is not None
+
+
 def test_halting_is_for_unauthorized_only(place: Place) -> None:
     runtime = place.runtime()
-    runtime.environments.default.halt(Unauthorized("no"))
+    runtime.environments.default.key.halt(Unauthorized("no"))
     assert runtime.environments.default.runs.halted() == "no"

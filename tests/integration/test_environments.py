@@ -198,9 +198,9 @@ def test_an_old_key_that_is_refused_halts_nothing(served: Served) -> None:
     served.runtime.start()
     served.keys(production=KEYS["production"], staging="tr_stg_new")
     _wait(lambda: served.environment("staging"), lambda found: found is not old)
-    old.halt(Unauthorized("the old one"))
+    old.key.halt(Unauthorized("the old one"))
     assert old.runs.halted() is None
-    served.environment("staging").halt(Unauthorized("the new one"))
+    served.environment("staging").key.halt(Unauthorized("the new one"))
     assert old.runs.halted() == "the new one"
     served.keys(**KEYS)
     _wait(old.runs.halted, lambda reason: reason is None)

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from tailrace.model import Wire
+from tailrace.service.key_check import NO_SUCH_RUN
 from tests.ingestion import ingesting, numbered, store_with
 from tests.upstream import RunningServer
 from tests.upstream.faults import FaultSetter
@@ -233,12 +234,37 @@ def test_a_refused_key_stops_everything_once(database_url: str) -> None:
         ingestion.request("run_1")
         ingestion.watch()
         server.faults.stream("run_1", "ai").answer(401, times=9)
+        server.faults.feed(NO_SUCH_RUN).answer(401, times=9)
         for _ in range(3):
             ingestion.turn()
         assert len(stream_requests(server)) == 1
         errors = [each["event"] for each in ingestion.logs if each["log_level"] == "error"]  # type: ignore[attr-defined]
         assert errors == ["environment_halted"]
+        environment = ingestion.runtime.environments.default
+        assert not environment.key.probe()  # a minute is not over
+        long_ago = "UPDATE tailrace.environments SET halted_at = now() - interval '61 seconds', probed_at = NULL"
+        ingestion.run(long_ago)
+        assert not environment.key.probe()  # still refused
+        assert environment.runs.halted()
         server.faults.clear()
-        ingestion.runtime.environments.enrol()
+        assert not environment.key.probe()  # once a minute, whoever asks
+        ingestion.run("UPDATE tailrace.environments SET probed_at = now() - interval '61 seconds'")
+        environment.check_late(1)  # as workers do, now and then
+        assert environment.runs.halted() is None
+        ingestion.until_sealed()
+        assert ingestion.texts("run_1") == [b'"a"']
+
+
+@pytest.mark.parametrize("status", [401, 403])
+def test_one_refusal_of_one_stream_is_tried_again_and_stops_nothing_else(database_url: str, status: int) -> None:
+    store = store_with(Wire.V2, ['"a"'])
+    with ingesting(database_url, store) as (ingestion, server):
+        ingestion.request("run_1")
+        ingestion.watch()
+        server.faults.stream("run_1", "ai").answer(status)
+        ingestion.turn()
+        assert ingestion.state("run_1") == "parked"
+        assert str(status) in ingestion.value("SELECT last_error FROM tailrace.streams")
+        assert ingestion.runtime.environments.default.runs.halted() is None
         ingestion.until_sealed()
         assert ingestion.texts("run_1") == [b'"a"']

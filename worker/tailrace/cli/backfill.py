@@ -14,9 +14,7 @@ from tailrace.cli.exits import Exit
 from tailrace.cli.output import say, shown, write_json
 
 if TYPE_CHECKING:
-    from tailrace.errors import Unauthorized
     from tailrace.store.backfills import Backfill
-    from tailrace.store.runs import Runs
 
 
 def backfill(
@@ -43,6 +41,7 @@ def backfill(
     from tailrace.config.settings import load
     from tailrace.service.backfill import BackfillPolicy, Backfills, filter_of, preview
     from tailrace.service.environments import upstream_of
+    from tailrace.service.key_check import KeyCheck
     from tailrace.service.when import moment
     from tailrace.store.backfills import ListedRuns
     from tailrace.store.engine import create_engine
@@ -70,7 +69,7 @@ def backfill(
     backfill_id = store.begin_backfill(begin, end, filters)
     say(f"Backfill {backfill_id} has begun; workers take it forward too.")
     policy = BackfillPolicy(settings.backfill_rate_share, settings.backfill_open_runs)
-    steps = Backfills(store, upstream, policy, lambda error: _halt(runs, error))
+    steps = Backfills(store, upstream, policy, KeyCheck(upstream, runs).refused)
     try:
         while not detach and store.backfill(backfill_id).state == "running":
             if not steps.step(backfill_id):
@@ -90,10 +89,6 @@ def backfill(
     if done.state == "failed":
         say(f"tailrace: it failed: {shown(done.last_error)}")
         raise typer.Exit(Exit.INGEST_FAILED)
-
-
-def _halt(runs: Runs, error: Unauthorized) -> None:
-    runs.halt(str(error))
 
 
 def _show(now: Backfill) -> None:

@@ -20,7 +20,6 @@ if TYPE_CHECKING:
     from tailrace.config.keys import Access
     from tailrace.config.settings import Settings
 
-NO_SUCH_RUN = "run_tailrace_doctor"
 """Upstream answers 404 when it takes the key and serves the feed: everything that can be asked without a run."""
 DAYS_AHEAD = 3
 """Partitions for fewer days than this: nobody has made new ones for long."""
@@ -151,6 +150,7 @@ def _upstream() -> Iterator[Finding]:
 def _answers(access: Access, settings: Settings, whose: str) -> Iterator[Finding]:
     """Ask the upstream of one environment, and return what it says of the key."""
     from tailrace.service.environments import upstream_of
+    from tailrace.service.key_check import NO_SUCH_RUN
 
     upstream = upstream_of(access, settings)
     try:

@@ -43,12 +43,12 @@ class Backfills:
         store: ListedRuns,
         upstream: Upstream,
         policy: BackfillPolicy,
-        halt: Callable[[Unauthorized], None],
+        refused: Callable[[Unauthorized], object],
     ) -> None:
         self._store = store
         self._upstream = upstream
         self._timing = policy
-        self._halt = halt
+        self._refused_key = refused
 
     def step(self, backfill: int | None = None) -> bool:
         """Take one step of a backfill that is due, of any or of this one; False when there is none.
@@ -67,7 +67,7 @@ class Backfills:
         except StoreUnavailable:
             raise
         except Unauthorized as error:
-            self._halt(error)
+            self._refused_key(error)
             self._store.postpone_backfill(owned, RETRY_CAP_S, str(error))
         except RequestRefused as error:
             self._refused(owned, error)

@@ -102,7 +102,7 @@ class Discovery:
         scan_s: float,
         overlap_s: float,
         rate_share: float,
-        halt: Callable[[Unauthorized], None],
+        refused: Callable[[Unauthorized], object],
         sleep: Callable[[float], object] = time.sleep,
     ) -> None:
         self._store = store
@@ -115,7 +115,7 @@ class Discovery:
         self._scan_s = scan_s
         self._overlap = timedelta(seconds=overlap_s)
         self._rate_share = rate_share
-        self._halt = halt
+        self._refused_key = refused
         self._sleep = sleep
 
     def step(self) -> int | None:
@@ -150,7 +150,7 @@ class Discovery:
         except StoreUnavailable:
             raise
         except Unauthorized as error:
-            self._halt(error)
+            self._refused_key(error)
             return 0, error
         except WorkerError as error:
             return 0, error

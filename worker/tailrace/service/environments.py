@@ -20,6 +20,7 @@ from tailrace.ingest.late import has_more
 from tailrace.model import NOT_KNOWN_YET, Wire
 from tailrace.retry import backoff
 from tailrace.service.discovery import TOGETHER_RUNS, WatchTogether
+from tailrace.service.key_check import KeyCheck
 from tailrace.source.client import Endpoint, Upstream
 from tailrace.source.connection import Tail
 from tailrace.store.backfills import ListedRuns
@@ -66,6 +67,7 @@ class Environment:
         self.retired = threading.Event()
         self.upstream = upstream_of(access, settings)
         self.runs = Runs(vital_engine, access.name)
+        self.key = KeyCheck(self.upstream, self.runs, self.retired)
         self.late = LateChecks(vital_engine, access.name)
         self.listed_runs = ListedRuns(engine, access.name)
         self._claimed: set[int] = set()  # runs that are being looked at
@@ -80,11 +82,6 @@ class Environment:
     def enrol(self) -> None:
         """Make the environment's row; a key that was refused gets a new chance."""
         self.runs.enrol(self.access.api_url)
-
-    def halt(self, error: Unauthorized) -> None:
-        """Stop everything of this environment, with one alarm. Of no effect when it was an old key that was refused."""
-        if not self.retired.is_set() and self.runs.halt(str(error)):
-            log.error("environment_halted", environment=self.name, reason=str(error))
 
     # --- runs
 
@@ -127,7 +124,7 @@ class Environment:
                 self.runs.postpone(run, f"{NOT_KNOWN_YET}: {error}", settings.watch_seconds)
             return 0
         except Unauthorized as error:
-            self.halt(error)
+            self.key.refused(error)
             self.runs.postpone(run, str(error), settings.watch_seconds)
             return 0
         except StoreUnavailable:
@@ -148,7 +145,11 @@ class Environment:
         return found
 
     def check_late(self, limit: int) -> int:
-        """Look once more at sealed runs that are due, reopen those that have more; return the number looked at."""
+        """Look once more at sealed runs that are due, reopen those that have more; return the number looked at.
+
+        While the environment is halted, ask now and then whether its key is taken again instead.
+        """
+        self.key.probe()
         due = self.late.claim(limit, LATE_CLAIM_S)
         for run in due:
             self._check_late(run)
@@ -162,7 +163,7 @@ class Environment:
         except NotFound:  # upstream has forgotten it
             self.late.done(run)
         except Unauthorized as error:
-            self.halt(error)
+            self.key.refused(error)
         except StoreUnavailable:
             raise
         except WorkerError as error:

@@ -145,7 +145,7 @@ def discovery_of(environment: Environment) -> Discovery | None:
         scan_s=settings.discover_scan_seconds,
         overlap_s=settings.discover_overlap_seconds,
         rate_share=settings.backfill_rate_share,
-        halt=environment.halt,
+        refused=environment.key.refused,
     )
 
 
@@ -153,4 +153,4 @@ def backfills_of(environment: Environment) -> Backfills:
     """Make what takes the backfills of an environment forward."""
     settings = environment.settings
     policy = BackfillPolicy(settings.backfill_rate_share, settings.backfill_open_runs)
-    return Backfills(environment.listed_runs, environment.upstream, policy, environment.halt)
+    return Backfills(environment.listed_runs, environment.upstream, policy, environment.key.refused)

@@ -64,8 +64,9 @@ class Reading:
             try:
                 outcome = reader.run()
             except Unauthorized as error:
-                environment.halt(error)
-                outcome = Outcome(StreamState.PARKED, error=str(error))
+                # Refused alone, it is tried again; with its whole environment, as soon as that goes on.
+                wait_s = 0.0 if environment.key.refused(error) else self._settings.retry_cap_s
+                outcome = Outcome(StreamState.PARKED, delay_s=wait_s, error=str(error))
             except TransientError as error:
                 outcome = Outcome(StreamState.PARKED, delay_s=self._settings.retry_cap_s, error=str(error))
             except WorkerError as error:

@@ -234,11 +234,34 @@ class Runs:
         return bool(
             self._statements.execute(
                 """
-                UPDATE tailrace.environments SET halted_at = now(), halted_reason = :reason
+                UPDATE tailrace.environments SET halted_at = now(), halted_reason = :reason, probed_at = NULL
                 WHERE name = :environment AND halted_at IS NULL RETURNING id
                 """,
                 reason=fitting(reason),
             )
+        )
+
+    def claim_probe(self, every_s: float) -> bool:
+        """Return whether it is for the caller to ask if the key of this halted environment is taken again."""
+        return bool(
+            self._statements.execute(
+                """
+                UPDATE tailrace.environments SET probed_at = now()
+                WHERE name = :environment AND halted_at IS NOT NULL
+                  AND coalesce(probed_at, halted_at) <= now() - :every_s * interval '1 second'
+                RETURNING id
+                """,
+                every_s=every_s,
+            )
+        )
+
+    def resume(self) -> None:
+        """Let a halted environment go on."""
+        self._statements.execute(
+            """
+            UPDATE tailrace.environments SET halted_at = NULL, halted_reason = NULL, probed_at = NULL
+            WHERE name = :environment
+            """
         )
 
     def halted(self) -> str | None:
