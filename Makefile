@@ -43,7 +43,7 @@ demo: $(READY_TO_RUN)
 	@$(BIN)/tailrace demo
 
 # What to hand out first, and together: tests/order.py. With compiled files, else each of hundreds of processes compiles all
-# of it again. Five at a time on two cores: they wait a third of the time.
+# of it again. Five at a time on two cores: they wait a fifth of the time.
 PYTEST = PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest --no-loadscope-reorder
 
 check: lint

@@ -22,11 +22,8 @@ from sqlalchemy import pool
 
 from tailrace.errors import BadSettings, StoreUnavailable
 from tailrace.store.engine import create_engine
-from tailrace.store.indexes import BRIEFLY
+from tailrace.store.indexes import LOCK_TIMEOUT
 from tailrace.store.migrate import SCHEMA
-
-LOCK_TIMEOUT = BRIEFLY
-"""A migration that waits for a lock makes everybody behind it wait too: better to fail and be run again."""
 
 STATEMENT_TIMEOUT = "5min"
 

@@ -86,7 +86,7 @@ def ephemeral_valkey(root: Path, settings: ServerSettings = THROWAWAY) -> Iterat
 def in_memory() -> Path | None:
     """Make a directory in memory that a server can have as its root. None where there is not enough of it.
 
-    Hundreds of databases come and go in a run. On ext4 that costs more than the tests themselves: it goes through the
+    Hundreds of databases come and go in a run. On ext4 that was a quarter of all CPU: it goes through the
     inodes that were freed within the last seconds, one by one, for each file that is made.
     """
     try:

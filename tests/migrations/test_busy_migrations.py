@@ -152,7 +152,7 @@ def test_the_index_of_all_segments_does_not_hold_up_writers_behind_an_old_transa
 ) -> None:
     stream = filled(database_url, 1)
     without_indexes(database_url)
-    monkeypatch.setattr(indexes, "BRIEFLY", "200ms")  # the promise is that it is the limit, not how long it is
+    monkeypatch.setattr(indexes, "LOCK_TIMEOUT", "200ms")  # the promise is that it is the limit, not how long it is
     with psycopg.connect(database_url) as holder:
         holder.execute(SEGMENT, [stream, 1, 1])
         with patient(migration), pytest.raises(sa.exc.OperationalError, match="lock timeout"):

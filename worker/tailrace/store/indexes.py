@@ -12,8 +12,8 @@ import sqlalchemy as sa
 
 __all__ = ["build_index", "build_partitioned_index", "patient"]
 
-BRIEFLY = "5s"
-"""How long a statement may wait for a lock for which others then queue: writers of all streams stand behind it."""
+LOCK_TIMEOUT = "5s"
+"""How long a migration may wait for a lock: everybody behind it waits too. Better to fail and be run again."""
 
 _SET = sa.text("SELECT set_config(:name, :value, false)")
 
@@ -54,19 +54,19 @@ def build_partitioned_index(connection: sa.Connection, name: str, suffix: str, d
     ``definition`` is what follows the table's name; ``suffix`` ends the names of the parts.
 
     Raises:
-        sqlalchemy.exc.OperationalError: a lock that holds up others did not come within `BRIEFLY`, whatever `patient`
-            allows; the next call goes on.
+        sqlalchemy.exc.OperationalError: a lock that holds up others did not come within `LOCK_TIMEOUT`, whatever
+            `patient` allows; the next call goes on.
     """
     if _valid(connection, name) is None:
         # Only a definition. Partitions made from here on have theirs.
-        with _set(connection, lock_timeout=BRIEFLY):
+        with _set(connection, lock_timeout=LOCK_TIMEOUT):
             connection.execute(sa.text(f"CREATE INDEX {name} ON ONLY tailrace.segments {definition}"))
     attached = set(connection.scalars(sa.text(_CHILDREN), {"parent": f"tailrace.{name}"}))
     for partition in connection.scalars(sa.text(_CHILDREN), {"parent": "tailrace.segments"}).all():
         part = f"{partition}_{suffix}"
         if part not in attached:
             build_index(connection, part, f"ON tailrace.{partition} {definition}")
-            with _set(connection, lock_timeout=BRIEFLY):
+            with _set(connection, lock_timeout=LOCK_TIMEOUT):
                 connection.execute(sa.text(f"ALTER INDEX tailrace.{name} ATTACH PARTITION tailrace.{part}"))
 
 
