@@ -34,7 +34,7 @@ help:
 	@echo 'make demo    run the demonstration: everything embedded, real servers, a killed worker'
 	@echo 'make check   lint and the unit tests: a minute, for while you work'
 	@echo 'make test    run all tests                 make lint    style, types, direction of imports'
-	@echo 'make soak    the random schedules of the tests, four times as many'
+	@echo 'make soak    the random schedules and texts of the tests, four times as many'
 	@echo 'make bounces kill and restart workers 24 times under load, and one random schedule of faults'
 	@echo 'make chaos   kill, cut and restart everything for CHAOS_SECONDS (300); SEED=S plays one schedule again'
 	@echo 'make venv    install for development       make clean   remove .venv and caches, keep .tailrace'
@@ -57,7 +57,7 @@ halves: $(READY_TO_TEST)
 	@$(BIN)/python tools/async_to_sync.py
 
 soak: $(READY_TO_TEST)
-	@SOAK=1 $(PYTEST) -n 3 tests/simulation tests/unit/ingest $(ARGS)
+	@SOAK=1 $(PYTEST) -n 3 tests/simulation tests/unit/ingest tests/integration/test_chunk_json_postgres.py $(ARGS)
 
 # Not among the others: they take two minutes in which nothing else should run.
 bounces: $(READY_TO_TEST)

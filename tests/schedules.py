@@ -1,4 +1,4 @@
-"""How many random schedules a test plays: all of them with `make soak` (``SOAK`` is set), a quarter with `make test`."""
+"""How many random schedules, or texts, a test tries: all of them with `make soak` (``SOAK`` is set), a quarter with `make test`."""
 
 from __future__ import annotations
 

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from tailrace.wire import chunk_json
 from tailrace.wire.chunk_json import BAD, ODD, PLAIN, bare, check
+from tests.schedules import schedules
 
 Connection = psycopg.Connection[tuple[object, ...]]
 
@@ -121,7 +122,9 @@ def damaged(draw: st.DrawFn) -> bytes:
 
 # --- properties
 
-many = settings(suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow], max_examples=2000)
+many = settings(
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow], max_examples=schedules(4000)
+)
 
 
 def compare(postgres: Connection, text: bytes) -> None:
@@ -148,13 +151,13 @@ def test_garbage(postgres: Connection, text: str) -> None:
     compare(postgres, text.encode())
 
 
-@settings(many, max_examples=1500)
+@settings(many, max_examples=schedules(2400))
 @given(text=damaged())
 def test_damaged_texts(postgres: Connection, text: bytes) -> None:
     compare(postgres, text)
 
 
-@settings(many, max_examples=300)
+@settings(many, max_examples=schedules(400))
 @given(batch=st.lists(texts().map(bare) | damaged(), max_size=6))
 def test_checked_chunks_come_back_from_an_array_byte_for_byte(postgres: Connection, batch: list[bytes]) -> None:
     chunks = [bare(text) for text in batch if check(text) != BAD]
