@@ -36,6 +36,7 @@ import pytest
 import redis
 from psycopg import sql
 
+from tailrace import redaction
 from tailrace.devtools.servers.valkey import Valkey
 from tests.throwaway import Servers, ephemeral, ephemeral_postgres, ephemeral_valkey, in_memory
 
@@ -81,8 +82,9 @@ def pytest_configure() -> None:
 
 @pytest.fixture(autouse=True)
 def _clean_environment() -> None:
-    """No test sees what another one left set."""
+    """No test sees what another one left set, nor the secrets that another one used."""
     _forget_settings()
+    redaction.forget()
 
 
 @pytest.fixture(autouse=True)

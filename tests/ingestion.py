@@ -39,7 +39,10 @@ LATER = [
         "runs",
         ("terminal_at", "keys_read_at", "listed_at", "next_watch_at", "requested_at", "sealed_at", "late_check_at"),
     ),
-    ("streams", ("swept_at", "next_attempt_at", "hinted_until", "last_chunk_at", "created_at", "sealed_at")),
+    (
+        "streams",
+        ("swept_at", "troubled_at", "next_attempt_at", "hinted_until", "last_chunk_at", "created_at", "sealed_at"),
+    ),
 ]
 
 

@@ -219,8 +219,9 @@ class Archiver:
     def __init__(self, url: str) -> None:
         self.url = url
         self.engine = create_engine(url)
-        self._committer = Committer(self.engine)
-        self._leases = Leases(self.engine, WorkerRow(uuid4(), "here", 1, "local", 1), LONG_S)
+        worker = WorkerRow(uuid4(), "here", 1, "local", 1)
+        self._committer = Committer(self.engine, worker.id)
+        self._leases = Leases(self.engine, worker, LONG_S)
         self._leases.renew()
         self._ids: dict[tuple[str, str], int] = {}
         self._sequences: dict[tuple[str, str], Order] = {}
@@ -254,6 +255,9 @@ class Archiver:
         sequence = self._sequences.setdefault(ref, order_for(wire, Checkpoint(), []))
         (stream,) = self._leases.acquire([self._ids[ref]])
         batches = [sequence.admit(records[done:upto])] if upto > done else []
+        while sequence.doubt is not None:  # what was trimmed has to be shown by several connections
+            sequence.resume()
+            batches = [sequence.admit(records[done:upto])]
         checkpoint = batches[-1].checkpoint if batches else stream.checkpoint
         state = StreamState.SEALED if sealed else StreamState.PARKED
         outcome = Outcome(state, verdict=Verdict.COMPLETE if sealed else None)

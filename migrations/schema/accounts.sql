@@ -81,7 +81,7 @@ BEGIN ATOMIC
             ON g.stream_id = s.id
         LEFT JOIN (
             SELECT h.stream_id, count(*) AS holes,
-                   count(*) FILTER (WHERE h.reason IN ('trimmed', 'expired', 'recreated')) AS lost
+                   count(*) FILTER (WHERE h.reason IN ('trimmed', 'expired', 'recreated', 'missing')) AS lost
             FROM hole h GROUP BY 1
         ) h ON h.stream_id = s.id
         LEFT JOIN (SELECT k.stream_id, count(*) AS records FROM kept_raw k GROUP BY 1) q ON q.stream_id = s.id

@@ -10,13 +10,13 @@ CREATE TABLE tailrace.holes (
     detected_at timestamptz NOT NULL DEFAULT now(),
     CONSTRAINT holes_pkey PRIMARY KEY (stream_id, generation, first_index, reason),
     CONSTRAINT holes_reason_check CHECK (
-        reason IN ('trimmed', 'expired', 'recreated', 'command', 'control', 'repeat', 'quarantined')
+        reason IN ('trimmed', 'expired', 'recreated', 'missing', 'command', 'control', 'repeat', 'quarantined')
     ),
     CONSTRAINT holes_range_check CHECK (
         generation >= 0 AND first_index >= 0
         -- Only of a loss can it be unknown how much it was.
         AND CASE WHEN last_index IS NULL
-                THEN reason IN ('trimmed', 'expired', 'recreated')
+                THEN reason IN ('trimmed', 'expired', 'recreated', 'missing')
                 ELSE last_index >= first_index
             END
     )
@@ -50,7 +50,7 @@ FROM tailrace.holes h
 JOIN tailrace.streams s ON s.id = h.stream_id
 JOIN tailrace.runs r ON r.id = s.run
 JOIN tailrace.environments e ON e.id = r.environment_id
-WHERE h.reason IN ('trimmed', 'expired', 'recreated');
+WHERE h.reason IN ('trimmed', 'expired', 'recreated', 'missing');
 
 COMMENT ON VIEW tailrace.gaps IS
     'Chunks that upstream dropped before they were read. last_index and lost are null when their number is unknown: '

@@ -21,10 +21,12 @@ CREATE TABLE tailrace.streams (
     quarantine_count bigint NOT NULL DEFAULT 0,
     lag              bigint,
     worker_id        uuid,
+    settled_by       uuid,
     token            bigint NOT NULL DEFAULT 0,
     hinted_until     timestamptz,
     hinted_by        uuid,
     attempt          int NOT NULL DEFAULT 0,
+    troubled_at      timestamptz,
     next_attempt_at  timestamptz NOT NULL DEFAULT now(),
     last_error       text,
     swept_at         timestamptz,
@@ -66,6 +68,10 @@ COMMENT ON COLUMN tailrace.streams.quarantine_count IS 'Rows in quarantine.';
 COMMENT ON COLUMN tailrace.streams.lag IS 'How far the checkpoint was behind upstream''s tail when last heard (v2).';
 COMMENT ON COLUMN tailrace.streams.worker_id IS
     'Holder of the lease. No foreign key: it holds while that row of workers lives.';
+COMMENT ON COLUMN tailrace.streams.settled_by IS
+    'Who held the lease last and left the stream as it is: whose commit it was that ended the lease.';
+COMMENT ON COLUMN tailrace.streams.troubled_at IS
+    'Since when it can''t be read, while attempt > 0.';
 COMMENT ON COLUMN tailrace.streams.token IS 'Grows with every takeover; a write with another token changes nothing.';
 COMMENT ON COLUMN tailrace.streams.hinted_until IS
     'Until then nobody else chooses the stream, unless the worker of hinted_by dies before.';

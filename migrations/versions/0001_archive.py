@@ -47,7 +47,8 @@ DROP FUNCTION tailrace.unpack(bigint, json, bigint[], int[], boolean),
 DROP FUNCTION tailrace.text_delta_of(json), tailrace.type_of(json), tailrace.mended(text), tailrace.is_odd(text),
     tailrace.fits_jsonb(text);
 DROP FUNCTION tailrace.connections_left(int, boolean);
-DROP FUNCTION tailrace.partition_days(), tailrace.ensure_partitions(int, int);
+DROP FUNCTION tailrace.partition_days(), tailrace.ensure_partitions(int, int),
+    tailrace.ensure_partition(date);
 DROP TABLE tailrace.discoveries, tailrace.backfills, tailrace.forgotten, tailrace.exported, tailrace.search,
     tailrace.facts, tailrace.outbox, tailrace.quarantine, tailrace.holes, tailrace.segments, tailrace.streams,
     tailrace.runs, tailrace.workers, tailrace.environments;

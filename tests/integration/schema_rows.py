@@ -98,7 +98,7 @@ class Archive:
                    generation = %s, last_chunk_index = %s, chunk_count = %s, byte_count = %s,
                    hole_count = (SELECT count(*) FROM tailrace.holes h WHERE h.stream_id = s.id),
                    lost_count = (SELECT count(*) FROM tailrace.holes h WHERE h.stream_id = s.id
-                                 AND h.reason IN ('trimmed', 'expired', 'recreated')),
+                                 AND h.reason IN ('trimmed', 'expired', 'recreated', 'missing')),
                    quarantine_count = (SELECT count(*) FROM tailrace.quarantine q WHERE q.stream_id = s.id)
                WHERE id = %s""",
             generation,

@@ -132,7 +132,7 @@ def test_a_writer_at_work_on_it_is_fenced_off(archive: Archive, engine: sa.Engin
     leases = Leases(engine, WorkerRow(uuid4(), "here", 1, "local", 1), 10.0)
     leases.renew()
     (stream,) = leases.acquire([stream_id])
-    committer = Committer(engine)
+    committer = Committer(engine, leases.worker_id)
     assert committer.commit([flush_of(stream, batch(0, b'"tomatensuppe"'))]) == {stream_id}
     forgetting.forget("default", "run_1")
     assert committer.commit([flush_of(stream, batch(1, b'"tomatensuppe"'))]) == set()

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from tailrace.errors import SourceUnavailable, TransientError
+from tailrace.errors import RequestRefused, SourceUnavailable, TransientError
 from tailrace.hold import Hold
 from tailrace.ingest import assembly, completeness, late, reader, v2_order
 from tailrace.ingest.assembly import Assembly
@@ -21,7 +21,8 @@ from tailrace.ingest.completeness import Completeness
 from tailrace.ingest.reader import Reader
 from tailrace.ingest.v1_order import V1Order
 from tailrace.ingest.v2_order import V2Order
-from tailrace.model import Arrival, Batch, Outcome, StreamState, V1Record, Verdict, Wire
+from tailrace.model import Arrival, Batch, HoleReason, Outcome, StreamState, V1Record, Verdict, Wire
+from tailrace.retry import Patience
 from tailrace.source import body
 from tailrace.source.body import BodyText
 from tailrace.wire import feed, statuses, v1, v2
@@ -221,6 +222,12 @@ V1 = [
         test_v1_order.test_a_newest_line_that_does_not_come_back_is_a_gap_of_unknown_size,
     ),
     Mutant(
+        "repeats: a step back within a connection is news",
+        put(V1Order, "_step_back", lambda self, records: None),
+        test_v1_order.test_a_batch_that_comes_again_within_a_connection_is_no_news,
+        (2,),
+    ),
+    Mutant(
         "phantom: a ping is a chunk",
         keep_phantoms,
         test_v1.test_events_become_records,
@@ -279,9 +286,39 @@ def no_holes(patch: Patch) -> None:
     patch.setattr(V2Order, "admit", admitted)
 
 
+def believe_at_once(patch: Patch) -> None:
+    """Whatever contradicts what is held is a new stream."""
+    patch.setattr(V2Order, "_begin_doubt", lambda self, why: setattr(self, "recreated", True))
+
+
+def any_record_proves(patch: Patch) -> None:
+    """At the start of a stream, another record anywhere is enough, not only the first."""
+    is_no_news = V2Order._is_no_news
+
+    def believing(self: V2Order, record: Any, expected: int) -> bool:
+        self._believing = True
+        return is_no_news(self, record, expected)
+
+    patch.setattr(V2Order, "_is_no_news", believing)
+
+
+def tails_prove(self: V2Order, tail: int) -> None:
+    """A tail behind us is believed whatever the same connection has shown."""
+    self._tail = tail
+    if tail < self._next:
+        self._begin_doubt("behind")
+
+
+def patience_without(name: str, value: float) -> Callable[[Patch], None]:
+    is_over = Patience.is_over
+    return lambda patch: patch.setattr(
+        Patience, "is_over", lambda self, attempts, for_s: is_over(replace(self, **{name: value}), attempts, for_s)
+    )
+
+
 def forget_records(patch: Patch) -> None:
     init = V2Order.__init__
-    patch.setattr(V2Order, "__init__", lambda self, checkpoint, recent: init(self, checkpoint, []))
+    patch.setattr(V2Order, "__init__", lambda self, checkpoint, recent, *_: init(self, checkpoint, []))
 
 
 def id_alone(patch: Patch) -> None:
@@ -324,16 +361,72 @@ V2 = [
         ([], None),
     ),
     Mutant("cursor: data records only", data_only, test_v2_order.test_every_record_moves_the_place),
-    Mutant("gap: none", no_holes, test_v2_order.test_a_jump_is_a_gap, ([], 5, (0, 4))),
+    Mutant("gap: none", no_holes, test_v2_order.test_a_jump_that_three_connections_show_is_a_gap, ([], 5, (0, 4))),
     Mutant(
         "tail: not looked at",
         put(V2Order, "see_tail", lambda self, tail: None),
-        test_v2_order.test_a_tail_behind_us_is_another_stream,
+        test_v2_order.test_a_tail_behind_us_and_another_first_record_are_another_stream,
+        ([data(0, ms=9)],),
+    ),
+    Mutant(
+        "made anew: one contradiction is enough",
+        believe_at_once,
+        test_v2_order.test_a_tail_behind_us_and_another_first_record_are_another_stream,
+        ([data(0, ms=9)],),
+    ),
+    Mutant(
+        "made anew: any other record proves it",
+        any_record_proves,
+        test_v2_order.test_another_record_that_is_not_the_first_is_another_stream_only_in_the_end,
+    ),
+    Mutant(
+        "made anew: an old tail after our records",
+        put(V2Order, "see_tail", tails_prove),
+        test_v2_order.test_an_old_tail_after_our_records_is_no_news,
+    ),
+    Mutant(
+        "made anew: again and again at once",
+        put(reader, "generation_wait_s", lambda generation: 0.0),
+        test_ingest_reader.test_a_stream_that_is_made_anew_again_and_again_has_to_wait,
+    ),
+    Mutant(
+        "made anew: not compared with what was before",
+        put(v2_order, "_widen", lambda holes, hole: holes.append(hole)),
+        test_v2_order.test_a_generation_that_is_the_one_before_is_dropped_as_repeats,
+    ),
+    Mutant(
+        "gap: one connection is enough",
+        put(v2_order, "JUMPS_BELIEVED", 1),
+        test_v2_order.test_a_jump_that_fewer_connections_show_is_no_gap,
+        (2,),
+    ),
+    Mutant(
+        "gap: one end is enough",
+        put(v2_order, "JUMPS_BELIEVED", 1),
+        test_v2_order.test_what_was_written_while_a_connection_closed_is_no_gap,
+    ),
+    Mutant(
+        "gap: trimmed although its neighbour is there",
+        put(V2Order, "_why_missing", lambda self, expected, neighbour: HoleReason.TRIMMED),
+        test_v2_order.test_what_stands_between_two_that_came_is_not_trimmed_but_missing,
+        (0,),
+    ),
+    Mutant(
+        "given up: by the number of attempts alone",
+        patience_without("over_s", 0.0),
+        test_ingest_reader.test_when_a_stream_is_given_up,
+        (RequestRefused("400"), False, 19, StreamState.FAILED),
+    ),
+    Mutant(
+        "given up: by the time alone",
+        patience_without("attempts", 0),
+        test_ingest_reader.test_when_a_stream_is_given_up,
+        (RequestRefused("400"), True, 18, StreamState.PARKED),
     ),
     Mutant(
         "made anew: our record is any record",
         put(v2_order, "_print", lambda timestamp_ms, body: [0, 0]),
-        test_v2_order.test_another_record_where_ours_was_is_another_stream,
+        test_v2_order.test_another_record_where_ours_was_is_a_doubt,
         (data(2, "9"),),
     ),
     Mutant(
@@ -405,7 +498,7 @@ def believe_half_lines(self: V1Order, loose: V1Record | None, *, final: bool) ->
 def lost_when_not_reached(self: V2Order, loose: None, *, final: bool) -> Batch | None:
     if self._tail is None or self._tail <= self._next:
         return None
-    return self._step_over(self._tail - 1, v2_order.HoleReason.TRIMMED)
+    return self._step_over(self._tail - 1, HoleReason.TRIMMED)
 
 
 def change_silently(self: Assembly, known: Wire, now: Wire) -> None:

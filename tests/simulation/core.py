@@ -42,7 +42,8 @@ class World:
         self.p_locked = dice.choice((0.0, 0.2))
         self.p_refused = dice.choice((0.0, 0.1))
         self.p_cut = dice.choice((0.0, 0.1))
-        self.kills = self.stops = self.outages = 0
+        self.p_lie = dice.choice((0.0, 0.0, 0.05, 0.2))
+        self.kills = self.stops = self.outages = self.restores = self.told_lies = 0
         self.upstreams: dict[int, SimUpstream] = {}
         for stream in range(self.STREAMS):
             texts = [b'{"s":%d,"n":%d}' % (stream, n) for n in range(dice.randint(0, 20))]
@@ -65,6 +66,18 @@ class World:
             if self.database.over_at is None and self.now >= 15.0:
                 self.database.over_at = self.now
             green.switch()
+
+    def begin_lies(self, upstream: SimUpstream) -> None:
+        """Whether anything may lie on this connection. After two that lied, one does not: more would be believed."""
+        upstream.lied = upstream.lied + 1 if upstream.lies else 0
+        upstream.lies = False
+
+    def lies(self, upstream: SimUpstream) -> bool:
+        """Whether something between upstream and a reader says what is not so, this time."""
+        lie = upstream.lied < 2 and self.dice.random() < self.p_lie
+        upstream.lies = upstream.lies or lie
+        self.told_lies += lie
+        return lie
 
     def sealed(self) -> bool:
         return all(row.state == "sealed" for row in self.database.rows.values())
@@ -107,9 +120,15 @@ class World:
                 dice.choice(alive).skew += dice.choice((-3600.0, -30.0, 5.0, 3600.0))
             elif what < 0.8 and alive:
                 self.kill(dice.choice(alive))
+            elif what < 0.9:
+                before = self.database.dump()
+                self.sleep(None, dice.uniform(0.1, 6))
+                self.restores += 1
+                self.database.restore(before)  # a standby without the last transactions takes over
         for worker in self.workers:
             worker.stopped_until = 0.0
         self.p_lost_answer = self.p_lost_question = self.p_refused = self.p_cut = self.p_die = 0.0
+        self.p_lie = 0.0
 
     # --- what must hold
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
@@ -29,6 +30,7 @@ class Row:
     wire: Wire | None = None
     state: StreamState = StreamState.PENDING
     holder: int | None = None
+    settled_by: int | None = None
     due_at: float = 0.0
     swept_at: float | None = None
     swept_index: int | None = None
@@ -47,6 +49,14 @@ class Database:
         self.expires: dict[int, float] = {}
         self.over_at: float | None = None
         self.fence = True
+
+    def dump(self) -> list[Row]:
+        return copy.deepcopy(list(self.rows.values()))
+
+    def restore(self, rows: list[Row]) -> None:
+        """What was committed since then never happened."""
+        for row in rows:
+            vars(self.rows[row.id]).update(vars(row))
 
     def renew(self, worker: int, skew: float) -> None:
         """``skew`` is how wrong the worker's own clock is; it does not matter."""
@@ -94,16 +104,16 @@ class Database:
             over, now - self.over_at if self.over_at is not None else 0.0, now - (row.swept_at or 0) if swept else None
         )
 
-    def commit(self, flush: Flush) -> bool:
+    def commit(self, flush: Flush, worker: int) -> bool:
         row = self.rows[flush.stream_id]
-        if self.fence and (row.token != flush.token or row.rev != flush.rev):
+        if self.fence and (row.token, row.rev, row.holder) != (flush.token, flush.rev, worker):
             return False
         row.rev += 1
         row.checkpoint, row.wire = flush.checkpoint, flush.wire or row.wire
         self.store(row, flush)
         settled = flush.outcome
         if settled is not None:
-            row.state, row.holder = settled.state, None
+            row.state, row.holder, row.settled_by = settled.state, None, worker
             row.due_at = self.world.now + settled.delay_s
             if settled.swept:
                 row.swept_at, row.swept_index = self.world.now, flush.checkpoint.last_index
@@ -129,7 +139,7 @@ class ModelCommitter(Committer):
         if not world.postgres_up or dice.random() < world.p_lost_question:
             raise StoreUnavailable
         chosen = [flush for flush in flushes if dice.random() > world.p_locked]
-        done = {flush.stream_id for flush in chosen if world.database.commit(flush)}
+        done = {flush.stream_id for flush in chosen if world.database.commit(flush, worker.number)}
         worker.maybe_die()
         if dice.random() < world.p_lost_answer:
             raise StoreUnavailable
@@ -140,8 +150,11 @@ class ModelCommitter(Committer):
         self._worker.maybe_die()
         if not world.postgres_up or world.dice.random() < world.p_lost_question:
             raise StoreUnavailable
-        rows = world.database.rows
-        return {stream: Fate(rows[stream].token, rows[stream].rev) for stream in stream_ids}  # type: ignore[attr-defined]
+        return {stream: self._fate(world.database.rows[stream]) for stream in stream_ids}  # type: ignore[attr-defined]
+
+    def _fate(self, row: Row) -> Fate:
+        last = row.settled_by if row.holder is None else row.holder
+        return Fate(row.token, row.rev, last == self._worker.number)
 
     def takes_json(self, text: bytes) -> bool:
         return True

@@ -23,12 +23,26 @@ SEEDS = range(2_000)
 class NoFence(Database):
     """Neither token nor ``rev`` is looked at."""
 
-    def commit(self, flush: Flush) -> bool:
+    def commit(self, flush: Flush, worker: int) -> bool:
         row = self.rows[flush.stream_id]
-        token, rev = row.token, row.rev
-        row.token, row.rev = flush.token, flush.rev
-        done = super().commit(flush)
+        token, rev, holder = row.token, row.rev, row.holder
+        row.token, row.rev, row.holder = flush.token, flush.rev, worker
+        done = super().commit(flush, worker)
         row.token, row.rev = token, max(rev, row.rev)
+        row.holder = holder if row.holder == worker else row.holder
+        return done
+
+
+class AnyHolder(Database):
+    """Token and ``rev`` are looked at, but not who holds the lease."""
+
+    def commit(self, flush: Flush, worker: int) -> bool:
+        row = self.rows[flush.stream_id]
+        holder = row.holder
+        row.holder = worker
+        done = super().commit(flush, worker)
+        if row.holder is not None:
+            row.holder = holder
         return done
 
 
@@ -70,7 +84,7 @@ def resume_ahead(self: V2Order) -> str | None:
     return None if self._next == 0 else str(self._next)
 
 
-def resume_back(self: V2Order, checkpoint: Checkpoint, recent: list[tuple[int, bytes]]) -> None:
+def resume_back(self: V2Order, checkpoint: Checkpoint, recent: list[tuple[int, bytes]], previous: object) -> None:
     """A reader goes on one record before the checkpoint, and takes what it gets for new.
 
     (To ask for one record more does no harm: what is held already is known again.)
@@ -100,6 +114,7 @@ _begin, _resume = V2Order.__init__, V2Order.resume
 
 MUTANTS: dict[str, tuple[type[Database], Callable[[], Any]]] = {
     "fence removed": (NoFence, lambda: _nothing()),
+    "fence without the holder": (AnyHolder, lambda: _nothing()),
     "checkpoint before chunks": (CheckpointFirst, lambda: _nothing()),
     "renewal by local clock": (LocalClock, lambda: _nothing()),
     "flush forgotten at the end": (Database, lambda: patch.object(Sink, "settle", settle_without_flush)),

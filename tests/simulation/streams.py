@@ -15,6 +15,7 @@ from tailrace.errors import SourceUnavailable
 from tailrace.ingest.reader import Reader, Timing
 from tailrace.ingest.signal import Signal
 from tailrace.model import Arrival, Checkpoint, RunView, StreamRef
+from tailrace.retry import Patience
 from tailrace.streams.follow import Follow, Limits
 from tailrace.streams.reading import GivenChunk, Reading
 from tailrace.streams.steps import (
@@ -40,7 +41,7 @@ from tests.simulation.v1 import V1Upstream
 from tests.simulation.v2 import V2Upstream
 
 REF = StreamRef("run_1", "ai")
-POLICY = Timing(quiet_s=1.0, park_after_s=1e9, retry_base_s=0.0, reconnect_s=0.0, slice_s=1e9, give_up_attempts=99)
+POLICY = Timing(quiet_s=1.0, park_after_s=1e9, retry_base_s=0.0, reconnect_s=0.0, slice_s=1e9, patience=Patience(99))
 
 
 class World(Archive):

@@ -23,6 +23,8 @@ def test_the_schedules_are_not_harmless() -> None:
     assert sum(world.kills for world in worlds) > 50
     assert sum(world.stops for world in worlds) > 50
     assert sum(world.outages for world in worlds) > 50
+    assert sum(world.restores for world in worlds) > 20
+    assert sum(world.told_lies for world in worlds) > 300
 
 
 @pytest.mark.parametrize("mutant", list(MUTANTS))

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from tailrace.errors import SourceUnavailable
+from tailrace.errors import NotFound, RequestRefused, SourceUnavailable
 from tailrace.model import Arrival, Kind, V2Record, Wire
 from tailrace.serve.entries import BEGINNING, Entry, LineJoiner, V1Id
 from tailrace.source.connection import Connection
@@ -25,6 +25,8 @@ class SimUpstream:
     def __init__(self, world: World, texts: list[bytes], pieces: int) -> None:
         self.world = world
         self.texts = texts
+        self.lies = False  # the last connection to it said what is not so
+        self.lied = 0  # how many in a row did
         self.written_at = sorted(world.dice.uniform(0, 14) for _ in range(pieces))
 
     def visible(self) -> int:
@@ -76,7 +78,9 @@ class SimTail:
         self.worker.maybe_die()
         self.worker.wait(0.02)
         if self.world.dice.random() < self.world.p_refused:
-            raise SourceUnavailable("refused", status=503)
+            raise self.world.dice.choice(
+                (SourceUnavailable("refused", status=503), RequestRefused("who are you", status=400), NotFound("what"))
+            )
         yield Connection(self.wire, None, self.arrivals(last_event_id, wait_s))
 
     def interrupt(self) -> None:
@@ -97,16 +101,26 @@ class SimV2Tail(SimTail):
     def arrivals(self, last_event_id: str | None, wait_s: int) -> Iterator[Arrival]:
         world, texts = self.world, self.upstream.texts
         at = 0 if last_event_id is None else int(last_event_id) + 1
+        world.begin_lies(self.upstream)
+        if world.lies(self.upstream):
+            at = 0  # something on the way drops the header
         idle_until = world.now + wait_s
         while True:
             self.worker.maybe_die()
             tail = self.upstream.visible()
+            if tail and world.lies(self.upstream):
+                yield Arrival([], tail=world.dice.randrange(tail), alive_after=True)  # an old word
             if at < tail:
                 end = min(tail, at + world.dice.randint(1, 4))
                 records = [
                     V2Record(n, 1_000 + n, Kind.DATA, texts[n], f"id{n:05}", texts[n].decode()) for n in range(at, end)
                 ]
                 at, idle_until = end, world.now + wait_s
+                if world.lies(self.upstream):  # it is another one, or lost on the way, or comes twice
+                    lie = world.dice.choice((self.garbled(records, last_event_id), [], records))
+                    yield Arrival(lie, tail=None, alive_after=True)
+                    if lie != records:
+                        continue
                 yield Arrival(records, tail=tail if end == tail else None, alive_after=True)
                 self.maybe_cut()
                 continue
@@ -115,6 +129,11 @@ class SimV2Tail(SimTail):
                 return
             yield Arrival([], tail=tail, alive_after=True)
             self.worker.wait(0.2)
+
+    def garbled(self, records: list[V2Record], last_event_id: str | None) -> list[V2Record]:
+        """Return another record under a number that is held, but the first: that one would prove a new stream."""
+        held = int(last_event_id or 0)
+        return [records[0]._replace(seq_num=held)] if 0 < held < records[0].seq_num else []
 
 
 class SimV1Tail(SimTail):

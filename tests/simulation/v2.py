@@ -33,10 +33,13 @@ class Record:
 class V2Upstream:
     """Serves records by number; more of them become visible as connections go on. Fits `ingest.reader.Connector`.
 
-    ``lives`` are the streams that existed one after another under the key: each begins again at 0.
+    ``lives`` are the streams that existed one after another under the key: each begins again at 0. ``lie``: how often a
+    connection says something that is not so; after two that did, one does not.
     """
 
-    def __init__(self, lives: list[list[Record]], archive: Archive, dice: random.Random, trim: bool) -> None:
+    def __init__(
+        self, lives: list[list[Record]], archive: Archive, dice: random.Random, trim: bool, lie: float = 0.0
+    ) -> None:
         self._lives = lives
         self._archive = archive
         self._dice = dice
@@ -44,6 +47,8 @@ class V2Upstream:
         self.life = 0
         self.visible = 0
         self.kept_from = 0
+        self._lie = lie
+        self._lied = self._lying = 0  # in a row; on this connection
 
     @property
     def records(self) -> list[Record]:
@@ -58,8 +63,16 @@ class V2Upstream:
             raise SourceUnavailable("refused", status=500)
         if self._trim and dice.random() < 0.1:
             self.kept_from = max(self.kept_from, dice.randint(0, self.visible))
-        start = self._start(last_event_id)
+        self._lied = self._lied + 1 if self._lying else 0
+        self._lying = 0
+        start = self._start(None if self.lies() else last_event_id)
         yield Connection(Wire.V2, None, self._deliveries(start))
+
+    def lies(self) -> bool:
+        """Whether something on the way says what is not so, this time."""
+        lie = self._lied < 2 and self._dice.random() < self._lie
+        self._lying += lie
+        return lie
 
     def interrupt(self) -> None:
         pass
@@ -82,6 +95,9 @@ class V2Upstream:
     def _body(self, at: int) -> Iterator[str]:
         dice = self._dice
         while True:
+            if self.visible and self.lies():
+                old = dice.randrange(self.visible)
+                yield f'event: ping\ndata: {{"timestamp":1,"tail":{{"seq_num":{old},"timestamp":1}}}}\n\n'
             while at < self.visible:
                 size = dice.randint(1, 5)
                 records = self._lives[self.life][at : min(at + size, self.visible)]
@@ -96,6 +112,10 @@ class V2Upstream:
                     if dice.random() < 0.5:
                         raise SourceUnavailable("cut")
                     return  # looks like a clean end, but [DONE] is missing
+                if self.lies():
+                    if dice.random() < 0.5:
+                        continue  # it is lost
+                    yield text  # it comes twice
                 yield text
                 if ends_early:  # cleanly, in the middle of catching up: a slow proxy, or upstream that is restarted
                     yield "data: [DONE]\n\n"

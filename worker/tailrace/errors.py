@@ -12,6 +12,7 @@
     │  ├─ NotFound             upstream does not know it (yet)
     │  ├─ RequestRefused       upstream calls our request wrong
     │  ├─ MalformedRecord      not the documented shape
+    │  │  └─ Contradiction     not what upstream said before
     │  ├─ UnknownEnvironment   the archive has no environment of this name
     │  └─ BadSettings          a setting is missing or wrong
     └─ LeaseError              someone else is at work: stop quietly
@@ -85,6 +86,10 @@ class RequestRefused(TerminalError):
 
 class MalformedRecord(TerminalError):
     """Upstream sent something that is not the documented shape."""
+
+
+class Contradiction(MalformedRecord):
+    """Upstream, or something on the way, contradicts what it said before. The next connection shows which is true."""
 
 
 class UnknownEnvironment(TerminalError):

@@ -82,11 +82,12 @@ class Verdict(StrEnum):
 
 
 class HoleReason(StrEnum):
-    """Why indices have no chunk. The first three are losses (*gaps*), the others are skips."""
+    """Why indices have no chunk. The first four are losses (*gaps*), the others are skips."""
 
     TRIMMED = "trimmed"  # upstream dropped them before we read
     EXPIRED = "expired"  # upstream's copy is gone altogether
     RECREATED = "recreated"  # upstream began the stream anew
+    MISSING = "missing"  # upstream gives out what stands before and after, again and again
     COMMAND = "command"  # an instruction of the storage behind v2
     CONTROL = "control"  # Trigger.dev's own control record
     REPEAT = "repeat"  # a writer's retry: same body id, same text
@@ -95,7 +96,10 @@ class HoleReason(StrEnum):
     @property
     def lost(self) -> bool:
         """A hole that is a loss is a *gap*."""
-        return self in (HoleReason.TRIMMED, HoleReason.EXPIRED, HoleReason.RECREATED)
+        return self in _LOSSES
+
+
+_LOSSES = frozenset({HoleReason.TRIMMED, HoleReason.EXPIRED, HoleReason.RECREATED, HoleReason.MISSING})
 
 
 class StreamRef(NamedTuple):
@@ -290,7 +294,8 @@ class RunEnd:
 class LeasedStream:
     """A stream that this worker may write, as it was when the lease was taken.
 
-    ``silent_s``: how long nothing has been stored of it. ``not_before_ms``: before this moment, in ms since 1970,
+    ``silent_s``: how long nothing has been stored of it. ``troubled_s``: since when it could not be read, with
+    ``attempt`` tries in a row. ``not_before_ms``: before this moment, in ms since 1970,
     nothing of it can have been written; None: nobody knows. ``environment``: the name of the run's.
     """
 
@@ -308,6 +313,7 @@ class LeasedStream:
     options: dict[str, Any]
     not_before_ms: int | None = None
     environment: str = "default"
+    troubled_s: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,7 +12,7 @@ import threading
 from typing import Final
 from urllib.parse import quote, unquote
 
-__all__ = ["HIDDEN", "excerpt", "redact", "remember"]
+__all__ = ["HIDDEN", "excerpt", "forget", "redact", "remember"]
 
 HIDDEN: Final = "***"
 
@@ -74,6 +74,12 @@ def remember(secret: str) -> None:
                 _known[spelling] = None
         while len(_known) > REMEMBERED:
             del _known[next(iter(_known))]
+
+
+def forget() -> None:
+    """Forget what was remembered. For tests: what one uses as a secret is another's plain word."""
+    with _lock:
+        _known.clear()
 
 
 def redact(text: str) -> str:

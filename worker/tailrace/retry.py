@@ -1,8 +1,29 @@
-"""How long to wait before another attempt. Pure: randomness is an argument."""
+"""How long to wait before another attempt, and how many it takes to give up. Pure: randomness is an argument."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
+
+BELIEVED_ATTEMPTS = 20
+BELIEVED_AFTER_S = 600.0
+"""What ends a stream or a run for good is believed when it came so many times in a row, over so long a time: a
+firewall, a bad deployment or a proxy answers wrongly for minutes."""
+
+
+@dataclass(frozen=True, slots=True)
+class Patience:
+    """How much it takes to believe what ends a stream or a run."""
+
+    attempts: int = BELIEVED_ATTEMPTS
+    over_s: float = BELIEVED_AFTER_S
+
+    def is_over(self, attempts: int, for_s: float) -> bool:
+        """Return whether so many attempts in a row, over so long, are enough."""
+        return attempts >= self.attempts and for_s >= self.over_s
+
+
+PATIENCE = Patience()
 
 _DOUBLINGS = 1_000
 """More change nothing: the product is above any cap, and still a float (2.0 ** 1024 would raise)."""

@@ -121,7 +121,14 @@ def test_a_fault_is_no_end_even_in_the_last_sweep(fault: Exception) -> None:
 @pytest.mark.trap(22)
 @pytest.mark.trap(24)
 def test_what_is_missing_at_the_end_of_v2_is_a_gap() -> None:
-    played = play(Answer(Wire.V2, [tail(7), DONE]), stream=leased(Wire.V2, held_v2(), SWEPT), shelf=Shelf(SWEPT))
+    """Three sweeps have to show it: what is written while one closes would look the same."""
+    answer = Answer(Wire.V2, [tail(7), DONE])
+    checkpoint = held_v2()
+    for _ in range(2):
+        first = play(answer, stream=leased(Wire.V2, checkpoint, SWEPT), shelf=Shelf(SWEPT))
+        assert [batch.holes for batch in first.shelf.batches] == [[]]
+        checkpoint = first.shelf.batches[-1].checkpoint
+    played = play(answer, stream=leased(Wire.V2, checkpoint, SWEPT), shelf=Shelf(SWEPT))
     assert [batch.holes for batch in played.shelf.batches] == [[Hole(0, 3, 6, HoleReason.TRIMMED)]]
     assert played.outcome.state is StreamState.PARKED  # it brought something: another sweep
 
@@ -142,6 +149,8 @@ def test_a_tail_that_was_not_reached_is_a_gap_only_when_nothing_else_comes() -> 
         Answer(Wire.V2, [v2(2, 3), tail(7), DONE]),
         Answer(Wire.V2, [v2(3, 4, 5, 6), tail(7), DONE]),
         Answer(Wire.V2, [v2(6), tail(9), DONE]),
+        Answer(Wire.V2, [tail(9), DONE]),
+        Answer(Wire.V2, [tail(9), DONE]),
         Answer(Wire.V2, [tail(9), DONE]),
         Answer(Wire.V2, [tail(9), DONE, lambda: setattr(clock, "now", 999.0)]),
         stream=leased(Wire.V2, held_v2()),
@@ -282,11 +291,36 @@ def test_a_stream_made_anew_is_read_from_its_start() -> None:
     played = play(
         Answer(Wire.V2, [tail(1), DONE]),
         Answer(Wire.V2, [v2(0, text="7"), tail(1), DONE]),
+        Answer(Wire.V2, [v2(0, text="7"), tail(1), DONE]),
         stream=leased(Wire.V2, held_v2(), OVER),
     )
-    assert [asked for asked, _ in played.script.asked] == ["1", None]
+    assert [asked for asked, _ in played.script.asked] == ["1", None, None]
     assert played.shelf.batches[0].holes == [Hole(0, 3, None, HoleReason.RECREATED)]
     assert (played.shelf.texts, played.shelf.batches[-1].checkpoint.generation) == ([b"7"], 1)
+
+
+def test_a_stream_that_is_made_anew_again_and_again_has_to_wait() -> None:
+    anew = Answer(Wire.V2, [v2(0, text="7"), tail(1), DONE])
+    generations = []
+    checkpoint = held_v2()
+    for _ in range(3):
+        checkpoint = replace(checkpoint, generation=checkpoint.generation + 3)
+        played = play(Answer(Wire.V2, [tail(1), DONE]), anew, stream=leased(Wire.V2, checkpoint))
+        assert played.outcome.state is StreamState.PARKED
+        assert "anew" in (played.outcome.error or "")
+        generations.append((played.shelf.batches[-1].checkpoint.generation, played.outcome.delay_s))
+    assert generations == [(4, 240.0), (7, 1_920.0), (10, 3_600.0)]
+
+
+def test_what_contradicts_itself_is_asked_again_and_less_and_less_often() -> None:
+    """A ping that is behind us each time, from somebody who has nothing else to say."""
+    other = Answer(Wire.V2, [v2(0), v2(2, text="9")])
+    played = play(
+        Answer(Wire.V2, [tail(1), DONE]), *[other] * 5, stream=leased(Wire.V2, held_v2()), timing=Timing(slice_s=17.0)
+    )
+    assert [asked for asked, _ in played.script.asked] == ["1", None, None, None, None, None]
+    assert played.signal.waits == [0.0, 1.0, 2.0, 4.0, 5.0, 5.0]
+    assert played.shelf.batches == []
 
 
 # --- faults
@@ -330,10 +364,15 @@ def test_progress_starts_the_count_of_attempts_anew() -> None:
         (NotFound("404"), False, 99, StreamState.PARKED),
         (MalformedRecord("what"), False, 19, StreamState.FAILED),
         (MalformedRecord("what"), False, 18, StreamState.PARKED),
+        (RequestRefused("400"), False, 19, StreamState.FAILED),
+        (RequestRefused("400"), True, 18, StreamState.PARKED),
     ],
 )
 def test_when_a_stream_is_given_up(error: Exception, over: bool, attempt: int, state: StreamState) -> None:
-    stream = leased(run_end=OVER if over else None, attempt=attempt)
+    """After twenty attempts in a row that took ten minutes, and neither alone."""
+    stream = replace(leased(run_end=OVER if over else None, attempt=attempt), troubled_s=600.0)
+    hasty = play(Answer(Wire.V1, refused=error), stream=replace(stream, troubled_s=599.0)).outcome
+    assert (hasty.state, hasty.attempt) == (StreamState.PARKED, attempt + 1)
     outcome = play(Answer(Wire.V1, refused=error), stream=stream).outcome
     assert outcome.state is state
     assert (outcome.verdict is Verdict.FAILED) == (state is StreamState.FAILED)
@@ -341,18 +380,24 @@ def test_when_a_stream_is_given_up(error: Exception, over: bool, attempt: int, s
 
 
 def test_a_stream_given_up_after_some_of_it_was_read_is_possibly_truncated() -> None:
-    stream = leased(Wire.V2, held_v2(), OVER, attempt=19)
+    stream = replace(leased(Wire.V2, held_v2(), OVER, attempt=19), troubled_s=601.0)
     outcome = play(Answer(Wire.V2, refused=SourceUnavailable("500", status=500)), stream=stream).outcome
     assert (outcome.state, outcome.verdict) == (StreamState.FAILED, Verdict.POSSIBLY_TRUNCATED)
 
 
-def test_a_request_that_upstream_calls_wrong_is_our_bug() -> None:
-    outcome = play(Answer(Wire.V1, refused=RequestRefused("400: bad header"))).outcome
-    assert (outcome.state, outcome.verdict, outcome.error) == (
-        StreamState.FAILED,
-        Verdict.FAILED,
-        "400: bad header",
+def test_a_request_that_is_refused_once_is_made_again() -> None:
+    clock = Clock()
+    played = play(
+        Answer(Wire.V2, refused=RequestRefused("400: who are you")),
+        Answer(Wire.V2, [v2(0), lambda: setattr(clock, "now", 601.0), DONE]),
+        clock=clock,
     )
+    assert (played.shelf.texts, played.outcome.state, played.outcome.attempt) == ([b"0"], StreamState.ACTIVE, 0)
+
+
+def test_whoever_goes_on_knows_what_was_wrong_before() -> None:
+    played = play(Answer(Wire.V1, refused=SourceUnavailable("cut")), timing=Timing(slice_s=0.4))
+    assert (played.outcome.state, played.outcome.attempt, played.outcome.error) == (StreamState.ACTIVE, 1, "cut")
 
 
 def test_a_refused_key_is_for_the_caller() -> None:

@@ -55,6 +55,21 @@ def test_what_is_held_is_skipped_by_id_and_ordinal() -> None:
     assert (batch.texts, batch.indices, batch.holes, batch.duplicates) == ([b"4", b"4", b"5"], [3, 4, 5], [], 2)
 
 
+@pytest.mark.parametrize("size", [1, 2, 3, 10])
+def test_a_batch_that_comes_again_within_a_connection_is_no_news(size: int) -> None:
+    """Redis gives ids out in order: a step back comes from something on the way."""
+    order = opened()
+    lines = [A, B, C, D]
+    batches = [order.admit(lines[:2]), order.admit(lines[2:])]
+    for _ in range(2):
+        batches += [order.admit(lines[at : at + size]) for at in range(0, 4, size)]
+    assert order.anchored
+    batches.append(order.admit([A, B, record(7, 0, "5"), A, B, C, D, record(7, 0, "5"), record(8, 0, "6")]))
+    assert [text for batch in batches for text in batch.texts] == [b"1", b"2", b"3", b"4", b"5", b"6"]
+    assert [hole for batch in batches for hole in batch.holes] == []
+    assert sum(batch.duplicates for batch in batches) == 15
+
+
 @pytest.mark.trap(30)
 def test_equal_lines_are_no_repeats() -> None:
     """The wire has no writer's id: a token that comes twice is two tokens."""

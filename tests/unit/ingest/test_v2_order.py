@@ -13,7 +13,7 @@ from tailrace.errors import MalformedRecord
 from tailrace.ingest import v2_order
 from tailrace.ingest.v2_order import V2Order
 from tailrace.model import Batch, Checkpoint, Hole, HoleReason, Kind, Quarantined, V2Record
-from tailrace.wire.v2 import decode_read_batch, fingerprint_of_body
+from tailrace.wire.v2 import decode_read_batch, fingerprint_of, fingerprint_of_body
 
 
 def data(seq_num: int, text: str = "", body_id: str = "", ms: int = 5) -> V2Record:
@@ -31,8 +31,20 @@ def begun(checkpoint: Checkpoint | None = None, recent: list[tuple[int, bytes]] 
     return order
 
 
+def jumped(order: V2Order, records: list[V2Record]) -> Batch:
+    """Admit records that begin behind a jump, as three connections in a row show it."""
+    for _ in range(2):
+        assert order.admit(records).indices == []
+        assert order.doubt
+        order.resume()
+    return order.admit(records)
+
+
 def held(*records: V2Record) -> Checkpoint:
-    checkpoint = begun().admit(list(records)).checkpoint
+    order = begun()
+    checkpoint = (
+        order.admit(list(records)) if not records or records[0].seq_num == 0 else jumped(order, [*records])
+    ).checkpoint
     return Checkpoint(checkpoint.generation, checkpoint.last_index, json.loads(json.dumps(checkpoint.cursor)))
 
 
@@ -54,11 +66,18 @@ def test_a_connection_begins_at_the_last_record_that_is_held(records: list[V2Rec
     assert V2Order(held(*records), []).resume() == resume
 
 
+def gone_up_to(order: V2Order, *tails: int) -> Batch:
+    """Connections in a row that bring nothing, and say that there was something."""
+    batch = Batch(Checkpoint())
+    for tail in tails:
+        order.resume()
+        order.see_tail(tail)
+        batch = order.ended(None, final=False) or batch
+    return batch
+
+
 def test_after_a_stretch_that_was_never_seen_a_connection_begins_after_it() -> None:
-    order = begun()
-    order.see_tail(10)
-    batch = order.ended(None, final=False)
-    assert batch is not None
+    batch = gone_up_to(begun(), 10, 10, 10)
     assert batch.holes == [Hole(0, 0, 9, HoleReason.TRIMMED)]
     assert V2Order(batch.checkpoint, []).resume() == "9"
 
@@ -82,21 +101,57 @@ def test_every_record_moves_the_place() -> None:
 @pytest.mark.parametrize(
     ("before", "first", "gap"), [([], 5, (0, 4)), ([data(0)], 2, (1, 1)), ([data(0), data(1)], 9, (2, 8))]
 )
-def test_a_jump_is_a_gap(before: list[V2Record], first: int, gap: tuple[int, int]) -> None:
-    order = begun()
-    order.admit(before)
-    batch = order.admit([data(first), data(first + 1)])
+def test_a_jump_that_three_connections_show_is_a_gap(before: list[V2Record], first: int, gap: tuple[int, int]) -> None:
+    order = begun(held(*before)) if before else begun()
+    batch = jumped(order, [data(first), data(first + 1)])
     assert batch.holes == [Hole(0, *gap, HoleReason.TRIMMED)]
     assert batch.indices == [first, first + 1]
 
 
 @pytest.mark.trap(22)
+@pytest.mark.parametrize("times", [1, 2])
+def test_a_jump_that_fewer_connections_show_is_no_gap(times: int) -> None:
+    order = begun(held(data(0), data(1)))
+    for _ in range(times):
+        assert order.admit([data(9)]).holes == []
+        assert order.resume() == "0"
+    batch = order.admit([data(1), data(2), data(3)])
+    assert (batch.indices, batch.holes, order.doubt) == ([2, 3], [], None)
+
+
+@pytest.mark.trap(22)
+@pytest.mark.parametrize("first", [0, 1])
+def test_what_stands_between_two_that_came_is_not_trimmed_but_missing(first: int) -> None:
+    """Upstream trims from the beginning. The record before came with each connection."""
+    order = begun(held(data(0), data(1)) if first else None)
+    records = [data(1), data(4)] if first else [data(0), data(1), data(4)]
+    for _ in range(5):
+        assert order.admit(records).holes == []
+        assert order.doubt
+        order.resume()
+        records = [data(1), data(4)]
+    order.believe()
+    batch = order.admit(records)
+    assert batch.holes == [Hole(0, 2, 3, HoleReason.MISSING)]
+    assert batch.indices == [4]
+
+
+@pytest.mark.trap(22)
 def test_what_is_missing_below_the_tail_is_a_gap() -> None:
-    order = begun(held(data(0)))
-    order.see_tail(4)
-    batch = order.ended(None, final=False)
-    assert batch is not None
+    batch = gone_up_to(begun(held(data(0))), 5, 4, 6)
     assert batch.holes == [Hole(0, 1, 3, HoleReason.TRIMMED)]
+
+
+@pytest.mark.trap(22)
+def test_what_was_written_while_a_connection_closed_is_no_gap() -> None:
+    """One that brought nothing says that there is one more: it may have come in this very moment."""
+    order = begun(gone_up_to(begun(), 3, 3, 3).checkpoint)
+    order.see_tail(4)
+    batch = order.ended(None, final=True)
+    assert batch is not None
+    assert batch.holes == []
+    order.resume()
+    assert order.admit([data(3)]).indices == [3]
 
 
 @pytest.mark.trap(22)
@@ -109,23 +164,103 @@ def test_what_a_response_did_not_get_to_is_no_gap() -> None:
 
 @pytest.mark.trap(23)
 @pytest.mark.trap(10)
-def test_a_tail_behind_us_is_another_stream() -> None:
+@pytest.mark.parametrize("anew", [[data(0, ms=9)], [data(0, "7")], [data(0, body_id="x"), data(1)]])
+def test_a_tail_behind_us_and_another_first_record_are_another_stream(anew: list[V2Record]) -> None:
     order = begun(held(data(0), data(1), data(2)))
     order.see_tail(2)
+    assert (order.recreated, bool(order.doubt)) == (False, True)
+    assert order.resume() is None, "the next looks at the very beginning"
+    assert order.admit(anew).indices == []
     assert order.recreated
     batch = order.begin_generation()
-    assert (batch.holes, batch.checkpoint) == ([Hole(0, 3, None, HoleReason.RECREATED)], Checkpoint(1, -1, None))
+    assert (batch.holes, batch.checkpoint.generation) == ([Hole(0, 3, None, HoleReason.RECREATED)], 1)
     assert order.resume() is None
-    assert order.admit([data(0)]).checkpoint.generation == 1
+    assert order.admit(anew).checkpoint.generation == 1
 
 
 @pytest.mark.trap(23)
-@pytest.mark.parametrize("now", [data(2, "9"), data(2, ms=6), data(2, body_id="x"), other(2, Kind.COMMAND), data(1)])
-def test_another_record_where_ours_was_is_another_stream(now: V2Record) -> None:
+def test_a_tail_behind_us_is_wrong_when_our_records_are_there() -> None:
     order = begun(held(data(0), data(1), data(2)))
-    batch = order.admit([now, data(3)])
+    order.see_tail(2)
+    order.resume()
+    batch = order.admit([data(0), data(1), data(2), data(3)])
+    assert (batch.indices, batch.duplicates, order.recreated, order.doubt) == ([3], 3, False, None)
+    assert order.resume() == "2", "the doubt is over"
+
+
+@pytest.mark.trap(23)
+def test_an_old_tail_after_our_records_is_no_news() -> None:
+    order = begun(held(data(0), data(1), data(2)))
+    order.admit([data(2)])
+    order.see_tail(2)
+    assert (order.recreated, order.doubt, order.anchored) == (False, None, True)
+
+
+@pytest.mark.trap(23)
+def test_an_empty_answer_and_a_tail_behind_us_prove_nothing() -> None:
+    order = begun(held(data(0), data(1), data(2)))
+    for _ in range(3):
+        order.see_tail(0)
+        assert not order.recreated
+        assert not order.anchored
+        assert order.resume() is None
+
+
+@pytest.mark.trap(23)
+def test_a_shorter_stream_of_which_we_know_nothing_is_another() -> None:
+    """The first records that we hold were trimmed from the old one before we came."""
+    order = begun(held(data(7), data(8)))
+    order.see_tail(2)
+    order.resume()
+    assert order.admit([data(0), data(1)]).indices == []
+    order.see_tail(2)
     assert order.recreated
+
+
+@pytest.mark.trap(23)
+@pytest.mark.parametrize(
+    "now", [data(2, "9"), data(2, ms=6), data(2, body_id="x"), other(2, Kind.COMMAND), data(1, "9")]
+)
+def test_another_record_where_ours_was_is_a_doubt(now: V2Record) -> None:
+    order = begun(held(data(0), data(1), data(2)), [(n, fingerprint_of(b"%d" % n, f"id-{n}")) for n in range(3)])
+    batch = order.admit([now, data(3)])
     assert (batch.indices, batch.holes) == ([], [])
+    assert (order.recreated, bool(order.doubt)) == (False, True)
+    assert order.resume() is None
+
+
+@pytest.mark.trap(23)
+def test_another_record_that_is_not_the_first_is_another_stream_only_in_the_end() -> None:
+    """A stream that was made anew, and trimmed since, has no first record any more to show."""
+    fingerprints = [(n, fingerprint_of(b"%d" % n, f"id-{n}")) for n in range(3)]
+    order = begun(held(data(0), data(1), data(2)), fingerprints)
+    for _ in range(4):
+        order.admit([data(1, "9"), data(2, "9")])
+        assert (order.recreated, bool(order.doubt)) == (False, True)
+        assert order.resume() is None
+    order.believe()
+    order.admit([data(1, "9"), data(2, "9")])
+    assert order.recreated
+
+
+@pytest.mark.trap(23)
+def test_a_batch_that_comes_twice_is_no_news() -> None:
+    order = begun()
+    records = [data(0), other(1, Kind.COMMAND), data(2), other(3, Kind.ODD, "x")]
+    order.admit(records)
+    for _ in range(3):
+        batch = order.admit(records)
+        assert (batch.duplicates, batch.holes, order.recreated, order.doubt) == (4, [], False, None)
+    assert order.admit([data(4)]).indices == [4]
+
+
+@pytest.mark.trap(10)
+def test_a_connection_that_begins_too_early_is_read_to_where_we_are() -> None:
+    """Something on the way drops `Last-Event-ID`."""
+    order = begun(held(data(0), data(1), data(2)))
+    batch = order.admit([data(0), data(1)])
+    assert (batch.duplicates, order.anchored, order.doubt) == (2, False, None)
+    assert order.admit([data(2), data(3)]).indices == [3]
 
 
 def test_our_record_coming_back_is_no_news() -> None:
@@ -185,11 +320,24 @@ def test_a_long_id_is_one_before_and_after_a_restart() -> None:
     assert restarted.admit([data(0, "1", body_id), data(1, "1", body_id)]).holes == [Hole(0, 1, 1, HoleReason.REPEAT)]
 
 
-def test_records_of_another_generation_are_no_repeats() -> None:
+def test_a_stream_written_again_is_no_repeat_of_the_one_before() -> None:
     order = begun()
     order.admit([data(0), data(1)])
     order.begin_generation()
-    assert order.admit([data(0), data(1)]).indices == [0, 1]
+    assert order.admit([data(0, ms=6), data(1, ms=6)]).indices == [0, 1]
+
+
+def test_a_generation_that_is_the_one_before_is_dropped_as_repeats() -> None:
+    """With the times of the old one too: whatever said that it is new was wrong."""
+    order = begun()
+    first = order.admit([data(0), data(1), data(2)])
+    begun_anew = order.begin_generation()
+    restarted = V2Order(begun_anew.checkpoint, [], first.fingerprints)
+    for each in (order, restarted):
+        each.resume()
+        batch = each.admit([data(0), data(1), data(2), data(3, ms=9)])
+        assert (batch.indices, batch.quarantined) == ([3], [])
+        assert batch.holes == [Hole(1, 0, 2, HoleReason.REPEAT)]
 
 
 WINDOW = 4

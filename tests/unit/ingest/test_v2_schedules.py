@@ -13,21 +13,22 @@ from tailrace.ingest.reader import Reader, Timing
 from tailrace.ingest.signal import Signal
 from tailrace.ingest.v2_order import V2Order
 from tailrace.model import Arrival, HoleReason, Outcome, Verdict
+from tailrace.retry import Patience
 from tailrace.wire.v2 import V2Decoder
 from tests.schedules import schedules
 from tests.simulation.archive import Archive, read_until_settled
 from tests.simulation.v2 import Record, V2Upstream, life_of
 
 SCHEDULES = schedules(10_000)
-POLICY = Timing(quiet_s=1.0, park_after_s=1e9, retry_base_s=0.0, reconnect_s=0.0, slice_s=1e9, give_up_attempts=99)
+POLICY = Timing(quiet_s=1.0, park_after_s=1e9, retry_base_s=0.0, reconnect_s=0.0, slice_s=1e9, patience=Patience(99))
 
 
-def play(seed: int, *, trim: bool) -> tuple[list[list[Record]], Archive, Outcome]:
+def play(seed: int, *, trim: bool, lie: float = 0.0) -> tuple[list[list[Record]], Archive, Outcome]:
     dice = random.Random(seed)
     # A stream that is both created anew and trimmed past our place leaves no sign that any reader could see.
     lives = [life_of(dice, number) for number in range(1 if trim else dice.choice((1, 1, 1, 2)))]
     archive = Archive(dice)
-    upstream = V2Upstream(lives, archive, dice, trim)
+    upstream = V2Upstream(lives, archive, dice, trim, lie)
 
     def read(archive: Archive) -> Outcome:
         reader = Reader(
@@ -38,8 +39,8 @@ def play(seed: int, *, trim: bool) -> tuple[list[list[Record]], Archive, Outcome
     return lives, archive, read_until_settled(archive, read)
 
 
-def faults(seed: int, *, trim: bool = False) -> Iterator[str]:
-    lives, archive, outcome = play(seed, trim=trim)
+def faults(seed: int, *, trim: bool = False, lie: float = 0.0) -> Iterator[str]:
+    lives, archive, outcome = play(seed, trim=trim, lie=lie)
     held = {(generation, index): text for generation, index, text in archive.texts}
     if len(held) != len(archive.texts):
         yield "a chunk is stored twice"
@@ -85,19 +86,34 @@ def _without_tails(decode: Callable[..., Iterator[Arrival]]) -> Callable[..., It
     return decoded
 
 
-def wrong(seeds: range, *, trim: bool = False) -> Iterator[tuple[int, list[str]]]:
+def wrong(seeds: range, *, trim: bool = False, lie: float = 0.0) -> Iterator[tuple[int, list[str]]]:
     """Play schedules; give those that end otherwise than they should."""
-    return ((seed, found) for seed in seeds if (found := list(faults(seed, trim=trim))))
+    return ((seed, found) for seed in seeds if (found := list(faults(seed, trim=trim, lie=lie))))
 
 
-def goes_wrong(most: int, *, trim: bool = False) -> bool:
+def goes_wrong(most: int, *, trim: bool = False, lie: float = 0.0) -> bool:
     """Whether a schedule goes wrong; plays no more than it needs to know."""
-    return next(wrong(range(most), trim=trim), None) is not None
+    return next(wrong(range(most), trim=trim, lie=lie), None) is not None
 
 
 @pytest.mark.parametrize("trim", [False, True])
 def test_every_schedule_balances(trim: bool) -> None:
     assert list(wrong(range(SCHEDULES // 2), trim=trim)) == []
+
+
+def test_every_schedule_balances_when_something_on_the_way_lies() -> None:
+    """Old tails, batches that are lost or come twice, a header that is dropped."""
+    assert list(wrong(range(SCHEDULES // 4), lie=0.1)) == []
+
+
+def test_believing_a_tail_behind_us_at_once_is_caught(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(V2Order, "_begin_doubt", lambda self, why: setattr(self, "recreated", True))
+    assert goes_wrong(500, lie=0.1)
+
+
+def test_believing_a_jump_at_once_is_caught(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(v2_order, "JUMPS_BELIEVED", 1)
+    assert goes_wrong(500, lie=0.1)
 
 
 def test_dropping_repeats_within_one_connection_only_is_caught(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -139,8 +155,10 @@ def test_trusting_an_end_without_done_is_caught(monkeypatch: pytest.MonkeyPatch)
 def test_resuming_after_the_last_record_is_caught(monkeypatch: pytest.MonkeyPatch) -> None:
     """A stream that was created anew and has grown past our place shows itself only by the record that we hold."""
 
-    def resume(self: V2Order) -> str | None:
-        return None if self._next == 0 else str(self._next - 1)
+    resume = V2Order.resume
 
-    monkeypatch.setattr(V2Order, "resume", resume)
+    def after(self: V2Order) -> str | None:
+        return None if resume(self) is None else str(self._next - 1)
+
+    monkeypatch.setattr(V2Order, "resume", after)
     assert goes_wrong(5_000)

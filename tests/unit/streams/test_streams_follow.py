@@ -242,10 +242,11 @@ def test_what_was_trimmed_below_the_tail_is_a_gap_at_the_end() -> None:
     bench.records(0)
     bench.ends()
     bench.looked(over=True)
-    bench.opens(Wire.V2)
-    bench.ping(tail=5)
-    assert not bench.follow.finished
-    bench.ends()
+    for _ in range(3):  # what is written while a connection closes would look the same once
+        bench.opens(Wire.V2)
+        bench.ping(tail=5)
+        assert not bench.follow.finished
+        bench.ends()
     assert bench.follow.finished
     assert bench.follow.gaps == [Gap(0, 1, 4, HoleReason.TRIMMED)]
 
@@ -593,6 +594,9 @@ def test_a_place_that_was_there_and_is_not_any_more_is_a_new_stream() -> None:
     bench.follow.handle(Opened(Wire.V2, None), bench.now)
     bench.records(0, 1)
     bench.ping(tail=2)
+    assert bench.wants() == [Close(), Open("0", PACE.wait_s)]
+    bench.follow.handle(Opened(Wire.V2, None), bench.now)
+    bench.records(1, tail=2)  # one word for it is not enough
     assert bench.wants() == [Close(), Open(None, PACE.wait_s)]
     bench.follow.handle(Opened(Wire.V2, None), bench.now)
     bench.records(0, 1, tail=2)
@@ -610,9 +614,10 @@ def test_a_recreated_stream_is_read_from_its_beginning() -> None:
     bench.later(5)
     bench.opens(Wire.V2)
     bench.ping(tail=1)
-    assert bench.wants() == [Close(), Open(None, PACE.wait_s)]
-    bench.follow.handle(Opened(Wire.V2, None), bench.now)
-    bench.records(0, life=1)
+    for _ in range(2):  # one connection shows that it is another stream, the next reads it
+        assert bench.wants() == [Close(), Open(None, PACE.wait_s)]
+        bench.follow.handle(Opened(Wire.V2, None), bench.now)
+        bench.records(0, life=1)
     assert [(chunk.generation, chunk.chunk_index) for chunk in bench.follow.items] == [(0, 0), (0, 1), (0, 2), (1, 0)]
     assert [gap.reason for gap in bench.follow.gaps] == [HoleReason.RECREATED]
 

@@ -12,7 +12,11 @@ from typing import Any, NamedTuple, Protocol
 
 from tailrace.errors import MalformedRecord
 from tailrace.ingest.order import Order, order_for
+from tailrace.ingest.v2_order import REPEAT_WINDOW
 from tailrace.model import UNSET_INDEX, Arrival, Batch, Checkpoint, Wire
+
+GENERATION_WAIT_S = 60.0
+GENERATION_WAIT_CAP_S = 3_600.0
 
 RECORDS_PER_BATCH = 200
 """How many records are handled before others get a turn. Without it 8 fast readers held the hub for 0.6 s."""
@@ -39,7 +43,8 @@ class Output(Protocol):
 class Assembly:
     """One stream, as its connections bring it.
 
-    ``stale``: the connection does not go on where the stream is; leave it, and begin another.
+    ``stale``: the connection does not go on where the stream is; leave it, and begin another. ``doubt``: because it
+    contradicts what is held, which the next one settles; None when it is for another reason.
     """
 
     def __init__(
@@ -61,6 +66,7 @@ class Assembly:
         self.wire = wire
         self.checkpoint = checkpoint
         self.stale = False
+        self.doubt: str | None = None
         self.duplicates = 0  # records that were seen before, over all connections
         self._output = output
         self._recent = recent
@@ -93,7 +99,7 @@ class Assembly:
     def resume(self) -> str | None:
         """Begin a connection; return the ``Last-Event-ID`` to ask for, None for none."""
         self.left()
-        self.stale = False
+        self.stale, self.doubt = False, None
         self._tail = self._loose = None
         return None if self.wire is None else self.order.resume()
 
@@ -138,6 +144,8 @@ class Assembly:
             self._see_tail(order, arrival.tail)
         if order.recreated:
             self._renew(order)
+        elif order.doubt is not None:
+            self.stale, self.doubt = True, order.doubt
 
     def ended(self, *, final: bool) -> bool:
         """Take in a clean end, which proves nothing by itself. ``final``: the run was over when it was opened.
@@ -165,9 +173,15 @@ class Assembly:
 
     def _begin(self, wire: Wire) -> Order:
         """Return the order that goes on after the checkpoint."""
-        stored = wire is Wire.V2 and self.checkpoint.last_index != UNSET_INDEX
-        recent = self._recent(self.checkpoint.generation) if stored else []
-        return order_for(wire, self.checkpoint, recent, self._not_before_ms)
+        generation, last_index = self.checkpoint.generation, self.checkpoint.last_index
+        recent: list[tuple[int, bytes]] = []
+        previous: list[bytes] = []
+        if wire is Wire.V2:
+            if last_index != UNSET_INDEX:
+                recent = self._recent(generation)
+            if generation > 0 and last_index < REPEAT_WINDOW:
+                previous = [fingerprint for _, fingerprint in self._recent(generation - 1)]
+        return order_for(wire, self.checkpoint, recent, self._not_before_ms, previous)
 
     def _change_wire(self, known: Wire, now: Wire) -> None:
         """Begin a new generation of a stream that speaks another wire than before, which upstream rules out.
@@ -190,6 +204,7 @@ class Assembly:
         """Leave the old stream behind: upstream has begun a new one under the same key."""
         self._put(order.begin_generation(), ())
         self.stale = True
+        self._alarm(f"upstream began the stream anew: generation {self.checkpoint.generation} begins")
 
     def _admit(self, batch: Batch, records: Records) -> None:
         self.duplicates += batch.duplicates
@@ -218,6 +233,15 @@ class _Held(NamedTuple):
     snapshot: object
     checkpoint: Checkpoint
     record: Any
+
+
+def generation_wait_s(generation: int) -> float:
+    """Return how long to wait before a generation that was just begun is read.
+
+    A stream is made anew once, perhaps. One that is again and again would fill the disk: each generation after the
+    first waits twice as long as the one before.
+    """
+    return min(GENERATION_WAIT_CAP_S, GENERATION_WAIT_S * 2.0 ** min(generation - 2, 20)) if generation > 1 else 0.0
 
 
 def moves(batch: Batch) -> bool:

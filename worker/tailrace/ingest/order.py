@@ -6,6 +6,7 @@ and say where it must begin.
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from collections.abc import Sequence as Seq
 from typing import Any, Protocol
 
@@ -20,6 +21,13 @@ class Order(Protocol):
     @property
     def recreated(self) -> bool:
         """Upstream began the stream anew: call `begin_generation`, then connect again."""
+
+    @property
+    def doubt(self) -> str | None:
+        """What this connection said that contradicts what is held: leave it, the next one settles it. None: nothing."""
+
+    def believe(self) -> None:
+        """Take what the next connection says as it is: it has been contradicting what is held for too long."""
 
     @property
     def unsure(self) -> bool:
@@ -43,7 +51,7 @@ class Order(Protocol):
         """Learn how long the connection has been open."""
 
     def admit(self, records: Seq[Any]) -> Batch:
-        """Take the next records of this connection. Stops at the first that belongs to a re-created stream."""
+        """Take the next records of this connection. Stops at the first that is in doubt, or of another stream."""
 
     def see_tail(self, tail: int) -> None:
         """Look at the number that upstream will give next."""
@@ -73,11 +81,16 @@ class Order(Protocol):
 
 
 def order_for(
-    wire: Wire, checkpoint: Checkpoint, recent: list[tuple[int, bytes]], not_before_ms: int | None = None
+    wire: Wire,
+    checkpoint: Checkpoint,
+    recent: list[tuple[int, bytes]],
+    not_before_ms: int | None = None,
+    previous: Collection[bytes] = (),
 ) -> Order:
     """Return the sequence that goes on after ``checkpoint``.
 
-    ``recent``: index and mark of the last records of this stream's generation, oldest first (v2; see `Batch`).
+    ``recent``: index and fingerprint of the last records of this stream's generation, oldest first (v2; see `Batch`).
+    ``previous``: fingerprints of the generation before, while this one is young.
     ``not_before_ms``: upstream's clock at a moment before which nothing of the stream can have been written (v1).
     """
-    return V1Order(checkpoint, not_before_ms) if wire is Wire.V1 else V2Order(checkpoint, recent)
+    return V1Order(checkpoint, not_before_ms) if wire is Wire.V1 else V2Order(checkpoint, recent, previous)

@@ -14,8 +14,8 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Protocol
 
-from tailrace.errors import MalformedRecord, NotFound, RequestRefused, TransientError
-from tailrace.ingest.assembly import Assembly, Records
+from tailrace.errors import Contradiction, MalformedRecord, NotFound, RequestRefused, TransientError, WorkerError
+from tailrace.ingest.assembly import Assembly, Records, generation_wait_s
 from tailrace.ingest.ending import Clean, after_clean_end, verdict_of
 from tailrace.ingest.signal import Signal
 from tailrace.model import (
@@ -30,7 +30,7 @@ from tailrace.model import (
     Verdict,
     Wire,
 )
-from tailrace.retry import backoff
+from tailrace.retry import PATIENCE, Patience, backoff
 from tailrace.telemetry import metrics
 
 DRAIN_WAIT_S = 1
@@ -104,7 +104,7 @@ class Timing:
     reconnect_s: float = 1.0  # between the starts of two connections that bring nothing
     keep_slot_s: float = 5.0  # a longer backoff is spent parked
     park_attempts: int = 6  # without progress; then the stream says so in its row, and gives its slot away
-    give_up_attempts: int = 20  # on a stream that upstream does not serve although its run is over
+    patience: Patience = PATIENCE  # with what ends a stream for good
 
 
 class Reader:
@@ -144,7 +144,7 @@ class Reader:
             pause=pause,
             alarm=alarm,
         )
-        self._troubled = False  # the row says why the stream can't be read
+        self._trouble: str | None = None  # why the stream can't be read, as its row says
         signal.interrupt = connector.interrupt
 
     def run(self) -> Outcome:
@@ -167,16 +167,16 @@ class Reader:
                 if self._signal.leaving:  # nobody needs to know any more; 5 000 readers leave at once
                     break
                 self._look_around()
-            except (TransientError, NotFound, MalformedRecord) as error:
+                outcome = self._after_renewal(before)
+            except (TransientError, NotFound, MalformedRecord, RequestRefused) as error:
                 outcome = self._after_fault(error)
-            except RequestRefused as error:
-                return Outcome(StreamState.FAILED, error=str(error), verdict=Verdict.FAILED)
             else:
-                if clean:
+                if clean and outcome is None:
                     outcome = self._after_clean_end(sweep, before, opened_at)
             if outcome is not None:
                 return outcome
-        return Outcome(StreamState.ACTIVE)  # handed on: whoever is free goes on from the checkpoint
+        # Handed on: whoever is free goes on from the checkpoint, and knows what was wrong.
+        return Outcome(StreamState.ACTIVE, attempt=self._progress.attempt, error=self._trouble)
 
     def _follow(self, wait_s: int, leave_at: float) -> bool:
         """Read one connection. True at its clean end; False when it was we who left it."""
@@ -193,6 +193,8 @@ class Reader:
                     self._over_it()
                     assembly.arrive(arrival, int(1000 * (self._clock() - opened_at)))
                     self._count(arrival)
+                    if assembly.doubt is not None:
+                        raise Contradiction(assembly.doubt)
                     if assembly.stale or self._signal.called or self._clock() >= leave_at:
                         return False
                     self._pause()
@@ -217,43 +219,66 @@ class Reader:
         self._signal.looked()  # first: whoever calls from now on wants the next look
         self._run_end = self._facts.run_end()
 
-    def _after_fault(self, error: TransientError | NotFound | MalformedRecord) -> Outcome | None:
+    def _after_renewal(self, before: Checkpoint) -> Outcome | None:
+        """Leave a stream that is made anew again and again for a while."""
+        generation = self._assembly.checkpoint.generation
+        wait_s = generation_wait_s(generation) if generation != before.generation else 0.0
+        if wait_s == 0.0:
+            return None
+        why = f"upstream began the stream anew {generation} times: the next look is in {wait_s:.0f} s"
+        return Outcome(StreamState.PARKED, delay_s=wait_s, error=why)
+
+    def _after_fault(self, error: TransientError | NotFound | MalformedRecord | RequestRefused) -> Outcome | None:
         progress = self._progress
-        attempt, progress.attempt = progress.attempt, progress.attempt + 1
+        attempt = progress.attempt
+        progress.went_wrong()
         metrics.reconnects.add(reason=type(error).__name__)
         with contextlib.suppress(TransientError):
             self._look_around()
-        # What makes no sense can come from something on the way; if it comes again and again, it is upstream's.
-        malformed = isinstance(error, MalformedRecord)
+        # It can come from something on the way; if it comes again and again, it is upstream's.
+        doubt = isinstance(error, Contradiction)
+        senseless = isinstance(error, MalformedRecord | RequestRefused)
         unserved = isinstance(error, NotFound) or getattr(error, "status", None) == 500
-        if (malformed or (self._run_end.over and unserved)) and progress.attempt >= self._timing.give_up_attempts:
-            empty = self._assembly.checkpoint.last_index == UNSET_INDEX
-            return Outcome(
-                StreamState.FAILED,
-                attempt=progress.attempt,
-                error=f"{error} (given up after {progress.attempt} attempts)",
-                verdict=Verdict.FAILED if malformed or empty else Verdict.POSSIBLY_TRUNCATED,
-            )
+        if self._timing.patience.is_over(progress.attempt, progress.troubled_s):
+            if doubt:
+                self._assembly.order.believe()
+            elif senseless or (self._run_end.over and unserved):
+                return self._give_up(error, senseless)
         delay_s = backoff(attempt, self._timing.retry_base_s, self._timing.retry_cap_s, self._random)
         delay_s = max(delay_s, getattr(error, "retry_after_s", None) or 0.0)
-        if delay_s > self._timing.keep_slot_s or progress.attempt >= self._timing.park_attempts:
+        if doubt:
+            # The next connection settles it, and this reader knows what to look for.
+            delay_s = min(delay_s, self._timing.keep_slot_s) if attempt else 0.0
+        elif delay_s > self._timing.keep_slot_s or progress.attempt >= self._timing.park_attempts:
             return Outcome(StreamState.PARKED, delay_s=delay_s, attempt=progress.attempt, error=str(error))
         # Nobody should have to wait for the attempts to be used up to learn what is wrong.
-        self._sink.trouble(str(error), progress.attempt)
-        self._troubled = True
+        self._trouble = str(error)
+        self._sink.trouble(self._trouble, progress.attempt)
         self._signal.wait(delay_s)
         return None
 
+    def _give_up(self, error: WorkerError, senseless: bool) -> Outcome:
+        progress = self._progress
+        empty = self._assembly.checkpoint.last_index == UNSET_INDEX
+        return Outcome(
+            StreamState.FAILED,
+            attempt=progress.attempt,
+            error=f"{error} (given up after {progress.attempt} attempts in {progress.troubled_s:.0f} s)",
+            verdict=Verdict.FAILED if senseless or empty else Verdict.POSSIBLY_TRUNCATED,
+        )
+
     def _over_it(self) -> None:
         """Note that the stream can be read."""
-        if self._troubled:
-            self._troubled = False
+        if self._trouble is not None:
+            self._trouble = None
             self._sink.trouble(None, self._progress.attempt)
 
     def _after_clean_end(self, sweep: bool, before: Checkpoint, opened_at: float) -> Outcome | None:
         assembly, progress, timing = self._assembly, self._progress, self._timing
         assembly.ended(final=sweep)
         order, brought, now = assembly.order, assembly.checkpoint is not before, self._clock()
+        if order.anchored:
+            progress.attempt = 0  # nothing is wrong any more
         outcome = after_clean_end(
             Clean(
                 sweep=sweep,
@@ -290,7 +315,18 @@ class _Progress:
         self.lost = stream.lost_count > 0
         self.last_data = clock() - stream.silent_s
         self.attempt = stream.attempt
+        self._troubled_at = clock() - stream.troubled_s
         self._before = (self.last_data, self.attempt)  # what is held
+
+    @property
+    def troubled_s(self) -> float:
+        """How long nothing has gone right, if something is wrong."""
+        return self._clock() - self._troubled_at
+
+    def went_wrong(self) -> None:
+        if self.attempt == 0:
+            self._troubled_at = self._clock()
+        self.attempt += 1
 
     def put(self, batch: Batch, wire: Wire, records: Records) -> None:
         self._sink.put(batch, wire)

@@ -28,6 +28,7 @@ class V1Order:
     """
 
     recreated = False
+    doubt: str | None = None
 
     def __init__(self, checkpoint: Checkpoint, not_before_ms: int | None = None) -> None:
         cursor = checkpoint.cursor or {}
@@ -42,6 +43,8 @@ class V1Order:
         self._overlap = False
         self._again = 0  # lines of the newest id that came back
         self._previous_came_back = False
+        self._stepped_back = False  # this connection has brought again what it had brought
+        self._last: Id = (0, 0)  # the id that this connection brought last
 
     @property
     def unsure(self) -> bool:
@@ -49,12 +52,13 @@ class V1Order:
 
     @property
     def anchored(self) -> bool:
-        return not self._overlap or self._again >= self._count
+        return not self._overlap or self._stepped_back or self._again >= self._count
 
     def resume(self) -> str | None:
         self._overlap = bool(self._ids)
         self._again = 0
-        self._previous_came_back = False
+        self._previous_came_back = self._stepped_back = False
+        self._last = (0, 0)
         if len(self._ids) < 3:
             return None
         ms, seq = self._ids[0]
@@ -67,6 +71,27 @@ class V1Order:
         self._completeness.passed(ms)
 
     def admit(self, records: Seq[V1Record]) -> Batch:
+        at = self._step_back(records)
+        if at is None:
+            return self._admit(records)
+        # What came before on this connection comes again: it is skipped like what a new connection repeats.
+        before = self._admit(records[:at])
+        self._last = (0, 0)
+        self._overlap = self._stepped_back = True
+        self._again, self._previous_came_back = 0, False
+        return _joined(before, self.admit(records[at:]))
+
+    def _step_back(self, records: Seq[V1Record]) -> int | None:
+        """Return where the ids first step back; Redis gives them out in order, so this is something on the way."""
+        last_ms, last_seq = self._last
+        for at, (ms, seq, _, _) in enumerate(records):
+            if ms < last_ms or (ms == last_ms and seq < last_seq):
+                return at
+            last_ms, last_seq = ms, seq
+        self._last = (last_ms, last_seq)
+        return None
+
+    def _admit(self, records: Seq[V1Record]) -> Batch:
         batch = Batch(Checkpoint())
         ids, count, index = self._ids, self._count, self._index
         newest = ids[-1] if ids else None
@@ -133,7 +158,7 @@ class V1Order:
             if self._again == 1 and not self._previous_came_back and self._first_is_missing(raw):
                 self._again = 2
             return self._again <= self._count
-        if self._again == 0:
+        if self._again == 0 and not self._stepped_back:
             batch.holes.append(Hole(self._generation, index + 1, None, HoleReason.TRIMMED))
         return False
 
@@ -181,6 +206,9 @@ class V1Order:
     def admit_oversized(self, event_id: str, head: str) -> Batch:
         raise AssertionError("a v1 line that is too large is a record")
 
+    def believe(self) -> None:
+        """Not needed: v1 leaves nothing in doubt that another connection could settle."""
+
     def begin_generation(self) -> Batch:
         hole = Hole(self._generation, self._index + 1, None, HoleReason.RECREATED)
         self._generation += 1
@@ -198,6 +226,8 @@ class V1Order:
             self._overlap,
             self._again,
             self._previous_came_back,
+            self._stepped_back,
+            self._last,
             self._loose,
         )
 
@@ -213,6 +243,23 @@ class V1Order:
             self._overlap,
             self._again,
             self._previous_came_back,
+            self._stepped_back,
+            self._last,
             self._loose,
         ) = snapshot  # type: ignore[misc]
         self._completeness.restore(completeness)
+
+
+def _joined(one: Batch, other: Batch) -> Batch:
+    """Return both, which came one after the other."""
+    return Batch(
+        other.checkpoint,
+        indices=one.indices + other.indices,
+        texts=one.texts + other.texts,
+        emitted_ms=one.emitted_ms + other.emitted_ms,
+        odd=one.odd or other.odd,
+        holes=one.holes + other.holes,
+        quarantined=one.quarantined + other.quarantined,
+        size_bytes=one.size_bytes + other.size_bytes,
+        duplicates=one.duplicates + other.duplicates,
+    )

@@ -66,7 +66,7 @@ class Runtime:
         self.leases = Leases(self._vital_engine, row, settings.lease_seconds, settings.max_connections)
         self.readers = Readers()
         self.writer = Writer(
-            Committer(self._vital_engine),
+            Committer(self._vital_engine, row.id),
             WriterLimits(
                 buffer_max_bytes=settings.buffer_max_bytes,
                 stream_max_bytes=settings.stream_buffer_max_bytes,

@@ -1,8 +1,8 @@
 """The group commit: one flush of many streams is one statement, so no row lock is held across a round trip.
 
-Everything that belongs to a stream is in it: the fence (token), the checkpoint, segments, holes, quarantine, and how
-its reader leaves it. A stream that another transaction has locked is left out and tried again; one whose token or
-``rev`` is not what we think it is changes nothing.
+Everything that belongs to a stream is in it: the fence (token and holder), the checkpoint, segments, holes, quarantine,
+and how its reader leaves it. A stream that another transaction has locked is left out and tried again; one whose token,
+holder or ``rev`` is not what we think it is changes nothing.
 """
 
 from __future__ import annotations
@@ -13,12 +13,13 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from itertools import chain
 from typing import NamedTuple
+from uuid import UUID
 
 import psycopg
 import sqlalchemy as sa
 from sqlalchemy.exc import DBAPIError
 
-from tailrace.errors import WorkerError
+from tailrace.errors import StoreUnavailable, WorkerError
 from tailrace.model import Batch, Checkpoint, Outcome, Wire
 from tailrace.store import arrays
 from tailrace.store.engine import autocommit, translated
@@ -55,6 +56,8 @@ WITH u AS MATERIALIZED (
     first_chunk_at = CASE WHEN u.chunks > 0 THEN coalesce(s.first_chunk_at, now()) ELSE s.first_chunk_at END,
     last_chunk_at = CASE WHEN u.chunks > 0 THEN now() ELSE s.last_chunk_at END,
     attempt = u.attempt,
+    troubled_at = CASE WHEN u.attempt = 0 THEN NULL WHEN s.attempt = 0 THEN now()
+                       ELSE coalesce(s.troubled_at, now()) END,
     last_error = u.error,
     verdict = coalesce(u.verdict, s.verdict),
     swept_at = CASE WHEN u.swept THEN now() ELSE s.swept_at END,
@@ -63,9 +66,10 @@ WITH u AS MATERIALIZED (
     state = coalesce(u.state, s.state),
     next_attempt_at = CASE WHEN u.state IS NULL THEN s.next_attempt_at
                            ELSE now() + u.delay_s * interval '1 second' END,
-    worker_id = CASE WHEN u.state IS NULL THEN s.worker_id END
+    worker_id = CASE WHEN u.state IS NULL THEN s.worker_id END,
+    settled_by = CASE WHEN u.state IS NULL THEN s.settled_by ELSE s.worker_id END
   FROM u JOIN l USING (id)
-  WHERE s.id = u.id AND s.token = u.token AND s.rev = u.rev
+  WHERE s.id = u.id AND s.token = u.token AND s.rev = u.rev AND s.worker_id = %(worker)s
   RETURNING s.id
 ), g AS (
   INSERT INTO tailrace.segments
@@ -96,16 +100,31 @@ WITH u AS MATERIALIZED (
 SELECT id FROM f
 """
 
-FATES = "SELECT id, token, rev FROM tailrace.streams WHERE id = ANY(%(id)b::bigint[])"
+# A commit that ended the lease has no holder any more; then it tells by whom it was.
+FATES = """
+SELECT id, token, rev, coalesce(worker_id, settled_by) IS NOT DISTINCT FROM %(worker)s AS ours
+FROM tailrace.streams WHERE id = ANY(%(id)b::bigint[])
+"""
 
 DATA_STATES = ("22", "23", "54")
 """SQLSTATE classes that blame the data: data exception, a CHECK of segments or holes, program limit exceeded."""
+
+PARTITIONS = """
+SELECT tailrace.ensure_partition(day)
+FROM (SELECT DISTINCT (to_timestamp((id >> 20) / 1000.0) AT TIME ZONE 'UTC')::date AS day
+      FROM unnest(%(id)b::bigint[]) AS u (id)) AS days
+"""
+"""Ids begin with the millisecond at which the stream was created, by which segments are partitioned."""
 
 IS_JSON = "SELECT %(text)s::json IS NOT NULL"
 
 
 class FlushRefused(WorkerError):
     """Postgres refuses a flush for its data: nothing of it is stored."""
+
+
+class NoPartition(StoreUnavailable):
+    """The partition of a stream's segments is missing: nothing was stored."""
 
 
 @dataclass(slots=True)
@@ -135,17 +154,23 @@ class Flush:
 
 
 class Fate(NamedTuple):
-    """What a stream's row says."""
+    """What a stream's row says. ``ours``: it is, or was last, leased to this process."""
 
     token: int
     rev: int
+    ours: bool
 
 
 class Committer:
-    """Writes flushes. One connection of the pool is used for as long as a call lasts."""
+    """Writes flushes of streams that ``worker`` leases. One connection of the pool is used as long as a call lasts.
 
-    def __init__(self, engine: sa.Engine) -> None:
+    The holder is part of the fence: a database that lost its last transactions gives tokens out a second time, and then
+    two processes have the same.
+    """
+
+    def __init__(self, engine: sa.Engine, worker: UUID) -> None:
         self._engine = autocommit(engine)
+        self._worker = worker
 
     def commit(self, flushes: list[Flush]) -> set[int]:
         """Commit in one statement; return the ids of the streams whose flush took effect.
@@ -153,19 +178,24 @@ class Committer:
         A stream that does not come back was locked, is leased to another or has moved on: look at its `fates`.
 
         Raises:
-            StoreUnavailable: no answer. What became of the flushes is unknown: look at their `fates`.
+            StoreUnavailable: no answer. What became of the flushes is unknown: look at their `fates`. Or there was no
+                partition for them: it has been made.
             FlushRefused: Postgres refuses the data; nothing was stored.
         """
         try:
-            parameters = _parameters(flushes)
+            parameters = _parameters(flushes) | {"worker": self._worker}
         except (ValueError, OverflowError, struct.error) as error:  # what no column can hold; nothing was sent
             raise FlushRefused(f"{type(error).__name__}: {error}") from error
-        return {row[0] for row in self._run(COMMIT, parameters)}
+        try:
+            return {row[0] for row in self._run(COMMIT, parameters)}
+        except NoPartition:
+            self._run(PARTITIONS, {"id": parameters["id"]})
+            raise
 
     def fates(self, stream_ids: Iterable[int]) -> dict[int, Fate]:
         """Read token and ``rev`` of streams. Raises StoreUnavailable."""
-        rows = self._run(FATES, {"id": arrays.int8s(list(stream_ids))})
-        return {stream_id: Fate(token, rev) for stream_id, token, rev in rows}
+        rows = self._run(FATES, {"id": arrays.int8s(list(stream_ids)), "worker": self._worker})
+        return {stream_id: Fate(token, rev, bool(ours)) for stream_id, token, rev, ours in rows}
 
     def takes_json(self, text: bytes) -> bool:
         """Ask Postgres whether it takes this text as JSON. Raises StoreUnavailable."""
@@ -180,6 +210,9 @@ class Committer:
             with translated(), self._engine.connect() as connection:
                 return [tuple(row) for row in connection.exec_driver_sql(statement, parameters)]
         except DBAPIError as error:
+            if isinstance(error.orig, psycopg.errors.CheckViolation) and error.orig.diag.constraint_name is None:
+                # No constraint of ours: the day's partition is gone. That says nothing of the data.
+                raise NoPartition(f"Postgres has no place for the chunks: {error.orig.diag.message_primary}") from error
             if isinstance(error.orig, psycopg.Error) and (error.orig.sqlstate or "").startswith(DATA_STATES):
                 raise FlushRefused(f"{error.orig.sqlstate}: {error.orig.diag.message_primary}") from error
             raise

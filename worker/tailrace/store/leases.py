@@ -226,7 +226,9 @@ class Leases:
             RETURNING s.id, r.run_id, s.stream_key, s.token, s.rev, s.wire, s.generation, s.last_chunk_index, s.cursor,
                       s.attempt, s.chunk_count, s.lost_count, r.options, e.name AS environment, {RUN_END},
                       extract(epoch FROM now() - coalesce(s.last_chunk_at, s.created_at))::float8 AS silent_s,
-                      (extract(epoch FROM s.not_before) * 1000)::bigint AS not_before_ms
+                      (extract(epoch FROM s.not_before) * 1000)::bigint AS not_before_ms,
+                      CASE WHEN s.attempt = 0 THEN 0
+                           ELSE coalesce(extract(epoch FROM now() - s.troubled_at), 0) END::float8 AS troubled_s
             """,
             ids=list(stream_ids),
             worker_id=self._worker.id,
@@ -248,6 +250,7 @@ class Leases:
                 options=row.options,
                 not_before_ms=row.not_before_ms,
                 environment=row.environment,
+                troubled_s=row.troubled_s,
             )
             for row in rows
         ]

@@ -23,7 +23,7 @@ VIEWS = ("chunks", "stream_text", "stream_stats", "run_overview", "message_parts
 """What a reader may select from; docs/sql.md describes each."""
 
 # With the rights of the tables' owner, because they make and drop partitions.
-OWNERS_FUNCTIONS = ("ensure_partitions(int, int)", "drop_day(date)")
+OWNERS_FUNCTIONS = ("ensure_partitions(int, int)", "ensure_partition(date)", "drop_day(date)")
 
 
 @dataclass(frozen=True, slots=True)

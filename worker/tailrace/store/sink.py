@@ -73,10 +73,13 @@ class Sink:
         self.hold_rule: Hold | None = None  # of what is held
         self.first = stream.chunk_count == 0
         self.urgent = False
+        self.locked = 0  # how often in a row the flight was sent while somebody else had the row locked
+        self.resend_at = 0.0
         self.outcome: Outcome | None = None
         self.tail_lag: int | None = None
         self.error: str | None = None
         self.attempt = 0
+        self.troubled = (stream.attempt, stream.troubled_s)  # before it was leased
         self.failure: WorkerError | None = None
 
     # --- for its reader
@@ -182,6 +185,8 @@ class Sink:
         )
         self._nothing_waits()
         self.urgent = False
+        self.locked = 0
+        self.resend_at = 0.0
         self.tail_lag = self.error = None
         self.attempt = 0
         return self.in_flight

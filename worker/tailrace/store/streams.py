@@ -10,6 +10,11 @@ from tailrace.store.segments import unpack_fingerprints
 from tailrace.store.statements import Statements
 from tailrace.wire.v2 import fingerprint_of_body
 
+# The last index of a generation: the checkpoint's, or of one before it what is stored.
+_LAST = """CASE WHEN s.generation = :generation THEN s.last_chunk_index ELSE (
+    SELECT max(last.last_index) FROM tailrace.segments last
+    WHERE last.stream_id = :stream_id AND last.generation = :generation) END"""
+
 
 class StreamQueries:
     """Reads about one stream. Fits `ingest.reader.StreamFacts`."""
@@ -39,21 +44,21 @@ class StreamQueries:
         """
         within = {"generation": generation, "window": self._window}
         packed = self._statements.execute(
-            """
+            f"""
             SELECT g.first_index, g.index_offsets, g.fingerprints
             FROM tailrace.segments g JOIN tailrace.streams s ON s.id = g.stream_id
             WHERE g.stream_id = :stream_id AND g.generation = :generation AND g.fingerprints IS NOT NULL
-              AND g.first_index > s.last_chunk_index - :window - 2000
+              AND g.first_index > {_LAST} - :window - 2000
             ORDER BY g.first_index
             """,
             **within,
         )
         repeats = self._statements.execute(
-            """
+            f"""
             SELECT q.chunk_index, q.raw
             FROM tailrace.quarantine q JOIN tailrace.streams s ON s.id = q.stream_id
             WHERE q.stream_id = :stream_id AND q.generation = :generation AND q.reason = 'repeat'
-              AND q.chunk_index > s.last_chunk_index - :window
+              AND q.chunk_index > {_LAST} - :window
             """,
             **within,
         )

@@ -25,8 +25,8 @@ from tailrace.model import (
     StreamState,
     Verdict,
 )
-from tailrace.retry import backoff
-from tailrace.store.commit import Committer, Flush, FlushRefused
+from tailrace.retry import PATIENCE, Patience, backoff
+from tailrace.store.commit import Committer, Flush, FlushRefused, NoPartition
 from tailrace.store.flush_rule import BatchLimits, FlushReason
 from tailrace.store.sink import Sink
 from tailrace.telemetry import metrics
@@ -36,6 +36,10 @@ log = structlog.get_logger("tailrace")
 STREAMS_PER_FLUSH = 1_000
 BYTES_PER_FLUSH = 16 * 1_048_576
 LOCKED_PAUSE_S = 0.02
+LOCKED_PAUSE_CAP_S = 1.0
+"""A row that stays locked is asked for less and less often: each time all that is in flight of it is sent again."""
+REFUSED_BASE_S = 1.0
+REFUSED_CAP_S = 60.0
 TOGETHER = 0.8
 """A stream this far towards its age goes along with one that is due: fewer statements, hardly smaller segments."""
 
@@ -49,6 +53,7 @@ class WriterLimits:
     hold_s: float = 2.0
     retry_base_s: float = 0.1
     retry_cap_s: float = 2.0
+    patience: Patience = PATIENCE  # with data that Postgres refuses
 
 
 class Writer:
@@ -166,9 +171,9 @@ class Writer:
                 while True:
                     if not self._in_doubt:
                         self._pick()
-                    if self._flying:
+                    if self._flying and (self._in_doubt or self._ready()):
                         break
-                    if self._stopping and not self._waiting:
+                    if self._stopping and not self._waiting and not self._flying:
                         return
                     self.changed.wait(self._idle_s())
             began = self._clock()
@@ -176,23 +181,23 @@ class Writer:
                 if self._in_doubt:
                     self._resolve(list(self._flying))
                     self._in_doubt = False
-                stuck = len(self._flying)
-                if stuck:
-                    self._commit(list(self._flying))
+                ready = self._ready()
+                if ready:
+                    self._commit(ready)
                 attempt = 0
                 failing = ""
             except Exception as error:  # noqa: BLE001  whatever it is, the thread must outlive it
                 # What was sent may or may not be committed. Nobody guesses. An error that nobody has foreseen (no
                 # right, no memory, a deadlock) must not end the thread either: every reader would wait for ever.
-                if not isinstance(error, StoreUnavailable) and type(error).__name__ != failing:
+                silent = isinstance(error, StoreUnavailable) and not isinstance(error, NoPartition)
+                if not silent and type(error).__name__ != failing:
                     failing = type(error).__name__
                     log.error("flush_failed", error=f"{failing}: {str(error).partition(chr(10))[0]}")
                 self._in_doubt = True
                 pause_s = backoff(attempt, self._limits.retry_base_s, self._limits.retry_cap_s, self._random)
                 attempt += 1
             else:
-                # Only rows that somebody else has locked are left: they must not make us spin.
-                pause_s = LOCKED_PAUSE_S if stuck and len(self._flying) == stuck else 0.0
+                pause_s = 0.0
             metrics.commit_seconds.observe(self._clock() - began)
             if pause_s:
                 with self.changed:
@@ -201,8 +206,14 @@ class Writer:
     def _idle_s(self) -> float | None:
         """How long nothing will be due unless somebody calls."""
         deadlines = [sink.pending_since + sink.limits.max_age_s for sink in self._waiting]
+        deadlines += [sink.resend_at for sink in self._flying]
         deadlines += [hold.look_at for sink in self._holding if (hold := sink.hold_rule) is not None][:1]
         return max(0.001, min(deadlines) - self._clock()) if deadlines else None
+
+    def _ready(self) -> list[Sink]:
+        """Return those whose flights are to be sent now: all but those whose rows somebody else had locked just now."""
+        now = self._clock()
+        return [sink for sink in self._flying if sink.resend_at <= now]
 
     def _reason(self, sink: Sink, now: float) -> FlushReason | None:
         if self._stopping:
@@ -272,13 +283,16 @@ class Writer:
                 flight, fate = sink.in_flight, fates.get(sink.stream_id)
                 if flight is None:
                     continue
-                if fate is None or fate.token != flight.token:
+                if fate is None or fate.token != flight.token or not fate.ours:
                     metrics.lease_losses.add()
                     sink.drop(LeaseLost())
                 elif fate.rev == flight.rev + 1:
                     self._acknowledge(sink, flight)
                 elif fate.rev != flight.rev:
                     sink.drop(LeaseLost("the stream has moved on without this worker"))
+                elif not self._in_doubt:  # it was sent, and its row was locked
+                    pause_s = min(LOCKED_PAUSE_CAP_S, LOCKED_PAUSE_S * 2.0 ** min(sink.locked, 10))
+                    sink.locked, sink.resend_at = sink.locked + 1, self._clock() + pause_s
             self.changed.notify_all()
 
     def _acknowledge(self, sink: Sink, flight: Flush) -> None:
@@ -300,17 +314,26 @@ class Writer:
         assert flight is not None
         before = flight.chunks
         flight.batches = [self._without_refused(batch) for batch in flight.batches]
-        if flight.chunks == before:  # no single chunk is to blame: the stream ends here, with the reason
+        if flight.chunks == before:  # no single chunk is to blame: the reader ends here, with the reason
             with self.changed:
                 # First of all nothing more may come: if Postgres goes away now, what is in flight is sent later.
                 sink.drop(LeaseLost(f"Postgres refuses the stream's data: {error}"))
                 flight.batches, flight.checkpoint = [], sink.checkpoint
-                flight.outcome = Outcome(StreamState.FAILED, error=f"refused: {error}", verdict=Verdict.FAILED)
+                flight.outcome = self._after_refusal(sink, error)
                 sink.in_flight = flight
                 self._flying[sink] = None
             self._commit([sink])
             return
         self._commit([sink])
+
+    def _after_refusal(self, sink: Sink, error: FlushRefused) -> Outcome:
+        """It is read again from its checkpoint until the refusal is believed: it may be somebody's trigger."""
+        attempt, troubled_s = sink.troubled
+        why = f"refused: {error}"
+        if self._limits.patience.is_over(attempt + 1, troubled_s):
+            return Outcome(StreamState.FAILED, attempt=attempt + 1, error=why, verdict=Verdict.FAILED)
+        delay_s = backoff(attempt, REFUSED_BASE_S, REFUSED_CAP_S, self._random)
+        return Outcome(StreamState.PARKED, delay_s=delay_s, attempt=attempt + 1, error=why)
 
     def _without_refused(self, batch: Batch) -> Batch:
         refused = {at for at, text in enumerate(batch.texts) if not self._committer.takes_json(text)}

@@ -194,7 +194,7 @@ class ArchiveReader:
                 SELECT first_index, last_index, reason FROM tailrace.holes
                 WHERE stream_id = :stream_id AND generation = :generation
                   AND first_index BETWEEN :first AND :last
-                  AND reason IN ('trimmed', 'expired', 'recreated') ORDER BY first_index
+                  AND reason IN ('trimmed', 'expired', 'recreated', 'missing') ORDER BY first_index
                 """
             ),
             {**here, "first": first, "last": last},

@@ -12,10 +12,18 @@ from collections import deque
 from collections.abc import Callable
 from typing import NamedTuple
 
-from tailrace.errors import MalformedRecord, NotFound, RequestRefused, TransientError, Unauthorized, WorkerError
+from tailrace.errors import (
+    Contradiction,
+    MalformedRecord,
+    NotFound,
+    RequestRefused,
+    TransientError,
+    Unauthorized,
+    WorkerError,
+)
 from tailrace.ingest.ending import UNANCHORED_SWEEPS
 from tailrace.model import Arrival, StreamRef
-from tailrace.retry import backoff
+from tailrace.retry import PATIENCE, backoff
 from tailrace.streams.errors import (
     NotArchived,
     RetriesExhausted,
@@ -97,6 +105,7 @@ class Follow:
         self._connect_at = now
         self._look_first_until = now
         self._attempt = 0
+        self._doubts = 0  # connections in a row that contradicted what is held
         self._quiet_since = now
         self._last_look: float | None = None  # asked because the time is up
         self._over = False
@@ -306,7 +315,7 @@ class Follow:
         else:
             self.fail(StreamError(str(error)), error)
 
-    def _again(self, error: TransientError | NotFound, now: float) -> None:
+    def _again(self, error: TransientError | NotFound | Contradiction, now: float) -> None:
         self._attempt += 1
         most = self._limits.max_retries
         if most is not None and self._attempt > most:
@@ -327,11 +336,11 @@ class Follow:
         if news_at is not None:
             self._brought = True
             self._progress(news_at, now)
-        if self._intake.stale:
+        if self._intake.stale and self._busy and not self._leave:
             self._drop(now)
 
     def _progress(self, news_at: float, now: float) -> None:
-        self._attempt = 0
+        self._attempt = self._doubts = 0
         self._quiet_since = news_at
         self._last_look = None
         self._look_interval = self._timing.look_after_s
@@ -354,9 +363,17 @@ class Follow:
 
     def _drop(self, now: float) -> None:
         """Leave the connection and open another."""
-        self._intake.left()
+        intake = self._intake
+        doubt = intake.doubt
+        intake.left()
         self._leave = True
-        self._connect_at = now
+        self._connect_at = now + intake.wait_s if intake.stale else now
+        if doubt is not None:
+            self._doubts += 1
+            if self._doubts > 1:  # the first is settled at once
+                self._again(Contradiction(doubt), now)
+            if PATIENCE.is_over(self._doubts, now - self._quiet_since):
+                intake.believe()
 
     def _check_silence(self, now: float) -> None:
         timeout_s = self._limits.timeout_s

@@ -9,7 +9,7 @@ from collections import deque
 from typing import NamedTuple
 
 from tailrace.hold import Hold
-from tailrace.ingest.assembly import Assembly, Records
+from tailrace.ingest.assembly import Assembly, Records, generation_wait_s
 from tailrace.ingest.order import Order, order_for
 from tailrace.ingest.v1_order import UNTERMINATED
 from tailrace.ingest.v2_order import REPEAT
@@ -36,6 +36,7 @@ class Intake:
         self._hold_s = hold_s
         self._assembly: Assembly = _FromStart(self, start)
         self._line = NO_LINE  # v1: the last that was taken
+        self._generation = start.generation  # of the present connection, when it began
         self._held: _Held | None = None
         self._now = self._opened_at = 0.0
         self._news_at: float | None = None
@@ -45,6 +46,17 @@ class Intake:
     @property
     def stale(self) -> bool:
         return self._assembly.stale
+
+    @property
+    def doubt(self) -> str | None:
+        """What the connection contradicts, if that is why it is stale."""
+        return self._assembly.doubt
+
+    @property
+    def wait_s(self) -> float:
+        """How long to wait before the next connection: a stream that is made anew again and again must not spin."""
+        generation = self._assembly.checkpoint.generation
+        return generation_wait_s(generation - self._start.generation) if generation != self._generation else 0.0
 
     @property
     def caught_up(self) -> bool:
@@ -81,6 +93,7 @@ class Intake:
 
     def connect(self) -> str | None:
         """Begin a connection, and return which place to ask for."""
+        self._generation = self._assembly.checkpoint.generation
         return self._assembly.resume()
 
     def opened(self, opened: Opened, now: float) -> None:
@@ -104,6 +117,10 @@ class Intake:
         """Give out what is held when it has been held for long enough."""
         if self._held is not None and self._held.hold.certain(now):
             self.confirm()
+
+    def believe(self) -> None:
+        """Take what the next connection says as it is: it has been contradicting what we have for too long."""
+        self._assembly.order.believe()
 
     def left(self) -> None:
         """The connection is over, and not by a clean end."""
@@ -193,6 +210,7 @@ class _FromStart(Assembly):
         super().__init__(intake, Checkpoint(start.generation), None)
         self._start = start
         self._reaching = False  # nothing has shown yet that upstream has reached the number we begin at
+        self._behind: int | None = None  # a tail before the place we resume after, as one connection said
         self._proven = not start.resumed  # we have seen that upstream still has the place we resume after
 
     def resume(self) -> str | None:
@@ -229,21 +247,25 @@ class _FromStart(Assembly):
         self._reaching = False
 
     def _see_tail(self, order: Order, tail: int) -> None:
-        super()._see_tail(order, tail)
-        if order.recreated or self._proven:
+        start = self._start
+        if self._reaching and not start.resumed and tail <= self.checkpoint.last_index:
+            self._from_its_beginning()  # nobody has said that it ever was so long
             return
-        if tail < self._start.index:  # what we resume after is not there any more
-            self._renew(order)
-        else:
+        super()._see_tail(order, tail)
+        if order.recreated or order.doubt is not None or self._proven:
+            return
+        if tail >= start.index:
             self._proven = True
+        elif self._behind is None:  # what we resume after is not there: one word for it is not enough
+            self._behind, self.stale = tail, True
+            self.doubt = f"upstream says that record {tail} comes next, and record {start.index - 1} was read before"
+        else:
+            self._renew(order)
 
     def _renew(self, order: Order) -> None:
         start = self._start
         if self._reaching and not start.resumed:
-            self.checkpoint = Checkpoint(start.generation)
-            self._order = order_for(Wire.V2, self.checkpoint, [])
-            self._reaching = False
-            self.stale = True
+            self._from_its_beginning()
         elif not self._proven:
             # What came so far may be records of the new stream: the next order must not know them already.
             self._proven = True
@@ -251,6 +273,13 @@ class _FromStart(Assembly):
             self._order = order_for(Wire.V2, self.checkpoint, [])
         else:
             super()._renew(order)
+
+    def _from_its_beginning(self) -> None:
+        """Begin at the stream's own start: it has not reached the number that was asked for."""
+        self.checkpoint = Checkpoint(self._start.generation)
+        self._order = order_for(Wire.V2, self.checkpoint, [])
+        self._reaching = False
+        self.stale = True
 
 
 class _Held(NamedTuple):
