@@ -61,7 +61,9 @@ BEGIN
         last_error = CASE WHEN r.state IN ('requested', 'watched') THEN r.last_error END,
         sealed_at = NULL,
         next_watch_at = now(),
-        watch_attempt = 0
+        watch_attempt = 0,
+        troubled_at = CASE WHEN r.state IN ('requested', 'watched') THEN r.troubled_at END,
+        refusals = CASE WHEN r.state IN ('requested', 'watched') THEN r.refusals ELSE 0 END
     RETURNING r.id INTO v_run;
 
     UPDATE tailrace.streams s
@@ -127,7 +129,8 @@ BEGIN
     GET DIAGNOSTICS v_revived = ROW_COUNT;
     UPDATE tailrace.runs r
     SET state = CASE WHEN r.state = 'sealed' THEN 'watched' ELSE 'requested' END,
-        requested_at = now(), last_error = NULL, sealed_at = NULL, next_watch_at = now(), watch_attempt = 0
+        requested_at = now(), last_error = NULL, sealed_at = NULL, next_watch_at = now(), watch_attempt = 0,
+        troubled_at = NULL, refusals = 0
     WHERE r.id = v_run AND (r.state IN ('failed', 'cancelled') OR (r.state = 'sealed' AND v_revived > 0));
     RETURN v_revived;
 END

@@ -19,6 +19,8 @@ CREATE TABLE tailrace.runs (
     keys_read_at    timestamptz,
     next_watch_at   timestamptz NOT NULL DEFAULT now(),
     watch_attempt   int NOT NULL DEFAULT 0,
+    troubled_at     timestamptz,
+    refusals        int NOT NULL DEFAULT 0,
     last_error      text,
     sealed_at       timestamptz,
     then_tasks      text[] NOT NULL DEFAULT '{}',
@@ -38,6 +40,10 @@ COMMENT ON COLUMN tailrace.runs.selection IS 'The stream keys that were asked fo
 COMMENT ON COLUMN tailrace.runs.options IS 'Batch limits of this request.';
 COMMENT ON COLUMN tailrace.runs.priority IS '0 live, 1 backfill: live goes first.';
 COMMENT ON COLUMN tailrace.runs.terminal_at IS 'When a terminal status was first seen.';
+COMMENT ON COLUMN tailrace.runs.watch_attempt IS 'How often in a row looking at the run brought nothing.';
+COMMENT ON COLUMN tailrace.runs.troubled_at IS
+    'When upstream first refused to show the run, since it last showed it; null: it does not refuse.';
+COMMENT ON COLUMN tailrace.runs.refusals IS 'How often it refused since then; other failures are not counted.';
 COMMENT ON COLUMN tailrace.runs.then_tasks IS
     'Celery tasks (task@queue) to call when the run is sealed, fails or is opened again.';
 COMMENT ON COLUMN tailrace.runs.pruned_at IS 'When retention dropped the streams of this run; null: it did not.';

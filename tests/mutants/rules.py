@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from tailrace import retry
 from tailrace.errors import RequestRefused, SourceUnavailable, TransientError
 from tailrace.hold import Hold
 from tailrace.ingest import assembly, completeness, late, reader, v2_order
@@ -31,7 +32,7 @@ from tailrace.wire.events import Framer
 from tailrace.wire.feed import FeedRows
 from tailrace.wire.v1 import V1Decoder
 from tailrace.wire.v2 import V2Decoder
-from tests.unit import test_hold
+from tests.unit import test_hold, test_retry
 from tests.unit.ingest import test_completeness_of_v1, test_ingest_reader, test_late, test_v1_order, test_v2_order
 from tests.unit.source import test_body
 from tests.unit.streams import test_streams_follow
@@ -684,4 +685,19 @@ LOOP = [
     ),
 ]
 
-MUTANTS = [*FRAMING, *V1, *V2, *ASSEMBLY, *LOOP]
+# --- runs
+
+RUNS = [
+    Mutant(
+        "refusal: many in one bad minute are believed",
+        put(retry, "BELIEVED_AFTER_S", 0.0),
+        test_retry.test_a_refusal_is_believed_when_there_were_many_over_a_long_time,
+    ),
+    Mutant(
+        "refusal: two that lie far apart are believed",
+        put(retry, "BELIEVED_ATTEMPTS", 2),
+        test_retry.test_a_refusal_is_believed_when_there_were_many_over_a_long_time,
+    ),
+]
+
+MUTANTS = [*FRAMING, *V1, *V2, *ASSEMBLY, *LOOP, *RUNS]

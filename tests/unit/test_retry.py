@@ -4,7 +4,7 @@ import sys
 
 import pytest
 
-from tailrace.retry import backoff
+from tailrace.retry import BELIEVED_AFTER_S, BELIEVED_ATTEMPTS, backoff, believed
 
 
 @pytest.mark.parametrize(
@@ -26,3 +26,9 @@ def test_full_jitter_takes_any_part_of_the_bound(drawn: float) -> None:
 )
 def test_extreme_bases_and_caps(base_s: float, cap_s: float, expected: float) -> None:
     assert backoff(10_000, base_s, cap_s, lambda: 1.0) == expected
+
+
+def test_a_refusal_is_believed_when_there_were_many_over_a_long_time() -> None:
+    assert believed(BELIEVED_ATTEMPTS, BELIEVED_AFTER_S)
+    assert not believed(BELIEVED_ATTEMPTS - 1, 10 * BELIEVED_AFTER_S)
+    assert not believed(10 * BELIEVED_ATTEMPTS, BELIEVED_AFTER_S - 1)

@@ -28,6 +28,16 @@ PATIENCE = Patience()
 _DOUBLINGS = 1_000
 """More change nothing: the product is above any cap, and still a float (2.0 ** 1024 would raise)."""
 
+BELIEVED_ATTEMPTS = 20
+BELIEVED_AFTER_S = 600.0
+"""A refusal is believed when upstream has refused so many times, over so long: a firewall or a deployment can answer
+400 too, and is over after minutes. Both are needed: twenty attempts can fall into one bad minute, two lie far apart."""
+
+
+def believed(refusals: int, over_s: float) -> bool:
+    """Return whether so many refusals, the first of them ``over_s`` seconds ago, are upstream's last word."""
+    return refusals >= BELIEVED_ATTEMPTS and over_s >= BELIEVED_AFTER_S
+
 
 def backoff(attempt: int, base_s: float, cap_s: float, random: Callable[[], float]) -> float:
     """Return the wait in seconds before retry ``attempt``: exponential with full jitter.

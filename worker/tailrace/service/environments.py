@@ -15,10 +15,18 @@ import structlog
 
 from tailrace.config.keys import Access, KeysFile, accesses, meant
 from tailrace.config.settings import Settings
-from tailrace.errors import BadSettings, NotFound, RequestRefused, StoreUnavailable, Unauthorized, WorkerError
+from tailrace.errors import (
+    BadSettings,
+    NotFound,
+    RequestRefused,
+    SourceUnavailable,
+    StoreUnavailable,
+    Unauthorized,
+    WorkerError,
+)
 from tailrace.ingest.late import has_more
 from tailrace.model import NOT_KNOWN_YET, Wire
-from tailrace.retry import backoff
+from tailrace.retry import backoff, believed
 from tailrace.service.discovery import TOGETHER_RUNS, WatchTogether
 from tailrace.service.key_check import KeyCheck
 from tailrace.source.client import Endpoint, Upstream
@@ -38,6 +46,9 @@ LATE_GIVE_UP_S = 86_400.0
 """A late check that has failed for so long is not made."""
 V1_FORGETS_S = 23 * 3_600.0
 """A v1 stream has no late check after this: upstream forgets it a day after its last writer."""
+
+TRANSIENT = frozenset({408, 429})
+"""Statuses of the 4xx that say "later", not "never"."""
 
 
 def upstream_of(access: Access, settings: Settings) -> Upstream:
@@ -117,9 +128,7 @@ class Environment:
             view = self.upstream.run(run.run_id)
         except NotFound as error:
             if not run.known and run.asked_for_s >= settings.unknown_run_seconds:
-                reason = f"upstream did not know the run for {settings.unknown_run_seconds:g} s: {error}"
-                self.runs.fail(run, reason)
-                log.warning("run_failed", environment=self.name, run_id=run.run_id, reason=reason)
+                self._fail(run, f"upstream did not know the run for {settings.unknown_run_seconds:g} s: {error}")
             else:
                 self.runs.postpone(run, f"{NOT_KNOWN_YET}: {error}", settings.watch_seconds)
             return 0
@@ -129,13 +138,13 @@ class Environment:
             return 0
         except StoreUnavailable:
             raise
-        except RequestRefused as error:
-            self.runs.fail(run, str(error))
-            log.warning("run_failed", environment=self.name, run_id=run.run_id, reason=str(error))
-            return 0
         except WorkerError as error:
-            delay_s = backoff(run.attempt, settings.watch_seconds, settings.retry_cap_s, random.random)
-            self.runs.postpone(run, str(error), max(delay_s, settings.watch_seconds))
+            if not refuses(error):
+                self.runs.postpone(run, str(error), self._wait_s(run))
+            elif believed(run.refusals + 1, run.refused_s):
+                self._fail(run, f"{error} (refused {run.refusals + 1} times in {run.refused_s:.0f} s)")
+            else:
+                self.runs.refused(run, str(error), self._wait_s(run))
             return 0
         found = self.runs.observe({run.id: view}, settings.watch_seconds)
         if found:
@@ -143,6 +152,15 @@ class Environment:
         if self.runs.seal([run.id], settings.seal_quiet_seconds, settings.late_check_seconds):
             log.info("run_sealed", environment=self.name, run_id=run.run_id)
         return found
+
+    def _fail(self, run: WatchedRun, reason: str) -> None:
+        self.runs.fail(run, reason)
+        log.warning("run_failed", environment=self.name, run_id=run.run_id, reason=reason)
+
+    def _wait_s(self, run: WatchedRun) -> float:
+        """Return how long a run is not looked at after an attempt that brought nothing."""
+        watch_s = self.settings.watch_seconds
+        return max(watch_s, backoff(run.attempt, watch_s, self.settings.retry_cap_s, random.random))
 
     def check_late(self, limit: int) -> int:
         """Look once more at sealed runs that are due, reopen those that have more; return the number looked at.
@@ -181,6 +199,12 @@ class Environment:
             return False
         with self.upstream.stream(stream.ref) as source:
             return has_more(Tail(source, self.settings.event_max_bytes), stream.wire, stream.checkpoint)
+
+
+def refuses(error: WorkerError) -> bool:
+    """Return whether upstream calls our question wrong: a 4xx that has no meaning of its own. Pure."""
+    status = error.status if isinstance(error, RequestRefused | SourceUnavailable) else None
+    return status is not None and 400 <= status < 500 and status not in TRANSIENT
 
 
 class Environments:

@@ -21,13 +21,21 @@ from tailrace.store.statements import Statements, fitting
 
 @dataclass(frozen=True, slots=True)
 class WatchedRun:
-    """A run whose status and keys are due to be looked at. ``asked_for_s``: how long ago it was asked for."""
+    """A run whose status and keys are due to be looked at.
+
+    ``asked_for_s``: how long ago it was asked for. ``over``: it has ended, as far as is known. ``attempt``: how often
+    in a row looking brought nothing. ``refusals``: how often upstream has refused to show it since it last did, the
+    first time ``refused_s`` ago.
+    """
 
     id: int
     run_id: str
     known: bool
+    over: bool
     asked_for_s: float
     attempt: int
+    refusals: int
+    refused_s: float
 
 
 class Runs:
@@ -96,7 +104,7 @@ class Runs:
     def claim_watch(self, limit: int, claim_s: float, run: int | None = None) -> list[WatchedRun]:
         """Choose runs that are due to be looked at, and keep others from it for ``claim_s``."""
         rows = self._statements.execute(
-            """
+            f"""
             WITH due AS (
                 SELECT r.id FROM tailrace.runs r JOIN tailrace.environments e ON e.id = r.environment_id
                 WHERE r.state IN ('requested', 'watched') AND r.next_watch_at <= now()
@@ -108,14 +116,15 @@ class Runs:
             )
             UPDATE tailrace.runs r SET next_watch_at = now() + :claim_s * interval '1 second'
             FROM due WHERE r.id = due.id
-            RETURNING r.id, r.run_id, r.state = 'watched' AS known, r.watch_attempt,
-                      extract(epoch FROM now() - r.requested_at)::float8 AS asked_for_s
+            RETURNING r.id, r.run_id, r.state = 'watched' AS known, {OVER} AS over, r.watch_attempt AS attempt,
+                      extract(epoch FROM now() - r.requested_at)::float8 AS asked_for_s, r.refusals,
+                      coalesce(extract(epoch FROM now() - r.troubled_at), 0)::float8 AS refused_s
             """,
             limit=limit,
             claim_s=claim_s,
             run=run,
         )
-        return [WatchedRun(row.id, row.run_id, row.known, row.asked_for_s, row.watch_attempt) for row in rows]
+        return [WatchedRun(**row._mapping) for row in rows]
 
     def observe(self, views: Mapping[int, RunView], watch_s: float) -> int:
         """Note what upstream says of runs, by the ids of their rows, and make a row for each stream that is new.
@@ -143,7 +152,7 @@ class Runs:
                     created_at = v.created_at, started_at = v.started_at, finished_at = v.finished_at,
                     terminal_at = CASE WHEN v.terminal THEN coalesce(r.terminal_at, now()) END,
                     keys_read_at = now(), listed_at = CASE WHEN r.selection IS NULL THEN now() END,
-                    watch_attempt = 0, last_error = NULL,
+                    watch_attempt = 0, troubled_at = NULL, refusals = 0, last_error = NULL,
                     next_watch_at = now() + :watch_s * interval '1 second'
                 FROM v JOIN free USING (id)
                 WHERE r.id = v.id AND r.state IN ('requested', 'watched')
@@ -214,16 +223,31 @@ class Runs:
             delay_s=delay_s,
         )
 
+    def refused(self, run: WatchedRun, error: str, delay_s: float) -> None:
+        """Look at a run again later: upstream refuses to show it."""
+        self._statements.execute(
+            """
+            UPDATE tailrace.runs SET watch_attempt = watch_attempt + 1, last_error = :error,
+                   troubled_at = coalesce(troubled_at, now()), refusals = refusals + 1,
+                   next_watch_at = now() + :delay_s * interval '1 second'
+            WHERE id = :id AND state IN ('requested', 'watched')
+            """,
+            id=run.id,
+            error=fitting(error),
+            delay_s=delay_s,
+        )
+
     def fail(self, run: WatchedRun, error: str) -> None:
-        """Note that a run failed: upstream does not know it. Streams that nobody reads fail with it."""
+        """Note that a run failed, and with it its streams that are not settled: the fence moves, so readers leave."""
         self._statements.execute(
             """
             WITH r AS (
                 UPDATE tailrace.runs SET state = 'failed', last_error = :error
                 WHERE id = :id AND state IN ('requested', 'watched') RETURNING id
             )
-            UPDATE tailrace.streams s SET state = 'failed', verdict = 'failed', last_error = :error
-            FROM r WHERE s.run = r.id AND s.state IN ('pending', 'parked') AND s.worker_id IS NULL
+            UPDATE tailrace.streams s SET state = 'failed', verdict = 'failed', last_error = :error,
+                   worker_id = NULL, token = s.token + 1, rev = s.rev + 1, hinted_until = NULL
+            FROM r WHERE s.run = r.id AND s.state IN ('pending', 'active', 'parked')
             """,
             id=run.id,
             error=fitting(error),
