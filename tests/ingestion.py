@@ -37,7 +37,18 @@ SETTINGS: dict[str, Any] = {
 LATER = [
     (
         "runs",
-        ("terminal_at", "keys_read_at", "listed_at", "next_watch_at", "requested_at", "sealed_at", "late_check_at"),
+        (
+            *(
+                "terminal_at",
+                "keys_read_at",
+                "listed_at",
+                "next_watch_at",
+                "requested_at",
+                "sealed_at",
+                "late_check_at",
+            ),
+            "troubled_at",
+        ),
     ),
     (
         "streams",

@@ -4,8 +4,9 @@
 -- seconds after the commit. Returns runs.id.
 --
 -- Asking again never narrows: the selection widens (all wins), live wins over backfill, and a run that had failed,
--- was cancelled or is sealed is looked at again, the failed and cancelled streams that are asked for included.
--- Sealed streams stay sealed until a look at them finds more.
+-- was cancelled or is sealed is looked at again, the failed and cancelled streams that are asked for included. Of a
+-- sealed run, the sealed streams that are asked for are read again too, and it gets another late check once it is sealed
+-- anew; a backfill (p_priority 1) leaves both as they are, for it may come by again and again.
 --
 -- p_then: a Celery task (task@queue) to call when the run is settled. p_options: batch limits.
 CREATE FUNCTION tailrace.request_ingest(
@@ -20,6 +21,7 @@ LANGUAGE plpgsql AS $$
 DECLARE
     v_environment int;
     v_run         bigint;
+    v_sealed      boolean;
 BEGIN
     IF coalesce(p_run_id, '') = '' THEN
         RAISE EXCEPTION 'request_ingest: p_run_id is empty' USING ERRCODE = 'invalid_parameter_value';
@@ -33,6 +35,11 @@ BEGIN
         RAISE EXCEPTION 'request_ingest: there is no environment "%"', p_environment
             USING ERRCODE = 'no_data_found', HINT = 'Environments are rows of tailrace.environments.';
     END IF;
+
+    -- Locked before it is changed: of two who ask at once, the second finds it open, and changes nothing.
+    SELECT r.state = 'sealed' AND coalesce(p_priority, 0) = 0 INTO v_sealed
+    FROM tailrace.runs r WHERE r.run_id = p_run_id AND r.environment_id = v_environment
+    FOR NO KEY UPDATE;
 
     INSERT INTO tailrace.runs AS r (environment_id, run_id, selection, priority, then_tasks, options)
     VALUES (
@@ -63,12 +70,14 @@ BEGIN
         next_watch_at = now(),
         watch_attempt = 0,
         troubled_at = CASE WHEN r.state IN ('requested', 'watched') THEN r.troubled_at END,
-        refusals = CASE WHEN r.state IN ('requested', 'watched') THEN r.refusals ELSE 0 END
+        refusals = CASE WHEN r.state IN ('requested', 'watched') THEN r.refusals ELSE 0 END,
+        keys_read_at = CASE WHEN v_sealed THEN NULL ELSE r.keys_read_at END,
+        late_check_at = CASE WHEN v_sealed THEN NULL ELSE r.late_check_at END
     RETURNING r.id INTO v_run;
 
     UPDATE tailrace.streams s
     SET state = 'active', verdict = 'open', attempt = 0, next_attempt_at = now(), last_error = NULL, sealed_at = NULL
-    WHERE s.run = v_run AND s.state IN ('failed', 'cancelled')
+    WHERE s.run = v_run AND (s.state IN ('failed', 'cancelled') OR (v_sealed AND s.state = 'sealed'))
       AND (p_streams IS NULL OR s.stream_key = ANY (p_streams));
 
     RETURN v_run;
@@ -77,7 +86,8 @@ $$;
 
 COMMENT ON FUNCTION tailrace.request_ingest(text, text[], text, int, text, json) IS
     'Asks for a run (p_streams null: all its streams) to be archived; takes effect when the transaction commits. '
-    'Asking again is harmless: it widens the selection and revives what had failed. p_priority: 0 live, 1 backfill. '
+    'Asking again is harmless: it widens the selection, revives what had failed and has a sealed run read again. '
+    'p_priority: 0 live, 1 backfill, which leaves what is sealed as it is. '
     'p_then: a Celery task (task@queue) to call when the run is settled.';
 
 
@@ -130,7 +140,8 @@ BEGIN
     UPDATE tailrace.runs r
     SET state = CASE WHEN r.state = 'sealed' THEN 'watched' ELSE 'requested' END,
         requested_at = now(), last_error = NULL, sealed_at = NULL, next_watch_at = now(), watch_attempt = 0,
-        troubled_at = NULL, refusals = 0
+        troubled_at = NULL, refusals = 0,
+        late_check_at = CASE WHEN r.state = 'sealed' THEN NULL ELSE r.late_check_at END
     WHERE r.id = v_run AND (r.state IN ('failed', 'cancelled') OR (r.state = 'sealed' AND v_revived > 0));
     RETURN v_revived;
 END

@@ -39,6 +39,8 @@ CREATE TABLE tailrace.streams (
     indexed_at       timestamptz,
     keep_error       text,
     not_before       timestamptz,
+    known_verdict    text,
+    known_rows       bigint,
     created_at       timestamptz NOT NULL DEFAULT now(),
     CONSTRAINT streams_run_stream_key_key UNIQUE (run, stream_key),
     CONSTRAINT streams_wire_check CHECK (wire IN ('v1', 'v2')),
@@ -46,6 +48,8 @@ CREATE TABLE tailrace.streams (
         CHECK (state IN ('pending', 'active', 'parked', 'sealed', 'failed', 'cancelled')),
     CONSTRAINT streams_verdict_check
         CHECK (verdict IN ('open', 'complete', 'complete_with_gaps', 'possibly_truncated', 'failed')),
+    CONSTRAINT streams_known_verdict_check
+        CHECK (known_verdict IN ('open', 'complete', 'complete_with_gaps', 'possibly_truncated', 'failed')),
     CONSTRAINT streams_checkpoint_check CHECK (generation >= 0 AND last_chunk_index >= -1),
     CONSTRAINT streams_lease_check CHECK (worker_id IS NULL OR state IN ('pending', 'active', 'parked'))
 ) WITH (
@@ -86,6 +90,10 @@ COMMENT ON COLUMN tailrace.streams.keep_error IS
 COMMENT ON COLUMN tailrace.streams.not_before IS
     'Nothing of the stream can have been written before this moment; null: nobody knows.';
 
+COMMENT ON COLUMN tailrace.streams.known_verdict IS
+    'Of a stream that was sealed before and is read again: what its verdict was; else null.';
+COMMENT ON COLUMN tailrace.streams.known_rows IS 'And how many chunks, holes and quarantined records it had.';
+
 -- Streams due to be read. Sealed ones are not in it, so a million of them costs nothing.
 CREATE INDEX streams_attempt_idx ON tailrace.streams (next_attempt_at) WHERE state IN ('pending', 'active', 'parked');
 -- Sealed streams that wait to be compacted or made searchable: nearly none, whatever the archive holds.
@@ -94,7 +102,8 @@ CREATE INDEX streams_keep_idx ON tailrace.streams (id)
 
 
 -- A stream changes its state only by the moves that worker/tailrace/model.py (MOVES) names; a test keeps both alike.
--- Leaving `sealed` makes everything that was concluded from it void.
+-- Leaving `sealed` makes everything that was concluded from it void, but for its verdict: when reading again brings
+-- nothing, upstream may just have forgotten the stream, and what was known of it stays true.
 CREATE FUNCTION tailrace.check_stream_move() RETURNS trigger
 LANGUAGE plpgsql AS $$
 BEGIN
@@ -116,6 +125,22 @@ BEGIN
         NEW.indexed_at := NULL;
         NEW.keep_error := NULL;
         DELETE FROM tailrace.facts f WHERE f.stream_id = OLD.id;
+        NEW.known_verdict := OLD.verdict;
+        NEW.known_rows := OLD.chunk_count + OLD.hole_count + OLD.quarantine_count;
+    ELSIF NEW.state IN ('sealed', 'failed') AND OLD.known_verdict IS NOT NULL THEN
+        IF NEW.verdict IN ('possibly_truncated', 'failed')
+           AND NEW.chunk_count + NEW.hole_count + NEW.quarantine_count = OLD.known_rows THEN
+            -- A reader that fails its stream so says that upstream serves it no more, and that is no failure here.
+            IF OLD.state = 'active' AND NEW.state = 'failed' AND NEW.verdict = 'possibly_truncated' THEN
+                NEW.state := 'sealed';
+                NEW.sealed_at := now();
+            END IF;
+            NEW.verdict := OLD.known_verdict;
+        END IF;
+        IF NEW.state = 'sealed' THEN
+            NEW.known_verdict := NULL;
+            NEW.known_rows := NULL;
+        END IF;
     END IF;
     RETURN NEW;
 END

@@ -91,13 +91,14 @@ def test_only_the_streams_that_were_asked_for_are_read(cli: Cli, store: LiveStor
     assert cli.run("chunks", "run_1").stdout == b'"a"\n"c"\n'
 
 
-def test_asking_again_for_a_sealed_run_ends_at_once_and_doubles_nothing(cli: Cli, store: LiveStore) -> None:
+def test_asking_again_for_a_sealed_run_reads_again_and_doubles_nothing(cli: Cli, store: LiveStore) -> None:
     store.create_run("run_1")
     store.append_chunks("run_1", "ai", TEXTS)
     store.finish_run("run_1")
-    for _ in range(2):
+    for asked in range(1, 4):
         assert cli.run("ingest", "run_1", "--local").code == 0
-    assert cli.run("chunks", "run_1").stdout.count(b"\n") == len(TEXTS)
+        assert cli.run("chunks", "run_1").stdout.count(b"\n") == len(TEXTS) + asked - 1
+        store.append_chunk("run_1", "ai", f'"after {asked}"')
 
 
 def test_an_interrupted_reader_commits_and_the_same_command_goes_on(cli: Cli, store: LiveStore) -> None:

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import redis
 
 from tailrace.model import Wire
 from tailrace.serve.app import DEFAULT_KEY
@@ -64,6 +65,29 @@ def test_requests_reach_the_worker_and_waiting_sees_them_sealed(cli: Cli, store:
     for run_id in ("run_1", "run_2"):
         assert cli.run("chunks", run_id, "--stream", "ai").stdout == PRINTED
         assert cli.run("chunks", run_id, "--stream", "a/b ü").stdout == b"1\n"
+
+
+@pytest.mark.parametrize("wire", [Wire.V1, Wire.V2])
+def test_asking_again_for_a_sealed_run_archives_what_was_written_since(
+    cli: Cli, store: LiveStore, redis_url: str, wire: Wire
+) -> None:
+    """And whoever wanted to be told of the run is told again."""
+    cli = cli.with_(TAILRACE_ON_SEALED="app.archived@theirs")
+    store.create_run("run_1", wire)
+    store.append_chunks("run_1", "ai", TEXTS)
+    store.finish_run("run_1")
+    with cli.started("worker", "--slots", "20"), redis.Redis.from_url(redis_url) as broker:
+        for told, asked in ((1, "first"), (3, "again"), (5, "and again")):
+            done = cli.run("ingest", "run_1", "--wait", "--json")
+            assert done.code == 0, done
+            (stream,) = json.loads(done.stdout)["streams"]
+            assert (stream["state"], stream["verdict"]) == ("sealed", "complete")
+            wait_for(lambda told=told: broker.llen("theirs") == told, f"{told} messages: sealed, opened, sealed")  # type: ignore[misc]
+            store.append_chunk("run_1", "ai", json.dumps(f"after the {asked} time"))
+        assert cli.run("ingest", "run_1", "--wait").code == 0
+    assert cli.run("chunks", "run_1").stdout == PRINTED + b"".join(
+        f'"after the {asked} time"\n'.encode() for asked in ("first", "again", "and again")
+    )
 
 
 def test_an_unknown_run_fails_with_its_reason(cli: Cli) -> None:

@@ -376,9 +376,16 @@ def test_a_late_check_reopens_what_has_more(wire: Wire, database_url: str) -> No
         assert ingestion.texts(RUN)[-1] == b'"late"'
         assert ingestion.texts(RUN, "late key") == [b'"later"']
         assert {ingestion.verdict(RUN), ingestion.verdict(RUN, "late key")} == {"complete"}
-        # Once is enough.
+        # Whoever wrote late may write again; a check that finds nothing is the last.
+        store.append_chunk(RUN, "ai", '"latest"')
         ingestion.pass_time(6 * 3_600)
-        assert ingestion.runtime.environments.default.check_late(10) == 0
+        assert ingestion.runtime.environments.default.check_late(10) == 1
+        ingestion.until_sealed()
+        assert ingestion.texts(RUN)[-1] == b'"latest"'
+        for checked in (1, 0):
+            ingestion.pass_time(6 * 3_600)
+            assert ingestion.runtime.environments.default.check_late(10) == checked
+            assert ingestion.value("SELECT state FROM tailrace.runs") == "sealed"
 
 
 @pytest.mark.parametrize("wire", list(Wire))

@@ -16,6 +16,7 @@ RULES: dict[str, Iterable[StrEnum]] = {
     "streams_wire_check": Wire,
     "streams_state_check": StreamState,
     "streams_verdict_check": Verdict,
+    "streams_known_verdict_check": Verdict,
     "streams_lease_check": OPEN_STATES,
     "holes_reason_check": HoleReason,
     "holes_range_check": [reason for reason in HoleReason if reason.lost],

@@ -43,7 +43,7 @@ MOVES: dict[StreamState, frozenset[StreamState]] = {
         {StreamState.PARKED, StreamState.SEALED, StreamState.FAILED, StreamState.CANCELLED},
     ),
     StreamState.PARKED: frozenset({StreamState.ACTIVE, StreamState.FAILED, StreamState.CANCELLED}),
-    StreamState.SEALED: frozenset({StreamState.ACTIVE}),  # a late check found more
+    StreamState.SEALED: frozenset({StreamState.ACTIVE}),  # asked for again, or a late check found more
     StreamState.FAILED: frozenset({StreamState.ACTIVE}),  # asked for again
     StreamState.CANCELLED: frozenset({StreamState.ACTIVE}),  # asked for again
 }

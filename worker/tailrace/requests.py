@@ -43,7 +43,7 @@ def request_ingest(
             ``await session.run_sync(request_ingest, run_id)``.
         streams: only these stream keys; None: every stream that the run has or will have.
         environment: the name under which the archive knows the run's Trigger.dev environment.
-        backfill: live runs go first.
+        backfill: live runs go first, and what is sealed stays so.
         then: a Celery task (``task@queue``) to call, at least once, when the run is sealed, fails or is opened again.
 
     Returns:
@@ -52,7 +52,9 @@ def request_ingest(
     Raises:
         sqlalchemy.exc.DBAPIError: the database refuses, for instance an environment that it does not know.
 
-    Asking again is harmless: it widens the selection, and takes up again what had failed or was cancelled.
+    Asking again is harmless: it widens the selection, and takes up again what had failed or was cancelled. A sealed run
+    is read again, those of its streams that are asked for: what was written to them since is archived, and the run is
+    sealed anew.
     """
     values = {
         "run_id": run_id,

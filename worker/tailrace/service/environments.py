@@ -127,10 +127,7 @@ class Environment:
         try:
             view = self.upstream.run(run.run_id)
         except NotFound as error:
-            if not run.known and run.asked_for_s >= settings.unknown_run_seconds:
-                self._fail(run, f"upstream did not know the run for {settings.unknown_run_seconds:g} s: {error}")
-            else:
-                self.runs.postpone(run, f"{NOT_KNOWN_YET}: {error}", settings.watch_seconds)
+            self._not_found(run, error)
             return 0
         except Unauthorized as error:
             self.key.refused(error)
@@ -149,9 +146,26 @@ class Environment:
         found = self.runs.observe({run.id: view}, settings.watch_seconds)
         if found:
             log.info("streams_found", environment=self.name, run_id=run.run_id, streams=found)
-        if self.runs.seal([run.id], settings.seal_quiet_seconds, settings.late_check_seconds):
-            log.info("run_sealed", environment=self.name, run_id=run.run_id)
+        self._seal(run)
         return found
+
+    def _not_found(self, run: WatchedRun, error: NotFound) -> None:
+        """Go on without upstream's word: it does not know the run yet, or no longer, or this answer is a mistake."""
+        enough_s = self.settings.unknown_run_seconds
+        if not run.known and run.asked_for_s >= enough_s:
+            self._fail(run, f"upstream did not know the run for {enough_s:g} s: {error}")
+        elif not (run.known and run.over):
+            self.runs.postpone(run, f"{NOT_KNOWN_YET}: {error}", self.settings.watch_seconds)
+        elif run.refused_s < enough_s:
+            self.runs.refused(run, f"upstream does not know the run any more: {error}", self._wait_s(run))
+        else:
+            reason = f"upstream has not known the run any more for {run.refused_s:.0f} s: {error}"
+            self.runs.unserved(run, reason, self._wait_s(run))
+            self._seal(run)
+
+    def _seal(self, run: WatchedRun) -> None:
+        if self.runs.seal([run.id], self.settings.seal_quiet_seconds, self.settings.late_check_seconds):
+            log.info("run_sealed", environment=self.name, run_id=run.run_id)
 
     def _fail(self, run: WatchedRun, reason: str) -> None:
         self.runs.fail(run, reason)

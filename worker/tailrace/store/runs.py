@@ -69,6 +69,8 @@ class Runs:
     ) -> int:
         """Ask for a run; return the id of its row. Asking again widens, never narrows. ``then``: a task to be called.
 
+        Who asks for a sealed run has it read again; see ``tailrace.request_ingest``.
+
         Raises:
             UnknownEnvironment: nobody serves the environment, or ever did.
         """
@@ -180,7 +182,7 @@ class Runs:
         """Seal those runs that are over, whose keys were read after the quiet period and whose streams are all settled.
 
         Return their number. A run that somebody has locked is left for the next look. ``late_check_s``: after so long a
-        run is looked at once more, if it has not been yet; 0: never.
+        run is looked at once more, if it has not been since somebody asked for it; 0: never.
         """
         return len(
             self._statements.execute(
@@ -234,6 +236,19 @@ class Runs:
             """,
             id=run.id,
             error=fitting(error),
+            delay_s=delay_s,
+        )
+
+    def unserved(self, run: WatchedRun, reason: str, delay_s: float) -> None:
+        """Note that upstream no longer has a run that is over: no other stream keys than those we know will come."""
+        self._statements.execute(
+            """
+            UPDATE tailrace.runs SET watch_attempt = watch_attempt + 1, last_error = :reason, keys_read_at = now(),
+                   next_watch_at = now() + :delay_s * interval '1 second'
+            WHERE id = :id AND state = 'watched'
+            """,
+            id=run.id,
+            reason=fitting(reason),
             delay_s=delay_s,
         )
 

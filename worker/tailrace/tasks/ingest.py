@@ -29,7 +29,8 @@ def ingest_run(
 ) -> None:
     """Ingest a run: every stream it has or will have, or only ``streams``, until each is sealed.
 
-    Returns when the run is a row; the readers are tasks of their own. Asking twice is harmless. The limits are those of
+    Returns when the run is a row; the readers are tasks of their own. Asking twice is harmless; a run that is sealed is
+    read again, for what was written to it since, and sealed anew. The limits are those of
     the settings of the same names, for this run. ``then`` names a Celery task (``task@queue``) that is called, at least
     once, when the run is sealed, fails or is opened again, with run_id, event, environment and verdicts.
     ``environment`` names the run's; only where workers serve several it has to be told.

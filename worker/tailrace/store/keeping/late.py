@@ -97,12 +97,15 @@ class LateChecks:
         )
 
     def reopen(self, run: LateRun, stream_ids: Sequence[int]) -> bool:
-        """Watch a run again, and read again those of its streams that have more. False when it is sealed no more."""
+        """Watch a run again, and read again those of its streams that have more. False when it is sealed no more.
+
+        When it is sealed anew it gets another late check: whoever wrote so late may write again.
+        """
         return bool(
             self._statements.execute(
                 """
                 WITH r AS (
-                    UPDATE tailrace.runs SET state = 'watched', sealed_at = NULL, late_check_at = now(),
+                    UPDATE tailrace.runs SET state = 'watched', sealed_at = NULL, late_check_at = NULL,
                            next_watch_at = now(), watch_attempt = 0, last_error = NULL
                     WHERE id = :run AND state = 'sealed' RETURNING id
                 ), s AS (
