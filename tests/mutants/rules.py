@@ -24,6 +24,7 @@ from tailrace.ingest.v1_order import V1Order
 from tailrace.ingest.v2_order import V2Order
 from tailrace.model import Arrival, Batch, HoleReason, Outcome, StreamState, V1Record, Verdict, Wire
 from tailrace.retry import Patience
+from tailrace.service import discovery
 from tailrace.source import body
 from tailrace.source.body import BodyText
 from tailrace.wire import feed, statuses, v1, v2
@@ -34,6 +35,7 @@ from tailrace.wire.v1 import V1Decoder
 from tailrace.wire.v2 import V2Decoder
 from tests.unit import test_hold, test_retry
 from tests.unit.ingest import test_completeness_of_v1, test_ingest_reader, test_late, test_v1_order, test_v2_order
+from tests.unit.service import test_turns
 from tests.unit.source import test_body
 from tests.unit.streams import test_streams_follow
 from tests.unit.wire import test_events, test_feed, test_v1, test_v2
@@ -687,7 +689,31 @@ LOOP = [
 
 # --- runs
 
+
+def first_come(alone: Any, limit: int) -> Any:
+    return alone[:limit]
+
+
+def longest_due(alone: Any, limit: int) -> Any:
+    return sorted(alone, key=lambda run: run.sought)[:limit]
+
+
 RUNS = [
+    Mutant(
+        "turns: wrong ids before what is there",
+        put(discovery, "turns", first_come),
+        test_turns.test_what_was_looked_for_in_vain_comes_after_what_is_new_or_known,
+    ),
+    Mutant(
+        "turns: a new run behind all that came before",
+        put(discovery, "turns", longest_due),
+        test_turns.test_who_asked_last_does_not_wait_behind_all_who_came_before,
+    ),
+    Mutant(
+        "turns: wrong ids never",
+        put(discovery, "turns", longest_due),
+        test_turns.test_what_was_looked_for_in_vain_keeps_a_fifth_of_the_places,
+    ),
     Mutant(
         "refusal: many in one bad minute are believed",
         put(retry, "BELIEVED_AFTER_S", 0.0),

@@ -7,6 +7,7 @@ the feed leaves out (it shows a thousand runs and does not say when there are mo
 
 from __future__ import annotations
 
+import math
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -47,9 +48,17 @@ class WatchTogether:
         self._late_check_s = late_check_s
         self._busy = threading.Lock()
         self._alone: dict[int, float] = {}
+        self._asked_at = -math.inf
+
+    @property
+    def free(self) -> bool:
+        """Nobody is looking at many runs at this moment."""
+        return not self._busy.locked()
 
     def look(self, due: Sequence[WatchedRun]) -> tuple[list[WatchedRun], int]:
         """Look at the runs that the feed names; give those that it does not, and the number of new streams.
+
+        Those that were looked for in vain are looked at as soon as the feed names them, due or not.
 
         Raises:
             StoreUnavailable
@@ -60,13 +69,18 @@ class WatchTogether:
             now = time.monotonic()
             self._alone = {run: until for run, until in self._alone.items() if until > now}
             asked = [run for run in due if run.id not in self._alone]
-            if len(asked) < WORTH_A_CALL:
+            sought = sum(run.sought for run in due) if now - self._asked_at >= self._watch_s else 0
+            if max(len(asked), sought) < WORTH_A_CALL:
                 return list(due), 0
+            self._asked_at = now
             views = self._ask()
             if views is None:
                 return list(due), 0
-            named = {run.id: views[run.run_id] for run in asked if run.run_id in views}
-            self._alone |= {run.id: now + ALONE_S for run in asked if run.id not in named}
+            named = {run.id: views[run.run_id] for run in due if run.run_id in views}
+            named |= {run: views[run_id] for run, run_id in self._store.sought_among(views).items()}
+            unnamed = [run for run in due if run.id not in named]
+            self._alone |= {run.id: now + ALONE_S for run in unnamed}
+            self._store.unseen(run.id for run in unnamed if not (run.known or run.sought))
             found = self._store.observe(named, self._watch_s) if named else 0
             over = [run for run, view in named.items() if view.terminal]
             sealed = self._store.seal(over, self._quiet_s, self._late_check_s)
@@ -74,7 +88,7 @@ class WatchTogether:
                 log.info("streams_found", runs=len(named), streams=found)
             if sealed:
                 log.info("runs_sealed", runs=sealed)
-            return [run for run in due if run.id not in named], found
+            return unnamed, found
         finally:
             self._busy.release()
 
@@ -87,6 +101,23 @@ class WatchTogether:
             # Each run is then looked at alone, where errors are counted and waited for.
             log.info("runs_feed_failed", error=str(error))
             return None
+
+
+def turns(alone: Sequence[WatchedRun], limit: int) -> list[WatchedRun]:
+    """Choose which of these runs, those that have been due longest first, are looked at now, at most ``limit``. Pure.
+
+    Runs that are new or known go first: in turn the one that has been due longest and the one that was asked for last,
+    so that a new one does not wait behind thousands that came at once. A fifth of the places is for those that were
+    looked for in vain, or they would never be found beside many others.
+    """
+    sought = [run for run in alone if run.sought]
+    waiting = [run for run in alone if not run.sought]
+    chosen: list[WatchedRun] = []
+    for place in range(min(len(waiting), limit - min(len(sought), limit // 5))):
+        run = min(waiting, key=lambda run: run.asked_for_s) if place % 2 else waiting[0]
+        waiting.remove(run)
+        chosen.append(run)
+    return chosen + sought[: limit - len(chosen)]
 
 
 class Discovery:

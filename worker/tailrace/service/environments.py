@@ -27,7 +27,7 @@ from tailrace.errors import (
 from tailrace.ingest.late import has_more
 from tailrace.model import NOT_KNOWN_YET, Wire
 from tailrace.retry import backoff, believed
-from tailrace.service.discovery import TOGETHER_RUNS, WatchTogether
+from tailrace.service.discovery import TOGETHER_RUNS, WatchTogether, turns
 from tailrace.service.key_check import KeyCheck
 from tailrace.source.client import Endpoint, Upstream
 from tailrace.source.connection import Tail
@@ -102,14 +102,17 @@ class Environment:
         Return how many were looked at alone, and how many streams are new.
         """
         # Whoever claimed runs and died keeps them from others as long as its streams.
-        due = self.runs.claim_watch(limit if run is not None else TOGETHER_RUNS, self.settings.lease_seconds, run)
+        many = TOGETHER_RUNS if run is None and self._together.free else limit
+        due = self.runs.claim_watch(many, self.settings.lease_seconds, run, sought=limit)
         claimed = {watched.id for watched in due}
         self._claimed |= claimed
         try:
             alone, found = self._together.look(due)
-            if len(alone) > limit:
-                self.runs.give_back([watched.id for watched in alone[limit:]])
-            return min(len(alone), limit), found + sum(self._watch_one(watched) for watched in alone[:limit])
+            chosen = turns(alone, limit)
+            later = {watched.id for watched in alone}.difference(watched.id for watched in chosen)
+            if later:
+                self.runs.give_back(later)
+            return len(chosen), found + sum(self._watch_one(watched) for watched in chosen)
         finally:
             self._claimed -= claimed
 
@@ -155,7 +158,7 @@ class Environment:
         if not run.known and run.asked_for_s >= enough_s:
             self._fail(run, f"upstream did not know the run for {enough_s:g} s: {error}")
         elif not (run.known and run.over):
-            self.runs.postpone(run, f"{NOT_KNOWN_YET}: {error}", self.settings.watch_seconds)
+            self.runs.postpone(run, f"{NOT_KNOWN_YET}: {error}", self._wait_s(run))
         elif run.refused_s < enough_s:
             self.runs.refused(run, f"upstream does not know the run any more: {error}", self._wait_s(run))
         else:

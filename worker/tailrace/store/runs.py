@@ -25,7 +25,7 @@ class WatchedRun:
 
     ``asked_for_s``: how long ago it was asked for. ``over``: it has ended, as far as is known. ``attempt``: how often
     in a row looking brought nothing. ``refusals``: how often upstream has refused to show it since it last did, the
-    first time ``refused_s`` ago.
+    first time ``refused_s`` ago. ``due_at``: since when it has been due, in seconds since 1970.
     """
 
     id: int
@@ -36,6 +36,16 @@ class WatchedRun:
     attempt: int
     refusals: int
     refused_s: float
+    due_at: float
+
+    @property
+    def sought(self) -> bool:
+        """It has been looked for in vain, and never been seen."""
+        return not self.known and self.attempt > 0
+
+
+# In SQL, of a run r: `WatchedRun.sought`.
+SOUGHT = "(r.state = 'requested' AND r.watch_attempt > 0)"
 
 
 class Runs:
@@ -103,30 +113,66 @@ class Runs:
         row = self._statements.execute("SELECT tailrace.retry_run(:run_id, :environment) AS revived", run_id=run_id)[0]
         return None if row.revived is None else int(row.revived)
 
-    def claim_watch(self, limit: int, claim_s: float, run: int | None = None) -> list[WatchedRun]:
-        """Choose runs that are due to be looked at, and keep others from it for ``claim_s``."""
+    def claim_watch(self, limit: int, claim_s: float, run: int | None = None, sought: int = 10) -> list[WatchedRun]:
+        """Choose runs that are due to be looked at, and keep others from it for ``claim_s``.
+
+        First up to ``limit`` that are new or known, those first that have been due longest. Then up to ``sought`` that
+        upstream did not know when last asked, those first that were asked for least often: thousands of wrong ids must
+        not stand before a run that is there.
+        """
+        due = """
+            SELECT r.id, r.next_watch_at AS due_at
+            FROM tailrace.runs r JOIN tailrace.environments e ON e.id = r.environment_id
+            WHERE r.state IN ('requested', 'watched') AND r.next_watch_at <= now()
+              AND e.name = :environment AND e.halted_at IS NULL
+              AND (CAST(:run AS bigint) IS NULL OR r.id = :run)
+            """
         rows = self._statements.execute(
             f"""
-            WITH due AS (
-                SELECT r.id FROM tailrace.runs r JOIN tailrace.environments e ON e.id = r.environment_id
-                WHERE r.state IN ('requested', 'watched') AND r.next_watch_at <= now()
-                  AND e.name = :environment AND e.halted_at IS NULL
-                  AND (CAST(:run AS bigint) IS NULL OR r.id = :run)
-                ORDER BY r.next_watch_at
-                LIMIT :limit
-                FOR NO KEY UPDATE OF r SKIP LOCKED
+            WITH first AS (
+                {due} AND NOT {SOUGHT}
+                ORDER BY r.next_watch_at LIMIT :limit FOR NO KEY UPDATE OF r SKIP LOCKED
+            ), others AS (
+                {due} AND {SOUGHT}
+                ORDER BY r.watch_attempt, r.next_watch_at LIMIT :sought FOR NO KEY UPDATE OF r SKIP LOCKED
+            ), due AS (
+                SELECT * FROM first UNION ALL SELECT * FROM others
             )
             UPDATE tailrace.runs r SET next_watch_at = now() + :claim_s * interval '1 second'
             FROM due WHERE r.id = due.id
             RETURNING r.id, r.run_id, r.state = 'watched' AS known, {OVER} AS over, r.watch_attempt AS attempt,
                       extract(epoch FROM now() - r.requested_at)::float8 AS asked_for_s, r.refusals,
-                      coalesce(extract(epoch FROM now() - r.troubled_at), 0)::float8 AS refused_s
+                      coalesce(extract(epoch FROM now() - r.troubled_at), 0)::float8 AS refused_s,
+                      extract(epoch FROM due.due_at)::float8 AS due_at
             """,
             limit=limit,
+            sought=sought,
             claim_s=claim_s,
             run=run,
         )
-        return [WatchedRun(**row._mapping) for row in rows]
+        runs = [WatchedRun(**row._mapping) for row in rows]
+        return sorted(runs, key=lambda run: (run.attempt if run.sought else 0, run.due_at))
+
+    def sought_among(self, run_ids: Iterable[str]) -> dict[int, str]:
+        """Return those of these runs that were looked for in vain, due or not: the ids of their rows and their own."""
+        rows = self._statements.execute(
+            f"""
+            SELECT r.id, r.run_id FROM tailrace.runs r JOIN tailrace.environments e ON e.id = r.environment_id
+            WHERE r.run_id = ANY(:run_ids) AND e.name = :environment AND {SOUGHT}
+            """,
+            run_ids=list(run_ids),
+        )
+        return {row.id: row.run_id for row in rows}
+
+    def unseen(self, runs: Iterable[int]) -> None:
+        """Note that new runs were looked for in vain among many: what comes now goes first."""
+        self._statements.execute(
+            """
+            UPDATE tailrace.runs SET watch_attempt = 1
+            WHERE id = ANY(:runs) AND state = 'requested' AND watch_attempt = 0
+            """,
+            runs=list(runs),
+        )
 
     def observe(self, views: Mapping[int, RunView], watch_s: float) -> int:
         """Note what upstream says of runs, by the ids of their rows, and make a row for each stream that is new.
