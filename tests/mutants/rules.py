@@ -27,7 +27,7 @@ from tailrace.retry import Patience
 from tailrace.service import discovery
 from tailrace.source import body
 from tailrace.source.body import BodyText
-from tailrace.wire import feed, statuses, v1, v2
+from tailrace.wire import feed, run_fields, statuses, v1, v2
 from tailrace.wire.envelope import Envelope
 from tailrace.wire.events import Framer
 from tailrace.wire.feed import FeedRows
@@ -698,7 +698,34 @@ def longest_due(alone: Any, limit: int) -> Any:
     return sorted(alone, key=lambda run: run.sought)[:limit]
 
 
+def all_or_none(patch: Patch) -> None:
+    read = feed.readable
+
+    def readable(*arguments: Any) -> Any:
+        runs, bad = read(*arguments)
+        return ([] if bad else runs), bad
+
+    patch.setattr(feed, "readable", readable)
+
+
 RUNS = [
+    Mutant(
+        "rows: one that is wrong spoils the answer",
+        all_or_none,
+        test_feed.test_a_row_that_is_wrong_is_told_and_keeps_no_other_from_being_read,
+        ("createdAt", "yesterday"),
+    ),
+    Mutant(
+        "rows: a lost update changes nothing",
+        put(FeedRows, "_forget_row", lambda self, message: None),
+        test_feed.test_a_row_whose_update_is_lost_is_looked_for_elsewhere,
+    ),
+    Mutant(
+        "rows: any tag is stored",
+        put(run_fields, "KEY_MAX_BYTES", 1 << 40),
+        test_feed.test_a_tag_that_no_index_takes_is_left_out,
+        ("x" * 2_001,),
+    ),
     Mutant(
         "turns: wrong ids before what is there",
         put(discovery, "turns", first_come),

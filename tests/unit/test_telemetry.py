@@ -196,6 +196,7 @@ def test_a_snapshot_names_every_metric_with_its_unit() -> None:
         "duplicates": "records",
         "gaps": "gaps",
         "quarantined": "records",
+        "malformed_rows": "rows",
         "lease_losses": "leases",
         "reconnects": "connections",
     }

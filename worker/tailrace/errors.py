@@ -85,7 +85,14 @@ class RequestRefused(TerminalError):
 
 
 class MalformedRecord(TerminalError):
-    """Upstream sent something that is not the documented shape."""
+    """Upstream sent something that is not the documented shape.
+
+    ``field`` is the part of it that is wrong, one of few words; empty when it can't be told.
+    """
+
+    def __init__(self, message: str | None = None, *, field: str = "") -> None:
+        super().__init__(message)
+        self.field = field
 
 
 class Contradiction(MalformedRecord):

@@ -172,6 +172,9 @@ class Metrics:
         self.duplicates = Counter("records", "Records at or before the checkpoint, read again and dropped.")
         self.gaps = Counter("gaps", "Losses upstream that were recorded, by reason.")
         self.quarantined = Counter("records", "Records that can't be chunks, kept raw, by reason.")
+        self.malformed_rows = Counter(
+            "rows", "Rows of feeds and lists of runs that can't be read, each time they are seen, by what is wrong."
+        )
         self.lease_losses = Counter("leases", "Streams that another worker took over while we read them.")
         self.reconnects = Counter("connections", "Connections opened again, by the reason that the one before ended.")
 

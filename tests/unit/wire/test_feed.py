@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
@@ -13,7 +13,9 @@ from hypothesis import strategies as st
 from tailrace.errors import MalformedRecord
 from tailrace.model import RunView
 from tailrace.serve.feed import array_literal as written
-from tailrace.wire.feed import FeedRows, api_status, array_literal, run_view, timestamp
+from tailrace.wire.feed import FeedRows, array_literal, run_view
+from tailrace.wire.run_fields import timestamp
+from tailrace.wire.statuses import api_status
 from tests.wirecases import load_steps
 
 UP_TO_DATE = {"headers": {"control": "up-to-date"}}
@@ -179,40 +181,130 @@ def test_a_row_that_was_deleted_or_has_no_name_is_no_run() -> None:
     assert rows.runs() == []
 
 
-@pytest.mark.parametrize(
-    "bad",
-    [
-        None,
-        {},
-        "x",
-        5,
-        ["x"],
-        [5],
-        [[]],
-        [{"headers": 5}],
-        [{"key": "a", "value": 5}],
-        [{"value": {}}],
-        [{"key": 5, "value": {}}],
-    ],
-)
+@pytest.mark.parametrize("bad", [None, {}, "x", 5])
 def test_what_is_no_feed_is_malformed(bad: Any) -> None:
     with pytest.raises(MalformedRecord):
         FeedRows().feed(bad)
 
 
 @pytest.mark.parametrize(
-    "bad",
+    ("bad", "field"),
     [
-        {"realtimeStreams": ["ai"]},
-        {"realtimeStreams": "ai"},
-        {"createdAt": 5},
-        {"createdAt": "yesterday"},
-        {"runTags": {}},
+        ("x", "message"),
+        (None, "message"),
+        (5, "message"),
+        ([], "message"),
+        ({"headers": 5}, "headers"),
+        ({"headers": None}, "headers"),
+        ({"key": "a", "value": 5}, "value"),
+        ({"value": {}}, "value"),
+        ({"key": 5, "value": {}}, "value"),
     ],
 )
-def test_a_row_of_another_shape_is_malformed(bad: dict[str, Any]) -> None:
-    with pytest.raises(MalformedRecord):
-        run_view(row(**bad))
+def test_a_message_that_is_none_keeps_no_row_from_being_read(bad: Any, field: str) -> None:
+    rows = FeedRows()
+    rows.feed([bad, message(**row()), bad, UP_TO_DATE])
+    runs, malformed = rows.read()
+    assert rows.up_to_date
+    assert [run.run_id for run in runs] == ["run_1"]
+    assert [(each.run_id, each.field) for each in malformed] == [(None, field)] * 2
+    assert rows.read() == (runs, []), "told once"
+
+
+def test_a_row_whose_update_is_lost_is_looked_for_elsewhere() -> None:
+    """What it said is not known: its end, perhaps."""
+    rows = FeedRows()
+    rows.feed([message(**row()), UP_TO_DATE])
+    rows.feed([{"key": KEY, "value": "spoilt", "headers": {}}, UP_TO_DATE])
+    runs, malformed = rows.read()
+    assert runs == []
+    assert [(each.run_id, each.field) for each in malformed] == [("run_1", "value")]
+
+
+BAD_FIELDS: list[tuple[str, Any]] = [
+    *(("friendlyId", bad) for bad in (None, 5, "", "a\0b", "\ud800", "x" * 2_001, ["run_1"])),
+    *(("status", bad) for bad in (None, 5, [], "X" * 101)),
+    *(("realtimeStreams", bad) for bad in (["ai"], "ai", 5, '{"ai')),
+    *(("runTags", bad) for bad in ({}, "red", 5)),
+    *(("taskIdentifier", bad) for bad in (5, {}, "x" * 20_001)),
+    *(
+        (column, bad)
+        for column in ("createdAt", "startedAt", "completedAt")
+        for bad in (5, "yesterday", [], "0001-01-01T00:00:00+23:59", "2026-13-01 00:00:00", "\0", "9" * 5_000)
+    ),
+]
+
+
+@pytest.mark.parametrize(("field", "bad"), BAD_FIELDS, ids=lambda each: repr(each)[:30])
+def test_a_row_that_is_wrong_is_told_and_keeps_no_other_from_being_read(field: str, bad: Any) -> None:
+    rows = FeedRows()
+    rows.feed([message(key="a", **row(**{field: bad})), message(key="b", **row(friendlyId="run_2")), UP_TO_DATE])
+    runs, malformed = rows.read()
+    assert [run.run_id for run in runs] == ["run_2"]
+    assert [each.field for each in malformed] == [field]
+    assert malformed[0].run_id == (None if field == "friendlyId" else "run_1")
+    assert len(malformed[0].reason) < 300
+
+
+@pytest.mark.parametrize("missing", ["friendlyId", "status"])
+def test_a_row_without_what_is_needed_is_told(missing: str) -> None:
+    rows = FeedRows()
+    value = row()
+    del value[missing]
+    rows.feed([message(**value), UP_TO_DATE])
+    assert [(run, [each.field for each in malformed]) for run, malformed in [rows.read()]] == [([], [missing])]
+
+
+@pytest.mark.parametrize("tag", ["x" * 2_001, "ä" * 1_001])
+def test_a_tag_that_no_index_takes_is_left_out(tag: str) -> None:
+    assert run_view(row(runTags=written([tag, "red"]))).tags == ("red",)
+
+
+ANYTHING = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats()
+    | st.text(st.characters(codec=None, categories=None), max_size=8)
+    | st.sampled_from(["\0", "\ud800", "x" * 30_000, "{", '{"', "{a", "2026-01-01T00:00:00+01:00:00.5", "0001-01-01"]),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=3), inner, max_size=3),
+    max_leaves=5,
+)
+COLUMNS = [
+    "friendlyId",
+    "status",
+    "realtimeStreams",
+    "metadata",
+    "runTags",
+    "taskIdentifier",
+    "createdAt",
+    "completedAt",
+]
+
+
+@given(st.lists(st.dictionaries(st.sampled_from(COLUMNS), ANYTHING, max_size=3) | ANYTHING, max_size=8), st.randoms())
+def test_good_rows_come_through_whatever_stands_beside_them(mutations: list[Any], random: Any) -> None:
+    """And what comes through can be stored: texts that a database takes, within the size of an index."""
+    good = [message(key=f"good {n}", **row(friendlyId=f"run_good_{n}")) for n in range(3)]
+    bad = [
+        message(key=f"bad {n}", **row(**{"friendlyId": f"run_bad_{n}"} | each))
+        if isinstance(each, dict) and random.random() < 0.8
+        else each
+        for n, each in enumerate(mutations)
+    ]
+    messages = [*good, *bad]
+    random.shuffle(messages)
+    rows = FeedRows()
+    rows.feed([*messages, UP_TO_DATE])
+    runs, malformed = rows.read()
+    assert rows.up_to_date
+    assert {f"run_good_{n}" for n in range(3)} <= {run.run_id for run in runs}
+    assert all(len(each.reason) < 500 for each in malformed)
+    for run in runs:
+        texts = [run.run_id, run.status, run.task_identifier or "", *run.tags, *run.stream_keys]
+        assert all("\0" not in text and len(text.encode()) <= 80_000 for text in texts)
+        assert all(len(text.encode()) <= 2_000 for text in (run.run_id, *run.tags, *run.stream_keys))
+        assert all(moment is None or moment.utcoffset() == timedelta(0) for moment in (run.created_at, run.finished_at))
 
 
 MESSAGES = st.recursive(

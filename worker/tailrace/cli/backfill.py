@@ -40,6 +40,7 @@ def backfill(
     from tailrace.config.keys import access_to, named
     from tailrace.config.settings import load
     from tailrace.service.backfill import BackfillPolicy, Backfills, filter_of, preview
+    from tailrace.service.bad_rows import BadRows
     from tailrace.service.environments import upstream_of
     from tailrace.service.key_check import KeyCheck
     from tailrace.service.when import moment
@@ -69,7 +70,7 @@ def backfill(
     backfill_id = store.begin_backfill(begin, end, filters)
     say(f"Backfill {backfill_id} has begun; workers take it forward too.")
     policy = BackfillPolicy(settings.backfill_rate_share, settings.backfill_open_runs)
-    steps = Backfills(store, upstream, policy, KeyCheck(upstream, runs).refused)
+    steps = Backfills(store, upstream, BadRows(access.name), policy, KeyCheck(upstream, runs).refused)
     try:
         while not detach and store.backfill(backfill_id).state == "running":
             if not steps.step(backfill_id):

@@ -13,6 +13,7 @@ import structlog
 from tailrace.errors import RequestRefused, SourceUnavailable, StoreUnavailable, Unauthorized, WorkerError
 from tailrace.model import RunView
 from tailrace.retry import backoff
+from tailrace.service.bad_rows import BadRows
 from tailrace.service.rate import PAUSE_S, wait_s
 from tailrace.source.client import Upstream
 from tailrace.source.listing import ListFilter, list_runs
@@ -42,11 +43,13 @@ class Backfills:
         self,
         store: ListedRuns,
         upstream: Upstream,
+        bad_rows: BadRows,
         policy: BackfillPolicy,
         refused: Callable[[Unauthorized], object],
     ) -> None:
         self._store = store
         self._upstream = upstream
+        self._bad_rows = bad_rows
         self._timing = policy
         self._refused_key = refused
 
@@ -80,6 +83,7 @@ class Backfills:
         except WorkerError as error:
             self._store.postpone_backfill(owned, self._backoff(owned), str(error))
         else:
+            self._bad_rows.note("list", page.malformed)
             new = self._store.note_page(owned, page.runs, page.next, wait_s(page.rate, self._timing.rate_share))
             if new is not None and page.next is None:
                 log.info("backfill_listed", backfill=owned.id)

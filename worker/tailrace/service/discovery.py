@@ -18,6 +18,7 @@ import structlog
 from tailrace.errors import SourceUnavailable, StoreUnavailable, Unauthorized, WorkerError
 from tailrace.model import RunView
 from tailrace.service.backfill import filter_of
+from tailrace.service.bad_rows import BadRows
 from tailrace.service.rate import wait_s
 from tailrace.source.client import Upstream
 from tailrace.source.listing import ManyRunsFeed, list_runs
@@ -40,8 +41,18 @@ LONG_GAP_S = 3_600.0
 class WatchTogether:
     """Looks at many due runs with one call. Thread-safe: while one thread does so, others look at runs alone."""
 
-    def __init__(self, store: Runs, upstream: Upstream, *, watch_s: float, quiet_s: float, late_check_s: float) -> None:
+    def __init__(
+        self,
+        store: Runs,
+        upstream: Upstream,
+        bad_rows: BadRows,
+        *,
+        watch_s: float,
+        quiet_s: float,
+        late_check_s: float,
+    ) -> None:
         self._store = store
+        self._bad_rows = bad_rows
         self._feed = ManyRunsFeed(upstream)
         self._watch_s = watch_s
         self._quiet_s = quiet_s
@@ -94,13 +105,15 @@ class WatchTogether:
 
     def _ask(self) -> dict[str, RunView] | None:
         try:
-            return {view.run_id: view for view in self._feed.runs(FEED_REACH_S)}
+            views, malformed = self._feed.runs(FEED_REACH_S)
         except StoreUnavailable:
             raise
         except WorkerError as error:
             # Each run is then looked at alone, where errors are counted and waited for.
             log.info("runs_feed_failed", error=str(error))
             return None
+        self._bad_rows.note("feed", malformed)
+        return {view.run_id: view for view in views}
 
 
 def turns(alone: Sequence[WatchedRun], limit: int) -> list[WatchedRun]:
@@ -127,6 +140,7 @@ class Discovery:
         self,
         store: ListedRuns,
         upstream: Upstream,
+        bad_rows: BadRows,
         rule: str,
         *,
         look_s: float,
@@ -138,6 +152,7 @@ class Discovery:
     ) -> None:
         self._store = store
         self._upstream = upstream
+        self._bad_rows = bad_rows
         self._feed = ManyRunsFeed(upstream)
         self._rule = rule
         self._kind, _, names = rule.partition("=")
@@ -188,8 +203,9 @@ class Discovery:
 
     def _look(self) -> int:
         """Ask the feed, which shows the newest runs within seconds."""
-        views = [view for view in self._feed.runs(3_600.0) if self.wants(view)]
-        return len(self._store.request_listed(views, 0))
+        views, malformed = self._feed.runs(3_600.0)
+        self._bad_rows.note("feed", malformed)
+        return len(self._store.request_listed([view for view in views if self.wants(view)], 0))
 
     def wants(self, view: RunView) -> bool:
         """Return whether the rule wants this run."""
@@ -207,6 +223,7 @@ class Discovery:
         found, cursor = 0, None
         while True:
             page = list_runs(self._upstream, filter_of(since, None, filters), cursor)
+            self._bad_rows.note("list", page.malformed)
             found += len(self._store.request_listed([view for view in page.runs if self.wants(view)], 0))
             cursor = page.next
             if cursor is None:

@@ -17,6 +17,7 @@ from tailrace.config.keys import Access, KeysFile, accesses, meant
 from tailrace.config.settings import Settings
 from tailrace.errors import (
     BadSettings,
+    MalformedRecord,
     NotFound,
     RequestRefused,
     SourceUnavailable,
@@ -27,6 +28,7 @@ from tailrace.errors import (
 from tailrace.ingest.late import has_more
 from tailrace.model import NOT_KNOWN_YET, Wire
 from tailrace.retry import backoff, believed
+from tailrace.service.bad_rows import BadRows
 from tailrace.service.discovery import TOGETHER_RUNS, WatchTogether, turns
 from tailrace.service.key_check import KeyCheck
 from tailrace.source.client import Endpoint, Upstream
@@ -34,6 +36,7 @@ from tailrace.source.connection import Tail
 from tailrace.store.backfills import ListedRuns
 from tailrace.store.keeping.late import LateChecks, LateRun, LateStream
 from tailrace.store.runs import Runs, WatchedRun
+from tailrace.wire.run_fields import BadRow
 
 if TYPE_CHECKING:
     import sqlalchemy as sa
@@ -81,10 +84,12 @@ class Environment:
         self.key = KeyCheck(self.upstream, self.runs, self.retired)
         self.late = LateChecks(vital_engine, access.name)
         self.listed_runs = ListedRuns(engine, access.name)
+        self.bad_rows = BadRows(access.name)
         self._claimed: set[int] = set()  # runs that are being looked at
         self._together = WatchTogether(
             self.runs,
             self.upstream,
+            self.bad_rows,
             watch_s=settings.watch_seconds,
             quiet_s=settings.seal_quiet_seconds,
             late_check_s=settings.late_check_seconds,
@@ -139,6 +144,8 @@ class Environment:
         except StoreUnavailable:
             raise
         except WorkerError as error:
+            if isinstance(error, MalformedRecord):
+                self.bad_rows.note("run", [BadRow(run.run_id, error.field, str(error))])
             if not refuses(error):
                 self.runs.postpone(run, str(error), self._wait_s(run))
             elif believed(run.refusals + 1, run.refused_s):

@@ -140,6 +140,7 @@ def discovery_of(environment: Environment) -> Discovery | None:
     return Discovery(
         environment.listed_runs,
         environment.upstream,
+        environment.bad_rows,
         rule,
         look_s=settings.discover_seconds,
         scan_s=settings.discover_scan_seconds,
@@ -153,4 +154,6 @@ def backfills_of(environment: Environment) -> Backfills:
     """Make what takes the backfills of an environment forward."""
     settings = environment.settings
     policy = BackfillPolicy(settings.backfill_rate_share, settings.backfill_open_runs)
-    return Backfills(environment.listed_runs, environment.upstream, policy, environment.key.refused)
+    return Backfills(
+        environment.listed_runs, environment.upstream, environment.bad_rows, policy, environment.key.refused
+    )

@@ -21,6 +21,9 @@ from tailrace.errors import (
 )
 from tailrace.redaction import excerpt
 
+DIGITS_MAX = 4_000
+"""A number that is longer is read as a float: nothing of ours is one."""
+
 
 def refuse(status: int, body: str, what: str) -> None:
     """Turn an answer's status into our error; a 200 passes (protocol §7, "For an archiver")."""
@@ -54,6 +57,11 @@ def translated(what: str) -> Iterator[None]:
         raise SourceUnavailable(f"{what}: {type(error).__name__}: {error}") from error
 
 
+def _number(digits: str) -> int | float:
+    """Read a whole number of any length: Python refuses more than 4 300 digits, and all that stands beside them."""
+    return int(digits) if len(digits) <= DIGITS_MAX else float(digits)
+
+
 def json_of(body: str, what: str) -> Any:
     """Decode an answer's JSON.
 
@@ -61,6 +69,6 @@ def json_of(body: str, what: str) -> Any:
         MalformedRecord: it is none, or deeper than Python's stack.
     """
     try:
-        return json.loads(body)
+        return json.loads(body, parse_int=_number)
     except (ValueError, RecursionError) as error:
         raise MalformedRecord(f"{what} is not JSON: {excerpt(body, 200)!r}") from error

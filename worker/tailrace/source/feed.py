@@ -10,10 +10,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from urllib.parse import quote
 
-from tailrace.errors import NotFound, SourceUnavailable
+from tailrace.errors import MalformedRecord, NotFound, SourceUnavailable
 from tailrace.model import RunView
 from tailrace.source.answers import json_of, refuse
 from tailrace.wire.feed import FeedRows
+from tailrace.wire.run_fields import BadRow
 
 SKIP_COLUMNS = "payload,payloadType,output,outputType,error"  # can be large, and none of our business
 ANSWER_MAX_CHARS = 64 * 1_048_576  # of one answer: a run's metadata can change often, and each change is in the log
@@ -92,20 +93,25 @@ class FeedCursor:
             raise SourceUnavailable(f"{self.name}: its feed is not up to date after {FEED_PAGES} answers")
         return up_to_date
 
-    def runs(self) -> list[RunView]:
-        """Return the runs that are known."""
-        return self._rows.runs()
+    def read(self) -> tuple[list[RunView], list[BadRow]]:
+        """Return the runs that are known, and the rows that could not be read."""
+        return self._rows.read()
 
     def run(self, run_id: str) -> RunView:
         """Return what is known of one run.
 
         Raises:
+            MalformedRecord: its row can't be read.
             NotFound: the feed does not have it.
         """
-        found = [run for run in self._rows.runs() if run.run_id == run_id]
-        if not found:
-            raise NotFound(f"upstream's feed has no run {run_id}")
-        return found[-1]
+        runs, malformed = self._rows.read()
+        found = [run for run in runs if run.run_id == run_id]
+        if found:
+            return found[-1]
+        for row in malformed:
+            if row.run_id in (run_id, None):
+                raise MalformedRecord(f"{self.name}: {row.reason}", field=row.field)
+        raise NotFound(f"upstream's feed has no run {run_id}")
 
 
 def _handle(headers: Mapping[str, str]) -> str:

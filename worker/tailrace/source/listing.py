@@ -11,7 +11,7 @@ import contextlib
 import json
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
 from typing import Any
@@ -21,7 +21,8 @@ from tailrace.model import RunView
 from tailrace.source.answers import json_of, refuse
 from tailrace.source.client import Upstream
 from tailrace.source.feed import FeedCursor
-from tailrace.wire.feed import storable, timestamp
+from tailrace.wire.feed import readable
+from tailrace.wire.run_fields import BadRow, moment, run_id, status, tags, text
 from tailrace.wire.statuses import is_terminal
 
 PAGE_SIZE = 100
@@ -48,6 +49,7 @@ class ListedPage:
     runs: list[RunView]
     next: str | None
     rate: Rate | None
+    malformed: list[BadRow] = field(default_factory=list)
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,8 +85,11 @@ class ManyRunsFeed:
         self._clock_s = clock_s
         self._followed: dict[str, _Followed] = {}
 
-    def runs(self, age_s: float) -> list[RunView]:
+    def runs(self, age_s: float) -> tuple[list[RunView], list[BadRow]]:
         """Ask for the newest runs, of at least the last ``age_s`` seconds where the feed reaches so far back.
+
+        Returns:
+            The runs, and the rows that could not be read.
 
         Raises:
             Unauthorized, RequestRefused, MalformedRecord, SourceUnavailable.
@@ -104,7 +109,7 @@ class ManyRunsFeed:
                 continue
             if fresh or not cursor.begun:
                 self._followed[window] = followed
-                return cursor.runs()
+                return cursor.read()
             fresh = True  # a first answer may be an old one: ask what came after it
 
 
@@ -119,7 +124,8 @@ def list_runs(upstream: Upstream, wanted: ListFilter, cursor: str | None) -> Lis
 
     Raises:
         SourceUnavailable: with ``retry_after_s`` when the rate limit is used up.
-        Unauthorized, RequestRefused (a filter or a cursor that upstream does not take), MalformedRecord.
+        Unauthorized, RequestRefused (a filter or a cursor that upstream does not take).
+        MalformedRecord: it is no page. A row that can't be read is no error: it is told in the page.
     """
     query = wanted.query() | ({"page[after]": cursor} if cursor else {})
     response, body = upstream.get("/api/v1/runs", query)
@@ -130,27 +136,31 @@ def list_runs(upstream: Upstream, wanted: ListFilter, cursor: str | None) -> Lis
         )
     refuse(response.status_code, body, "the list of runs")
     answer = json_of(body, "the list of runs")
-    try:
-        runs = [listed_run(item) for item in answer["data"]]
-        following = answer.get("pagination", {}).get("next")
-    except (KeyError, TypeError, AttributeError, ValueError) as error:
-        raise MalformedRecord(f"the list of runs is not the documented shape: {body[:200]!r}") from error
-    return ListedPage(runs, str(following) if following else None, rate)
+    pagination = answer.get("pagination", {}) if isinstance(answer, dict) else None
+    following = pagination.get("next") if isinstance(pagination, dict) else False
+    if not isinstance(following, str | None) or not isinstance(answer.get("data"), list):
+        raise MalformedRecord(f"the list of runs is not the documented shape: {body[:200]!r}")
+    runs, malformed = readable(answer["data"], "id", listed_run)
+    return ListedPage(runs, following or None, rate, malformed)
 
 
-def listed_run(item: Mapping[str, Any]) -> RunView:
-    """Read one run of the list. It has no stream keys."""
-    status = str(item["status"])
+def listed_run(item: dict[str, Any]) -> RunView:
+    """Read one run of the list. It has no stream keys.
+
+    Raises:
+        MalformedRecord: not the documented shape.
+    """
+    named = status(item, "status")
     return RunView(
-        run_id=storable(str(item["id"])),
-        status=storable(status),
-        terminal=is_terminal(status),
+        run_id=run_id(item, "id"),
+        status=named,
+        terminal=is_terminal(named),
         stream_keys=(),
-        task_identifier=None if item.get("taskIdentifier") is None else storable(str(item["taskIdentifier"])),
-        tags=tuple(storable(str(tag)) for tag in item.get("tags") or ()),
-        created_at=timestamp(item.get("createdAt")),
-        started_at=timestamp(item.get("startedAt")),
-        finished_at=timestamp(item.get("finishedAt")),
+        task_identifier=text(item, "taskIdentifier"),
+        tags=tags([] if item.get("tags") is None else item["tags"], "tags"),
+        created_at=moment(item, "createdAt"),
+        started_at=moment(item, "startedAt"),
+        finished_at=moment(item, "finishedAt"),
     )
 
 
@@ -161,11 +171,11 @@ def rate_of(headers: Mapping[str, str], now: Callable[[], datetime] = lambda: da
         reset_ms = int(headers["x-ratelimit-reset"])
     except (KeyError, ValueError):
         return None
-    moment = now()
+    now_at = now()
     if "date" in headers:
         with contextlib.suppress(ValueError):
-            moment = parsedate_to_datetime(headers["date"])
-    return Rate(limit, remaining, min(max(0.0, reset_ms / 1000 - moment.timestamp()), 120.0))
+            now_at = parsedate_to_datetime(headers["date"])
+    return Rate(limit, remaining, min(max(0.0, reset_ms / 1000 - now_at.timestamp()), 120.0))
 
 
 def _reset_of(body: str) -> float | None:

@@ -8,53 +8,82 @@ in the Electric format an update carries only the columns that changed.
 from __future__ import annotations
 
 import json
-import re
-from collections.abc import Iterable
-from datetime import UTC, datetime
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from tailrace.errors import MalformedRecord
 from tailrace.model import RunView
+from tailrace.wire.run_fields import BadRow, bad_row, is_key, moment, run_id, status, tags, text
 from tailrace.wire.statuses import api_status, is_terminal
-
-KEY_MAX_BYTES = 2_000
-"""A longer key fits into no index of the archive (2 704 bytes), and hardly into a URL."""
-
-_NOT_STORABLE = re.compile("[\0\ud800-\udfff]")
 
 
 class FeedRows:
-    """The rows of a run feed, merged as they come."""
+    """The rows of a run feed, merged as they come. One that can't be read keeps no other from being read."""
 
     def __init__(self) -> None:
         self._rows: dict[str, dict[str, Any]] = {}
+        self._strays: list[BadRow] = []  # messages that are no part of any row
         self.up_to_date = False
 
     def feed(self, messages: Any) -> None:
         """Merge one response's messages, in order.
 
         Raises:
-            MalformedRecord: not the documented shape.
+            MalformedRecord: they are no list.
         """
         if not isinstance(messages, list):
             raise MalformedRecord("the run feed is not a list of messages")
         self.up_to_date = False
         for message in messages:
-            if not isinstance(message, dict) or not isinstance(message.get("headers", {}), dict):
-                raise MalformedRecord("a message of the run feed is not the documented shape")
-            headers, key, value = message.get("headers", {}), message.get("key"), message.get("value")
-            if headers.get("control") == "up-to-date":
-                self.up_to_date = True
-            elif headers.get("operation") == "delete":
-                self._rows.pop(str(key), None)
-            elif isinstance(key, str) and isinstance(value, dict):
-                self._rows.setdefault(key, {}).update(value)
-            elif value is not None:
-                raise MalformedRecord("a row of the run feed is not the documented shape")
+            try:
+                self._merge(message)
+            except MalformedRecord as error:
+                self._strays.append(bad_row(self._forget_row(message), "friendlyId", error))
+
+    def _merge(self, message: Any) -> None:
+        if not isinstance(message, dict):
+            raise MalformedRecord("a message of the run feed is no object", field="message")
+        headers, key, value = message.get("headers", {}), message.get("key"), message.get("value")
+        if not isinstance(headers, dict):
+            raise MalformedRecord("a message of the run feed has no headers", field="headers")
+        if headers.get("control") == "up-to-date":
+            self.up_to_date = True
+        elif headers.get("operation") == "delete":
+            self._rows.pop(str(key), None)
+        elif isinstance(key, str) and isinstance(value, dict):
+            self._rows.setdefault(key, {}).update(value)
+        elif value is not None:
+            raise MalformedRecord("a message of the run feed is no row of a run", field="value")
+
+    def _forget_row(self, message: Any) -> Any:
+        """Drop the row that a message was for, and return it: what it said of it is lost."""
+        key = message.get("key") if isinstance(message, dict) else None
+        return self._rows.pop(key, None) if isinstance(key, str) else None
 
     def runs(self) -> list[RunView]:
-        """Return the runs that have all that is needed, in the order in which upstream named them first."""
-        return [run_view(row) for row in self._rows.values() if "friendlyId" in row and "status" in row]
+        """Return the runs that can be read, in the order in which upstream named them first."""
+        return self.read()[0]
+
+    def read(self) -> tuple[list[RunView], list[BadRow]]:
+        """Return the runs that can be read, and what can't: rows that are wrong, messages since that were none."""
+        runs, bad = readable(self._rows.values(), "friendlyId", run_view)
+        strays, self._strays = self._strays, []
+        return runs, [*bad, *strays]
+
+
+def readable(
+    rows: Iterable[Any], id_field: str, view: Callable[[dict[str, Any]], RunView]
+) -> tuple[list[RunView], list[BadRow]]:
+    """Read each row by itself; return those that can be read, in order, and what is wrong with the others."""
+    runs, bad = [], []
+    for row in rows:
+        try:
+            if not isinstance(row, dict):
+                raise MalformedRecord("a row is no object", field="row")
+            runs.append(view(row))
+        except MalformedRecord as error:
+            bad.append(bad_row(row, id_field, error))
+    return runs, bad
 
 
 def run_view(row: dict[str, Any]) -> RunView:
@@ -63,27 +92,29 @@ def run_view(row: dict[str, Any]) -> RunView:
     Raises:
         MalformedRecord: not the documented shape.
     """
-    for column in ("realtimeStreams", "runTags", "taskIdentifier", "createdAt", "startedAt", "completedAt"):
-        if not isinstance(row.get(column), str | None):
-            raise MalformedRecord(f"{column} in the run feed is no text")
-    status = api_status(str(row["status"]))
-    keys = [*array_literal(row.get("realtimeStreams") or "{}"), *_keys_of_old_runs(row.get("metadata"))]
+    named = api_status(status(row, "status"))
+    keys = [*_array(row, "realtimeStreams"), *_keys_of_old_runs(row.get("metadata"))]
     return RunView(
-        run_id=storable(str(row["friendlyId"])),
-        status=storable(status),
-        terminal=is_terminal(status),
-        stream_keys=tuple(dict.fromkeys(filter(_is_key, keys))),
-        task_identifier=None if row.get("taskIdentifier") is None else storable(row["taskIdentifier"]),
-        tags=tuple(storable(tag) for tag in array_literal(row.get("runTags") or "{}")),
-        created_at=timestamp(row.get("createdAt")),
-        started_at=timestamp(row.get("startedAt")),
-        finished_at=timestamp(row.get("completedAt")),
+        run_id=run_id(row, "friendlyId"),
+        status=named,
+        terminal=is_terminal(named),
+        stream_keys=tuple(dict.fromkeys(filter(is_key, keys))),
+        task_identifier=text(row, "taskIdentifier"),
+        tags=tags(_array(row, "runTags"), "runTags"),
+        created_at=moment(row, "createdAt"),
+        started_at=moment(row, "startedAt"),
+        finished_at=moment(row, "completedAt"),
     )
 
 
-def storable(text: str) -> str:
-    """Return a name of upstream's with U+FFFD for what no database takes in text: NUL, halves of surrogate pairs."""
-    return _NOT_STORABLE.sub("\ufffd", text)
+def _array(row: dict[str, Any], field: str) -> list[str]:
+    value = row.get(field)
+    if not isinstance(value, str | None):
+        raise MalformedRecord(f"{field} is no text: {value!r:.100}", field=field)
+    try:
+        return array_literal(value or "{}")
+    except MalformedRecord as error:
+        raise MalformedRecord(f"{field}: {error}", field=field) from None
 
 
 def array_literal(text: str) -> list[str]:
@@ -123,17 +154,6 @@ def _close(items: list[str], item: list[str], quoted: bool) -> None:
         items.append(word)
 
 
-def timestamp(text: str | None) -> datetime | None:
-    """Read a feed timestamp: UTC without a zone, ``T`` or a blank between date and time."""
-    if not text:
-        return None
-    try:
-        moment = datetime.fromisoformat(text)
-    except ValueError as error:
-        raise MalformedRecord(f"not a timestamp: {text[:40]!r}") from error
-    return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
-
-
 def _keys_of_old_runs(metadata: Any) -> Iterable[Any]:
     if not metadata or not isinstance(metadata, str):
         return []
@@ -143,8 +163,3 @@ def _keys_of_old_runs(metadata: Any) -> Iterable[Any]:
         return []
     keys = decoded.get("$$streams") if isinstance(decoded, dict) else None
     return keys if isinstance(keys, list) else []
-
-
-def _is_key(value: Any) -> bool:
-    """Return whether this can be a stream's key: text that a database holds and indexes. Upstream's comes from one."""
-    return isinstance(value, str) and value != "" and storable(value) == value and len(value.encode()) <= KEY_MAX_BYTES
