@@ -16,6 +16,8 @@ CREATE TABLE tailrace.backfills (
     leased_until   timestamptz,
     next_page_at   timestamptz NOT NULL DEFAULT now(),
     attempt        int NOT NULL DEFAULT 0,
+    troubled_at    timestamptz,
+    refusals       int NOT NULL DEFAULT 0,
     last_error     text,
     started_at     timestamptz NOT NULL DEFAULT now(),
     finished_at    timestamptz,
@@ -25,6 +27,9 @@ CREATE TABLE tailrace.backfills (
 CREATE INDEX backfills_next_page_idx ON tailrace.backfills (next_page_at) WHERE state = 'running';
 
 COMMENT ON COLUMN tailrace.backfills.cursor IS 'Upstream''s cursor of the next page; null: the first page.';
+COMMENT ON COLUMN tailrace.backfills.troubled_at IS
+    'When upstream first refused to list, since it last did; null: it does not refuse.';
+COMMENT ON COLUMN tailrace.backfills.refusals IS 'How often it refused since then.';
 COMMENT ON COLUMN tailrace.backfills.token IS 'Grows with every takeover; progress with another token is not noted.';
 
 
@@ -106,6 +111,8 @@ BEGIN
         leased_until = NULL,
         next_page_at = now() + p_wait_s * interval '1 second',
         attempt = 0,
+        troubled_at = NULL,
+        refusals = 0,
         last_error = NULL
     WHERE b.id = p_backfill;
     RETURN v_new;

@@ -61,6 +61,14 @@ def test_backfill_asks_once_for_what_is_missing(cli: Cli, archive: Archive) -> N
     assert archive.value("SELECT count(*) FROM tailrace.runs") == 5
 
 
+def test_a_backfill_whose_filters_upstream_refuses_says_so_at_once(cli: Cli, archive: Archive) -> None:
+    with running(create_app(LiveStore())) as upstream:
+        done = cli.with_(TRIGGER_API_URL=upstream.url).run("backfill", "--since", "1d", "--status", "NO_SUCH")
+    assert done.code == 3, done
+    assert "Query Error" in done.stderr
+    assert archive.value("SELECT count(*) FROM tailrace.backfills") == 0
+
+
 def test_a_backfill_of_no_time_is_a_usage_error(cli: Cli) -> None:
     assert cli.run("backfill", "--since", "1h", "--until", "2h").code == 2
 

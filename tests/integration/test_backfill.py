@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from tailrace.retry import BELIEVED_AFTER_S, BELIEVED_ATTEMPTS
 from tailrace.serve.app import DEFAULT_KEY
 from tailrace.serve.listing import Index
 from tailrace.service.backfill import Backfills, filter_of, preview
@@ -152,11 +153,32 @@ def test_a_cursor_that_upstream_no_longer_takes_begins_anew(place: Place) -> Non
     assert place.archive.value("SELECT state FROM tailrace.backfills") == "done"
 
 
-def test_filters_that_upstream_refuses_fail_with_its_words(place: Place) -> None:
-    finish(place, begun(place, filters={"statuses": ["NO_SUCH"]}))
+def test_filters_that_upstream_refuses_again_and_again_fail_with_its_words(place: Place) -> None:
+    backfills = begun(place, filters={"statuses": ["NO_SUCH"]})
+    for refusals in range(1, BELIEVED_ATTEMPTS + 3):
+        place.archive.run("UPDATE tailrace.backfills SET next_page_at = now()")
+        backfills.step()
+        state, counted, error = place.archive.row("SELECT state, refusals, last_error FROM tailrace.backfills")
+        assert (state, counted) == ("running", refusals)
+        assert "Query Error" in error
+    place.archive.run(
+        f"UPDATE tailrace.backfills SET next_page_at = now(), troubled_at = now() - interval '{BELIEVED_AFTER_S} s'"
+    )
+    backfills.step()
     state, error = place.archive.row("SELECT state, last_error FROM tailrace.backfills")
     assert state == "failed"
     assert "Query Error" in error
+
+
+@pytest.mark.parametrize("before", [0, 3], ids=["first page", "in the middle"])
+def test_one_refusal_costs_a_backfill_nothing(before: int, place: Place) -> None:
+    backfills = begun(place)
+    for _ in range(before):
+        backfills.step()
+    place.server.faults.run_list().answer(400)
+    finish(place, backfills)
+    assert run_end(place) == ("done", 10, 1_000, 1_000)
+    assert place.archive.row("SELECT refusals, troubled_at FROM tailrace.backfills") == (0, None)
 
 
 def test_an_owner_that_was_overtaken_notes_nothing(place: Place) -> None:

@@ -39,7 +39,7 @@ def backfill(
 
     from tailrace.config.keys import access_to, named
     from tailrace.config.settings import load
-    from tailrace.service.backfill import BackfillPolicy, Backfills, filter_of, preview
+    from tailrace.service.backfill import BackfillPolicy, Backfills, check_filters, filter_of, preview
     from tailrace.service.bad_rows import BadRows
     from tailrace.service.environments import upstream_of
     from tailrace.service.key_check import KeyCheck
@@ -66,6 +66,7 @@ def backfill(
             write_json({"runs": seen, "missing": len(new), "run_ids": [view.run_id for view in new]})
         say(f"{seen} runs, of which {len(new)} are not archived.")
         return
+    check_filters(upstream, filter_of(begin, end, filters))
     runs.enrol(access.api_url)
     backfill_id = store.begin_backfill(begin, end, filters)
     say(f"Backfill {backfill_id} has begun; workers take it forward too.")

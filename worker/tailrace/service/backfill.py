@@ -12,7 +12,7 @@ import structlog
 
 from tailrace.errors import RequestRefused, SourceUnavailable, StoreUnavailable, Unauthorized, WorkerError
 from tailrace.model import RunView
-from tailrace.retry import backoff
+from tailrace.retry import backoff, believed
 from tailrace.service.bad_rows import BadRows
 from tailrace.service.rate import PAUSE_S, wait_s
 from tailrace.source.client import Upstream
@@ -26,6 +26,8 @@ LEASE_S = 60.0
 YIELD_S = 2.0
 """How often a backfill that waits for its runs to be sealed looks again."""
 RETRY_CAP_S = 300.0
+CURSOR_REFUSALS = 3
+"""A cursor that is refused so often in a row is given up: to begin again costs a call for each page."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,9 +92,11 @@ class Backfills:
         return True
 
     def _refused(self, owned: OwnedBackfill, error: RequestRefused) -> None:
-        """With a cursor: it is too old, so begin again; what is known costs nothing. Without: the filters are wrong."""
-        if owned.cursor is not None and owned.attempt < 3:
-            self._store.restart_backfill(owned, str(error))
+        """The cursor may be too old: begin again, what is known costs nothing. In the end the filters are wrong."""
+        refusals = owned.refusals + 1
+        if not believed(refusals, owned.refused_s):
+            cursor = owned.cursor if refusals < CURSOR_REFUSALS else None
+            self._store.refused_backfill(owned, cursor, str(error), self._backoff(owned))
             return
         self._store.fail_backfill(owned, str(error))
         log.warning("backfill_failed", backfill=owned.id, reason=str(error))
@@ -108,6 +112,20 @@ def filter_of(since: datetime, until: datetime | None, filters: dict[str, Any]) 
         return tuple(filters[name]) if filters.get(name) else None
 
     return ListFilter(since, until, words("tasks"), words("tags"), words("statuses"))
+
+
+def check_filters(upstream: Upstream, wanted: ListFilter) -> None:
+    """Ask for one page, so that whoever has mistyped a filter learns it at once.
+
+    Raises:
+        RequestRefused: upstream does not take the filters. Whatever else is wrong is for the backfill to meet.
+    """
+    try:
+        list_runs(upstream, wanted, None)
+    except RequestRefused:
+        raise
+    except WorkerError:
+        return
 
 
 def preview(store: ListedRuns, upstream: Upstream, wanted: ListFilter) -> tuple[int, list[RunView]]:

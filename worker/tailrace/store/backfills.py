@@ -29,7 +29,10 @@ class Discovered:
 
 @dataclass(frozen=True, slots=True)
 class OwnedBackfill:
-    """A backfill that this process may take a step of, until its lease ends."""
+    """A backfill that this process may take a step of, until its lease ends.
+
+    ``refusals``: how often upstream has refused since it last gave a page, the first time ``refused_s`` ago.
+    """
 
     id: int
     token: int
@@ -38,6 +41,8 @@ class OwnedBackfill:
     until: datetime
     cursor: str | None
     attempt: int
+    refusals: int = 0
+    refused_s: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,7 +179,8 @@ class ListedRuns:
                   AND (CAST(:backfill AS bigint) IS NULL OR b.id = :backfill)
                 ORDER BY b.next_page_at LIMIT 1
                 FOR NO KEY UPDATE OF b SKIP LOCKED)
-            RETURNING b.id, b.token, b.filters, b.since, b.until, b.cursor, b.attempt
+            RETURNING b.id, b.token, b.filters, b.since, b.until, b.cursor, b.attempt, b.refusals,
+                      coalesce(extract(epoch FROM now() - b.troubled_at), 0)::float8 AS refused_s
             """,
             lease_s=lease_s,
             backfill=backfill,
@@ -210,16 +216,21 @@ class ListedRuns:
             error=fitting(error) if error else None,
         )
 
-    def restart_backfill(self, owned: OwnedBackfill, error: str) -> None:
-        """Begin again at the first page: upstream no longer takes the cursor."""
+    def refused_backfill(self, owned: OwnedBackfill, cursor: str | None, error: str, wait_s: float) -> None:
+        """Take the step later, from ``cursor`` on: upstream refuses it now. None: from the first page on."""
         self._statements.execute(
             """
-            UPDATE tailrace.backfills SET cursor = NULL, leased_until = NULL, last_error = :error, attempt = attempt + 1
+            UPDATE tailrace.backfills SET
+                cursor = :cursor, leased_until = NULL, last_error = :error, attempt = attempt + 1,
+                troubled_at = coalesce(troubled_at, now()), refusals = refusals + 1,
+                next_page_at = now() + :wait_s * interval '1 second'
             WHERE id = :id AND token = :token AND state = 'running'
             """,
             id=owned.id,
             token=owned.token,
+            cursor=cursor,
             error=fitting(error),
+            wait_s=wait_s,
         )
 
     def fail_backfill(self, owned: OwnedBackfill, error: str) -> None:
