@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from tailrace.retry import BELIEVED_AFTER_S, BELIEVED_ATTEMPTS
+from tailrace.retry import PATIENCE
 from tailrace.serve.app import DEFAULT_KEY
 from tailrace.serve.listing import Index
 from tailrace.service.backfill import Backfills, filter_of, preview
@@ -155,14 +155,14 @@ def test_a_cursor_that_upstream_no_longer_takes_begins_anew(place: Place) -> Non
 
 def test_filters_that_upstream_refuses_again_and_again_fail_with_its_words(place: Place) -> None:
     backfills = begun(place, filters={"statuses": ["NO_SUCH"]})
-    for refusals in range(1, BELIEVED_ATTEMPTS + 3):
+    for refusals in range(1, PATIENCE.attempts + 3):
         place.archive.run("UPDATE tailrace.backfills SET next_page_at = now()")
         backfills.step()
         state, counted, error = place.archive.row("SELECT state, refusals, last_error FROM tailrace.backfills")
         assert (state, counted) == ("running", refusals)
         assert "Query Error" in error
     place.archive.run(
-        f"UPDATE tailrace.backfills SET next_page_at = now(), troubled_at = now() - interval '{BELIEVED_AFTER_S} s'"
+        f"UPDATE tailrace.backfills SET next_page_at = now(), troubled_at = now() - interval '{PATIENCE.over_s} s'"
     )
     backfills.step()
     state, error = place.archive.row("SELECT state, last_error FROM tailrace.backfills")

@@ -8,7 +8,7 @@ import pytest
 
 from tailrace.errors import MalformedRecord, NotFound, RequestRefused, SourceUnavailable, StreamStalled, Unauthorized
 from tailrace.model import Wire
-from tailrace.retry import BELIEVED_AFTER_S, BELIEVED_ATTEMPTS
+from tailrace.retry import PATIENCE
 from tailrace.service.environments import refuses
 from tests.ingestion import Ingestion, ingesting, numbered, store_with
 from tests.upstream import RunningServer
@@ -25,7 +25,7 @@ def refuse(ingestion: Ingestion, server: RunningServer, times: int, status: int 
 
 
 def long_ago(ingestion: Ingestion) -> None:
-    ingestion.run(f"UPDATE tailrace.runs SET troubled_at = troubled_at - interval '{BELIEVED_AFTER_S} seconds'")
+    ingestion.run(f"UPDATE tailrace.runs SET troubled_at = troubled_at - interval '{PATIENCE.over_s} seconds'")
 
 
 @pytest.mark.parametrize("status", [400, 402, 410, 422, 451])
@@ -45,7 +45,7 @@ def test_a_refusal_is_believed_after_many_over_ten_minutes(database_url: str) ->
     with ingesting(database_url, store_with(Wire.V2, numbered(3), over=False)) as (ingestion, server):
         ingestion.request(RUN)
         ingestion.watch()
-        refuse(ingestion, server, BELIEVED_ATTEMPTS + 3)
+        refuse(ingestion, server, PATIENCE.attempts + 3)
         assert ingestion.value("SELECT state FROM tailrace.runs") == "watched", "all of them within a minute"
         long_ago(ingestion)
         refuse(ingestion, server, 1)
@@ -59,7 +59,7 @@ def test_a_refusal_is_believed_after_many_over_ten_minutes(database_url: str) ->
 def test_few_refusals_are_not_believed_however_long_ago_the_first_was(database_url: str) -> None:
     with ingesting(database_url, store_with(Wire.V2, numbered(3))) as (ingestion, server):
         ingestion.request(RUN)
-        refuse(ingestion, server, BELIEVED_ATTEMPTS - 2)
+        refuse(ingestion, server, PATIENCE.attempts - 2)
         long_ago(ingestion)
         refuse(ingestion, server, 1)
         assert ingestion.value("SELECT state FROM tailrace.runs") == "requested"
@@ -71,7 +71,7 @@ def test_few_refusals_are_not_believed_however_long_ago_the_first_was(database_u
 def test_what_says_later_is_no_refusal(status: int, database_url: str) -> None:
     with ingesting(database_url, store_with(Wire.V2, numbered(3))) as (ingestion, server):
         ingestion.request(RUN)
-        refuse(ingestion, server, BELIEVED_ATTEMPTS + 3, status)
+        refuse(ingestion, server, PATIENCE.attempts + 3, status)
         ingestion.run("UPDATE tailrace.runs SET troubled_at = now() - interval '1 day'")
         refuse(ingestion, server, 1, status)
         refuse(ingestion, server, 1, 400)
@@ -81,7 +81,7 @@ def test_what_says_later_is_no_refusal(status: int, database_url: str) -> None:
 def test_asking_again_begins_the_count_anew(database_url: str) -> None:
     with ingesting(database_url, store_with(Wire.V2, numbered(3))) as (ingestion, server):
         ingestion.request(RUN)
-        refuse(ingestion, server, BELIEVED_ATTEMPTS)
+        refuse(ingestion, server, PATIENCE.attempts)
         long_ago(ingestion)
         refuse(ingestion, server, 1)
         assert ingestion.value("SELECT state FROM tailrace.runs") == "failed"
@@ -98,7 +98,7 @@ def test_a_feed_of_many_runs_that_is_refused_fails_none(database_url: str) -> No
     with ingesting(database_url, store) as (ingestion, server):
         for number in range(1, 6):
             ingestion.request(f"run_{number}")
-        for _ in range(BELIEVED_ATTEMPTS + 3):
+        for _ in range(PATIENCE.attempts + 3):
             server.faults.runs_feed().answer(400)
             ingestion.watch()
         assert ingestion.rows("SELECT DISTINCT state, troubled_at IS NULL FROM tailrace.runs") == [("watched", True)]
@@ -117,7 +117,7 @@ def test_the_readers_of_a_run_that_fails_leave_and_its_streams_can_be_taken_up_a
         reading.start()
         assert server.traffic.wait_until(lambda: server.traffic.streams_read() == 1, 10)
         token, rev = ingestion.rows("SELECT token, rev FROM tailrace.streams")[0]
-        refuse(ingestion, server, BELIEVED_ATTEMPTS)
+        refuse(ingestion, server, PATIENCE.attempts)
         long_ago(ingestion)
         refuse(ingestion, server, 1)
         assert ingestion.rows(

@@ -13,7 +13,6 @@ from typing import Any
 
 import pytest
 
-from tailrace import retry
 from tailrace.errors import RequestRefused, SourceUnavailable, TransientError
 from tailrace.hold import Hold
 from tailrace.ingest import assembly, completeness, late, reader, v2_order
@@ -743,12 +742,12 @@ RUNS = [
     ),
     Mutant(
         "refusal: many in one bad minute are believed",
-        put(retry, "BELIEVED_AFTER_S", 0.0),
+        patience_without("over_s", 0.0),
         test_retry.test_a_refusal_is_believed_when_there_were_many_over_a_long_time,
     ),
     Mutant(
         "refusal: two that lie far apart are believed",
-        put(retry, "BELIEVED_ATTEMPTS", 2),
+        patience_without("attempts", 2),
         test_retry.test_a_refusal_is_believed_when_there_were_many_over_a_long_time,
     ),
 ]

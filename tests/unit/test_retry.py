@@ -4,7 +4,7 @@ import sys
 
 import pytest
 
-from tailrace.retry import BELIEVED_AFTER_S, BELIEVED_ATTEMPTS, backoff, believed
+from tailrace.retry import PATIENCE, backoff
 
 
 @pytest.mark.parametrize(
@@ -29,6 +29,6 @@ def test_extreme_bases_and_caps(base_s: float, cap_s: float, expected: float) ->
 
 
 def test_a_refusal_is_believed_when_there_were_many_over_a_long_time() -> None:
-    assert believed(BELIEVED_ATTEMPTS, BELIEVED_AFTER_S)
-    assert not believed(BELIEVED_ATTEMPTS - 1, 10 * BELIEVED_AFTER_S)
-    assert not believed(10 * BELIEVED_ATTEMPTS, BELIEVED_AFTER_S - 1)
+    assert PATIENCE.is_over(PATIENCE.attempts, PATIENCE.over_s)
+    assert not PATIENCE.is_over(PATIENCE.attempts - 1, 10 * PATIENCE.over_s)
+    assert not PATIENCE.is_over(10 * PATIENCE.attempts, PATIENCE.over_s - 1)

@@ -12,7 +12,7 @@ import structlog
 
 from tailrace.errors import RequestRefused, SourceUnavailable, StoreUnavailable, Unauthorized, WorkerError
 from tailrace.model import RunView
-from tailrace.retry import backoff, believed
+from tailrace.retry import PATIENCE, backoff
 from tailrace.service.bad_rows import BadRows
 from tailrace.service.rate import PAUSE_S, wait_s
 from tailrace.source.client import Upstream
@@ -94,7 +94,7 @@ class Backfills:
     def _refused(self, owned: OwnedBackfill, error: RequestRefused) -> None:
         """The cursor may be too old: begin again, what is known costs nothing. In the end the filters are wrong."""
         refusals = owned.refusals + 1
-        if not believed(refusals, owned.refused_s):
+        if not PATIENCE.is_over(refusals, owned.refused_s):
             cursor = owned.cursor if refusals < CURSOR_REFUSALS else None
             self._store.refused_backfill(owned, cursor, str(error), self._backoff(owned))
             return

@@ -27,7 +27,7 @@ from tailrace.errors import (
 )
 from tailrace.ingest.late import has_more
 from tailrace.model import NOT_KNOWN_YET, Wire
-from tailrace.retry import backoff, believed
+from tailrace.retry import PATIENCE, backoff
 from tailrace.service.bad_rows import BadRows
 from tailrace.service.discovery import TOGETHER_RUNS, WatchTogether, turns
 from tailrace.service.key_check import KeyCheck
@@ -148,7 +148,7 @@ class Environment:
                 self.bad_rows.note("run", [BadRow(run.run_id, error.field, str(error))])
             if not refuses(error):
                 self.runs.postpone(run, str(error), self._wait_s(run))
-            elif believed(run.refusals + 1, run.refused_s):
+            elif PATIENCE.is_over(run.refusals + 1, run.refused_s):
                 self._fail(run, f"{error} (refused {run.refusals + 1} times in {run.refused_s:.0f} s)")
             else:
                 self.runs.refused(run, str(error), self._wait_s(run))
