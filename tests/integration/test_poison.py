@@ -67,14 +67,14 @@ def test_bad_streams_beside_good_ones(tmp_path: Path, database_url: str, redis_u
             store.finish_run(run_id)
         wait_for(lambda: archive.value("SELECT count(*) FROM tailrace.streams WHERE state = 'sealed'") >= GOOD + 1, 30)
         # So far nothing is given up; what goes on for ten minutes is.
-        bad = "stream_key IN ('refused', 'broken', 'postgres')"
-        wait_for(lambda: archive.value(f"SELECT count(*) = 3 FROM tailrace.streams WHERE {bad} AND attempt > 2"), 30)
+        bad = "stream_key IN ('refused', 'postgres')"
+        wait_for(lambda: archive.value(f"SELECT count(*) = 2 FROM tailrace.streams WHERE {bad} AND attempt > 2"), 30)
         assert archive.value("SELECT count(*) FROM tailrace.streams WHERE state = 'failed'") == 0
         parked = f"UPDATE tailrace.streams SET attempt = 30, troubled_at = now() - interval '11 minutes' WHERE {bad}"
 
         def all_failed() -> bool:
             archive.rows(f"{parked} AND state = 'parked' RETURNING 1")
-            return bool(archive.value(f"SELECT count(*) = 3 FROM tailrace.streams WHERE {bad} AND state = 'failed'"))
+            return bool(archive.value(f"SELECT count(*) = 2 FROM tailrace.streams WHERE {bad} AND state = 'failed'"))
 
         wait_for(all_failed, 60)
         rows = {
