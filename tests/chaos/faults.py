@@ -5,7 +5,9 @@ None instead of a name: there was nothing that it could strike.
 
 from __future__ import annotations
 
+import base64
 import contextlib
+import json
 import os
 import signal
 import time
@@ -16,7 +18,9 @@ import psycopg
 import redis
 from celery import Celery
 
+from tailrace.model import Wire
 from tests.chaos.tcpproxy import Point, Proxy
+from tests.upstream.faults import Lie
 
 if TYPE_CHECKING:
     from tests.chaos.schedule import Schedule
@@ -24,6 +28,9 @@ if TYPE_CHECKING:
 COMMIT_S = 3.0
 """How long a fault inside a commit waits for one."""
 
+
+TRUTH_S = 6.0
+"""Between two lies every reader has met the truth."""
 
 # --- workers
 
@@ -192,6 +199,70 @@ def upstream_stall(schedule: Schedule) -> str | None:
     return _stall(schedule, "upstream_stall", lambda worker: worker.upstream)
 
 
+def refused_once(schedule: Schedule) -> str | None:
+    """A firewall on the way refuses one request for each stream."""
+    faults, dice = schedule.upstream.faults, schedule.dice
+    for truth in schedule.oracle.truths:
+        status = dice.choice((400, 403, 404, 409, 410, 422))
+        faults.stream(truth.run_id, truth.key).answer(status, body=b"<html>blocked</html>")
+    for run_id in schedule.oracle.runs:
+        faults.feed(run_id).answer(dice.choice((400, 403, 409, 422)))
+    _break_connections(schedule)
+    return "refused_once"
+
+
+def contradicted(schedule: Schedule) -> str | None:
+    """A proxy on the way lies about each v2 stream, once. What is said three times in a row would be believed."""
+    faults, dice = schedule.upstream.faults, schedule.dice
+    if time.monotonic() < schedule.lied_at + TRUTH_S:
+        return None
+    schedule.lied_at = time.monotonic()
+    for truth in schedule.oracle.truths:
+        if truth.wire is Wire.V2:
+            faults.stream(truth.run_id, truth.key).lie(dice.choice(list(Lie)))
+    _break_connections(schedule)
+    return "contradicted"
+
+
+def locked_rows(schedule: Schedule) -> str | None:
+    """Somebody holds the rows of half of the streams for a while."""
+    hold_s = schedule.dice.uniform(0.5, 4)
+    try:
+        with psycopg.connect(schedule.database_url) as connection:
+            connection.execute("SELECT FROM tailrace.streams WHERE id % 2 = 0 FOR UPDATE")
+            time.sleep(hold_s)
+    except psycopg.Error:
+        return None
+    return "locked_rows"
+
+
+def malformed_messages(schedule: Schedule) -> str | None:
+    """What no producer of ours would send, in the queue of requests."""
+    dice = schedule.dice
+    bodies = (b"[]", b"null", b'[["run_1"],{}]', b"[5,{},{}]", b'[["run_1"],[],{}]', b"nope", b"{}", b"\xff\xfe")
+    with redis.Redis.from_url(schedule.servers.valkey.url()) as broker:
+        for _ in range(10):
+            headers = {"task": dice.choice(("tailrace.ingest_run", "tailrace.ingest_stream")), "id": str(dice.random())}
+            properties = {
+                "delivery_info": {"exchange": "", "routing_key": "tailrace"},
+                "delivery_tag": str(dice.random()),
+                "body_encoding": "base64",
+            }
+            broker.lpush(
+                "tailrace",
+                json.dumps(
+                    {
+                        "body": base64.b64encode(dice.choice(bodies)).decode(),
+                        "content-encoding": "utf-8",
+                        "content-type": "application/json",
+                        "headers": headers,
+                        "properties": properties,
+                    }
+                ),
+            )
+    return "malformed_messages"
+
+
 # --- what they share
 
 
@@ -245,6 +316,7 @@ FAULTS: tuple[Callable[[Schedule], str | None], ...] = (
     *(kill, terminate, suspend, in_commit, in_commit, in_commit),
     *(postgres_restart, postgres_cut, postgres_slow, postgres_drip, postgres_stall, postgres_unreachable),
     *(valkey_kill, valkey_stall, flushall, duplicates),
+    *(refused_once, contradicted, contradicted, locked_rows, malformed_messages),
     *(upstream_cut, upstream_broken_bodies, upstream_storm, upstream_hang, upstream_drip, upstream_stall),
 )
 """What is drawn from; a commit's inside is drawn more often."""

@@ -52,6 +52,7 @@ class Schedule:
         self.database_url = database_url
         self.place = place
         self.tally = tally
+        self.lied_at = 0.0  # when something on the way lied last
         self.story: list[str] = []  # what befell, in order
         self._watchers: list[threading.Thread] = []
         self._later: list[threading.Timer] = []

@@ -91,7 +91,23 @@ class Gzip:
     """A compressed body, also for a client that did not ask for one."""
 
 
-Fault = Answer | BreakOff | Silence | ErrorEvent | NoDone | Gzip
+class Lie(StrEnum):
+    """What something between upstream and a reader says that is not so. Only of v2: its records have numbers."""
+
+    TWICE = "twice"  # each batch comes again
+    LOST = "lost"  # the first batch does not come
+    OLD_TAIL = "old_tail"  # pings, and the first word, tell a tail of before
+    NOTHING = "nothing"  # an empty stream, cleanly ended
+
+
+@dataclass(frozen=True, slots=True)
+class Untrue:
+    """The right answer, with something in it that is not so."""
+
+    lie: Lie
+
+
+Fault = Answer | BreakOff | Silence | ErrorEvent | NoDone | Gzip | Untrue
 
 
 class Faults:
@@ -198,6 +214,10 @@ class FaultSetter:
         """v2: end cleanly, without [DONE]."""
         self.faults.put(self.target, NoDone(), times)
 
+    def lie(self, lie: Lie, *, times: int = 1) -> None:
+        """v2: say something that is not so."""
+        self.faults.put(self.target, Untrue(lie), times)
+
     def gzip(self, *, times: int = 1) -> None:
         """Compress, asked or not."""
         self.faults.put(self.target, Gzip(), times)
@@ -240,9 +260,36 @@ async def spoiled(blocks: AsyncIterator[bytes], fault: Fault | None) -> AsyncIte
             async for block in blocks:
                 if block != DONE:
                     yield block
+        case Untrue():
+            async for block in _untrue(blocks, fault.lie):
+                yield block
         case _:
             async for block in blocks:
                 yield block
+
+
+async def _untrue(blocks: AsyncIterator[bytes], lie: Lie) -> AsyncIterator[bytes]:
+    if lie is Lie.NOTHING:
+        yield _ping(0)
+        yield DONE
+        return
+    batches = 0
+    async for block in blocks:
+        if not block.startswith(b"event: batch"):
+            yield block
+            continue
+        batches += 1
+        if lie is Lie.LOST and batches == 1:
+            continue
+        yield block
+        if lie is Lie.TWICE:
+            yield block
+        elif lie is Lie.OLD_TAIL:
+            yield _ping(max(0, int(block.split(b"id: ")[1].split(b",")[0]) - 1))
+
+
+def _ping(tail: int) -> bytes:
+    return b'event: ping\ndata: {"timestamp":1,"tail":{"seq_num":%d,"timestamp":1}}\n\n' % tail
 
 
 async def _broken_off(blocks: AsyncIterator[bytes], fault: BreakOff) -> AsyncIterator[bytes]:
