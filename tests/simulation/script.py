@@ -183,6 +183,7 @@ class Played:
     signal: PatientSignal
     clock: Clock
     alarms: list[str]
+    reader: Reader
 
 
 def play(
@@ -205,7 +206,7 @@ def play(
         pause=lambda: None,
         alarm=alarms.append,
     )
-    return Played(reader.run(), shelf, script, signal, clock, alarms)
+    return Played(reader.run(), shelf, script, signal, clock, alarms, reader)
 
 
 def v1(*records: tuple[int, int, str], alive: bool = True) -> Arrival:

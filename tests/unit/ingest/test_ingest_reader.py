@@ -405,6 +405,20 @@ def test_a_refused_key_is_for_the_caller() -> None:
         play(Answer(Wire.V1, refused=Unauthorized("401")))
 
 
+@pytest.mark.parametrize(
+    ("attempt", "troubled_s", "state"),
+    [(0, 0.0, StreamState.PARKED), (19, 599.0, StreamState.PARKED), (19, 600.0, StreamState.FAILED)],
+)
+def test_a_stream_that_is_refused_alone_is_read_again_until_that_is_believed(
+    attempt: int, troubled_s: float, state: StreamState
+) -> None:
+    stream = replace(leased(attempt=attempt), troubled_s=troubled_s)
+    played = play(Answer(Wire.V1, refused=SourceUnavailable("cut")), stream=stream, timing=Timing(slice_s=0.0))
+    outcome = played.reader.refused_alone(Unauthorized("403", status=403))
+    assert (outcome.state, outcome.attempt) == (state, attempt + 1)
+    assert "403" in (outcome.error or "")
+
+
 def test_a_lost_lease_is_for_the_caller() -> None:
     class Lost(Shelf):
         def put(self, batch: Batch, wire: Wire) -> None:

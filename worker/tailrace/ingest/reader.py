@@ -14,7 +14,15 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Protocol
 
-from tailrace.errors import Contradiction, MalformedRecord, NotFound, RequestRefused, TransientError, WorkerError
+from tailrace.errors import (
+    Contradiction,
+    MalformedRecord,
+    NotFound,
+    RequestRefused,
+    TransientError,
+    Unauthorized,
+    WorkerError,
+)
 from tailrace.ingest.assembly import Assembly, Records, generation_wait_s
 from tailrace.ingest.ending import Clean, after_clean_end, verdict_of
 from tailrace.ingest.signal import Signal
@@ -152,7 +160,7 @@ class Reader:
 
         Raises:
             LeaseLost: from the sink. Nothing more may be written.
-            Unauthorized: upstream refuses the key; the caller halts the environment.
+            Unauthorized: upstream refuses the key; the caller halts the environment, or leaves as `refused_alone` says.
         """
         leave_at = self._clock() + self._timing.slice_s
         while not self._signal.leaving and self._clock() < leave_at:
@@ -256,6 +264,16 @@ class Reader:
         self._sink.trouble(self._trouble, progress.attempt)
         self._signal.wait(delay_s)
         return None
+
+    def refused_alone(self, error: Unauthorized) -> Outcome:
+        """Return how to leave a stream that is refused although the key is taken elsewhere."""
+        progress, timing = self._progress, self._timing
+        attempt = progress.attempt
+        progress.went_wrong()
+        if timing.patience.is_over(progress.attempt, progress.troubled_s):
+            return self._give_up(error, senseless=True)
+        delay_s = backoff(attempt, timing.retry_base_s, timing.retry_cap_s, self._random)
+        return Outcome(StreamState.PARKED, delay_s=delay_s, attempt=progress.attempt, error=str(error))
 
     def _give_up(self, error: WorkerError, senseless: bool) -> Outcome:
         progress = self._progress

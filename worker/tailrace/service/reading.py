@@ -64,9 +64,10 @@ class Reading:
             try:
                 outcome = reader.run()
             except Unauthorized as error:
-                # Refused alone, it is tried again; with its whole environment, as soon as that goes on.
-                wait_s = 0.0 if environment.key.refused(error) else self._settings.retry_cap_s
-                outcome = Outcome(StreamState.PARKED, delay_s=wait_s, error=str(error))
+                if environment.key.refused(error):  # it is read again as soon as the environment goes on
+                    outcome = Outcome(StreamState.PARKED, error=str(error))
+                else:
+                    outcome = reader.refused_alone(error)
             except TransientError as error:
                 outcome = Outcome(StreamState.PARKED, delay_s=self._settings.retry_cap_s, error=str(error))
             except WorkerError as error:
