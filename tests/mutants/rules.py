@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from tailrace import room
 from tailrace.errors import RequestRefused, SourceUnavailable, TransientError
 from tailrace.hold import Hold
 from tailrace.ingest import assembly, completeness, late, reader, v2_order
@@ -23,19 +24,20 @@ from tailrace.ingest.v1_order import V1Order
 from tailrace.ingest.v2_order import V2Order
 from tailrace.model import Arrival, Batch, HoleReason, Outcome, StreamState, V1Record, Verdict, Wire
 from tailrace.retry import Patience
+from tailrace.room import PROGRESS_BYTES, Room, Share
 from tailrace.service import discovery
 from tailrace.source import body
 from tailrace.source.body import BodyText
-from tailrace.wire import feed, run_fields, statuses, v1, v2
+from tailrace.wire import events, feed, run_fields, statuses, v1, v2
 from tailrace.wire.envelope import Envelope
 from tailrace.wire.events import Framer
 from tailrace.wire.feed import FeedRows
 from tailrace.wire.v1 import V1Decoder
 from tailrace.wire.v2 import V2Decoder
-from tests.unit import test_hold, test_retry
+from tests.unit import test_hold, test_retry, test_room
 from tests.unit.ingest import test_completeness_of_v1, test_ingest_reader, test_late, test_v1_order, test_v2_order
 from tests.unit.service import test_turns
-from tests.unit.source import test_body
+from tests.unit.source import test_body, test_room_of_readers
 from tests.unit.streams import test_streams_follow
 from tests.unit.wire import test_events, test_feed, test_v1, test_v2
 
@@ -752,4 +754,97 @@ RUNS = [
     ),
 ]
 
-MUTANTS = [*FRAMING, *V1, *V2, *ASSEMBLY, *LOOP, *RUNS]
+
+# --- what may be held
+
+
+def everybody_over(self: Room, share: Share, more_bytes: int) -> bool:
+    return self.held_bytes <= self.max_bytes
+
+
+def nobody_over(self: Room, share: Share, more_bytes: int) -> bool:
+    return self.unfinished_bytes + more_bytes <= self.max_bytes // 2 and self.held_bytes + more_bytes <= self.max_bytes
+
+
+def whoever_fits_first(self: Room, share: Share, size_bytes: int) -> bool:
+    if self._fits(share, size_bytes):
+        self._move(share, size_bytes)
+        return True
+    self._storing[share] = size_bytes
+    return False
+
+
+def forget_what_is_kept(patch: Patch) -> None:
+    resize = Share.resize
+    patch.setattr(Share, "resize", lambda self, size_bytes, kept_bytes=0: resize(self, size_bytes))
+
+
+def in_the_queue_like_others(self: Room, share: Share, size_bytes: int) -> bool:
+    self._storing[share] = size_bytes
+    self._serve()
+    return share not in self._storing
+
+
+ROOM = [
+    Mutant("room: small events are counted", put(room, "FREE_BYTES", 0), test_room.test_small_events_are_not_counted),
+    Mutant(
+        "room: everybody goes beyond",
+        put(Room, "_may_grow", everybody_over),
+        test_room.test_one_at_a_time_goes_beyond_and_the_next_when_all_is_within_again,
+    ),
+    Mutant(
+        "room: nobody goes beyond",
+        put(Room, "_may_grow", nobody_over),
+        test_room.test_many_that_hold_a_part_and_wait_all_come_to_an_end,
+    ),
+    Mutant(
+        "room: unfinished events may take all",
+        put(Room, "_for_whole", lambda self: self.max_bytes - self.unfinished_bytes),
+        test_room.test_unfinished_events_leave_half_to_the_writer,
+    ),
+    Mutant(
+        "room: whoever fits goes first",
+        put(Room, "store", whoever_fits_first),
+        test_room.test_what_is_larger_than_the_bound_is_stored_in_its_turn_while_others_are_live,
+    ),
+    Mutant(
+        "room: a whole event waits like others",
+        put(Room, "store", in_the_queue_like_others),
+        test_room.test_one_that_is_whole_goes_to_the_writer_with_the_room_that_it_has,
+    ),
+    Mutant(
+        "room: who brings nothing stays",
+        put(Room, "cut_idle", lambda self: None),
+        test_room.test_who_is_let_over_and_brings_nothing_is_cut_while_others_wait,
+        (0, True),
+    ),
+    Mutant(
+        "room: who brings something is cut",
+        put(room, "PROGRESS_BYTES", 1 << 40),
+        test_room.test_who_is_let_over_and_brings_nothing_is_cut_while_others_wait,
+        (PROGRESS_BYTES, False),
+    ),
+    Mutant(
+        "room: a last line is not counted",
+        forget_what_is_kept,
+        test_room_of_readers.test_a_last_line_is_counted_while_nothing_follows_it,
+    ),
+    Mutant(
+        "room: a cut is a clean end",
+        put(Share, "cut", lambda self: self._wake()),
+        test_room_of_readers.test_a_connection_that_is_cut_for_room_is_no_clean_end,
+    ),
+    Mutant(
+        "room: a character is a byte",
+        put(events, "getsizeof", len),
+        test_room_of_readers.test_text_that_takes_four_bytes_a_character_is_counted_with_four,
+    ),
+    Mutant(
+        "events: the limit is one of characters",
+        put(events, "_utf8_bytes", len),
+        test_events.test_the_limit_is_one_of_bytes_not_of_characters,
+        (0,),
+    ),
+]
+
+MUTANTS = [*FRAMING, *V1, *V2, *ASSEMBLY, *LOOP, *ROOM, *RUNS]

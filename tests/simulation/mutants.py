@@ -73,7 +73,7 @@ def settle_without_flush(self: Sink, outcome: Outcome) -> None:
     """The rest of a stream is forgotten when its reader leaves."""
     desk: Any = self._desk
     desk._waiting.pop(self, None)
-    desk.weigh(-self.pending_bytes)
+    desk.give_back(self.pending_bytes)
     self._nothing_waits()
     _settle(self, outcome)
 

@@ -39,15 +39,9 @@ class SimWriter(Writer):
         )
         self.worker = worker
 
-    def wait_for_room(self, sink: Sink, size_bytes: int) -> None:
-        while True:
-            sink.check()
-            own = sink.size_bytes + size_bytes <= self._limits.stream_max_bytes or sink.size_bytes == 0
-            if self._bytes == 0 or (self._bytes + size_bytes <= self._limits.buffer_max_bytes and own):
-                return
-            sink.urgent = True
-            self.worker.wait(0.05)
-            self.round()
+    def _wait_for_change(self) -> None:
+        self.worker.wait(0.05)
+        self.round()
 
     def flush_and_wait(self, sink: Sink) -> None:
         sink.check()

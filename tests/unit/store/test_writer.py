@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import pytest
 
@@ -65,6 +66,16 @@ class Tables:
 
     def takes_json(self, text: bytes) -> bool:
         return text != self.bad
+
+
+class Accepting:
+    """Takes everything."""
+
+    def commit(self, flushes: list[Flush]) -> set[int]:
+        return {flush.stream_id for flush in flushes}
+
+    def fates(self, stream_ids: list[int]) -> dict[int, Fate]:
+        raise AssertionError("everything comes back")
 
 
 @pytest.fixture
@@ -224,11 +235,64 @@ def test_a_full_writer_makes_its_readers_wait(tables: Tables) -> None:
     most = 0
     for index in range(50):
         sink.put(chunk(index), Wire.V2)
-        most = max(most, writer._bytes)
+        most = max(most, writer.room.held_bytes)
     sink.flush()
     assert most <= limit
     assert len(tables.texts) == 50
     writer.stop(WAIT_S)
+
+
+def test_a_chunk_larger_than_the_buffer_is_stored_while_others_are_live(tables: Tables) -> None:
+    """Others put without a pause until it is there: what comes first goes first."""
+    limit = 20 * chunk(0).held_bytes
+    writer = Writer(Accepting(), WriterLimits(buffer_max_bytes=limit, stream_max_bytes=limit), random=lambda: 0.5)  # type: ignore[arg-type]
+    writer.start()
+    stored = threading.Event()
+    until_s = time.monotonic() + WAIT_S
+
+    def live(number: int) -> None:
+        sink, index = writer.open(replace(stream(), id=number), NEVER), 0
+        while not stored.is_set() and time.monotonic() < until_s:
+            sink.put(chunk(index), Wire.V2)
+            index += 1
+
+    threads = [threading.Thread(target=live, args=(number,)) for number in range(2, 8)]
+    for thread in threads:
+        thread.start()
+    large = writer.open(stream(), AT_ONCE)
+    large.put(chunk(0, b"1" * 2 * limit), Wire.V2)
+    large.flush()
+    in_time = time.monotonic() < until_s
+    stored.set()
+    for thread in threads:
+        thread.join(WAIT_S)
+    writer.stop(WAIT_S)
+    assert in_time
+    assert writer.room.held_bytes == 0
+
+
+def test_who_loses_the_lease_while_he_waits_for_room_takes_none(tables: Tables) -> None:
+    limit = 2 * chunk(0).held_bytes
+    writer = Writer(tables, WriterLimits(buffer_max_bytes=limit, stream_max_bytes=limit), random=lambda: 0.5)  # type: ignore[arg-type]
+    other, sink = writer.open(replace(stream(), id=2), NEVER), writer.open(stream(), NEVER)
+    other.put(chunk(0), Wire.V2)
+    other.put(chunk(1), Wire.V2)
+    lost = threading.Event()
+
+    def waiting() -> None:
+        with pytest.raises(LeaseLost):
+            sink.put(chunk(0), Wire.V2)
+        lost.set()
+
+    thread = threading.Thread(target=waiting)
+    thread.start()
+    assert until(writer, lambda: bool(writer.room._storing))
+    sink.abandon()
+    thread.join(WAIT_S)
+    assert lost.is_set()
+    assert writer.room.held_bytes == limit
+    other.abandon()
+    assert writer.room.held_bytes == 0
 
 
 def test_stopping_commits_what_is_there(tables: Tables) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 import tracemalloc
 from importlib.metadata import version
+from sys import getsizeof
 
 import pytest
 from httpx_sse import ServerSentEvent
@@ -142,6 +143,27 @@ def test_an_event_just_at_the_limit_is_whole() -> None:
     for text in (f"{line}\n\n", f"{line}\r\n\r\n"):
         assert framed(text, 1, 6000) == framed(text, 0, 6000) == [plain("x" * 5994)]
         assert framed(text, 0, 5999) == framed(text, 1, 5999) == [("message", "x" * HEAD_CHARS, "", True)]
+
+
+@pytest.mark.parametrize("size", [0, 1, 1000])
+def test_the_limit_is_one_of_bytes_not_of_characters(size: int) -> None:
+    for text, whole in (("é" * 2997, True), ("é" * 2998, False), ("😀" * 1498, True), ("😀" * 1499, False)):
+        (event,) = framed(f"data: {text}\n\n", size, 6000)
+        assert event == plain(text) if whole else event[3]
+
+
+@pytest.mark.parametrize("text", ["x", "é", "я", "😀"])
+def test_what_it_holds_is_told_as_what_it_takes(text: str) -> None:
+    framer = Framer(LIMIT)
+    framer.feed("id: 1-0\ndata: 1\n\ndata: ")
+    for _ in range(40):
+        framer.feed(text * 8192)
+    held = sum(map(getsizeof, framer._line))
+    assert held <= framer.held_bytes <= held + 200
+    framer.feed("\ndata: 2")
+    assert framer.held_bytes >= sum(map(getsizeof, framer._fields._data))
+    framer.feed("\n\n")
+    assert framer.held_bytes == 0
 
 
 def test_memory_is_that_of_the_limit_whatever_comes() -> None:

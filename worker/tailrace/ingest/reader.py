@@ -203,6 +203,7 @@ class Reader:
                     self._count(arrival)
                     if assembly.doubt is not None:
                         raise Contradiction(assembly.doubt)
+                    del arrival  # it can be large, and the next may take long to come
                     if assembly.stale or self._signal.called or self._clock() >= leave_at:
                         return False
                     self._pause()

@@ -28,6 +28,7 @@ from tailrace.errors import (
 from tailrace.ingest.late import has_more
 from tailrace.model import NOT_KNOWN_YET, Wire
 from tailrace.retry import PATIENCE, backoff
+from tailrace.room import Room
 from tailrace.service.bad_rows import BadRows
 from tailrace.service.discovery import TOGETHER_RUNS, WatchTogether, turns
 from tailrace.service.key_check import KeyCheck
@@ -73,11 +74,17 @@ class Environment:
     ``retired`` is set when it is served no more, or with another key: then nobody begins anything with this one.
     """
 
-    def __init__(self, access: Access, settings: Settings, engine: sa.Engine, vital_engine: sa.Engine) -> None:
-        """``vital_engine``: connections for what keeps the process going, which must not wait behind readers."""
+    def __init__(
+        self, access: Access, settings: Settings, engine: sa.Engine, vital_engine: sa.Engine, room: Room
+    ) -> None:
+        """``vital_engine``: connections for what keeps the process going, which must not wait behind readers.
+
+        ``room``: for what late checks hold.
+        """
         self.access = access
         self.name = access.name
         self.settings = settings
+        self._room = room
         self.retired = threading.Event()
         self.upstream = upstream_of(access, settings)
         self.runs = Runs(vital_engine, access.name)
@@ -222,7 +229,8 @@ class Environment:
         if stream.wire is Wire.V1 and over_for_s > V1_FORGETS_S:
             return False
         with self.upstream.stream(stream.ref) as source:
-            return has_more(Tail(source, self.settings.event_max_bytes), stream.wire, stream.checkpoint)
+            tail = Tail(source, self.settings.event_max_bytes, self._room.share())
+            return has_more(tail, stream.wire, stream.checkpoint)
 
 
 def refuses(error: WorkerError) -> bool:

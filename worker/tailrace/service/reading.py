@@ -55,7 +55,7 @@ class Reading:
             return self._not_served()
         queries = StreamQueries(self._statements, stream.id, REPEAT_WINDOW)
         with environment.upstream.stream(stream.ref) as source:
-            tail = Tail(source, self._settings.event_max_bytes)
+            tail = Tail(source, self._settings.event_max_bytes, sink.share)
             reader = Reader(
                 *(stream, tail, sink, queries, self._timing(), signal),
                 random=random.random,

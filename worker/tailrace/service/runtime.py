@@ -58,15 +58,11 @@ class Runtime:
         # Connections of their own for what keeps the process going: after an outage a thousand readers ask at once, and
         # behind them the leases would run out.
         self._vital_engine = create_engine(database_url, pool_size=8, max_overflow=0)
-        self.environments = Environments(
-            settings, lambda access: Environment(access, settings, self.engine, self._vital_engine)
-        )
-        self.outbox = Outbox(self._vital_engine, self.environments.names)
+        # One, always the same: libpq never gives back the memory of the largest statement that a connection has sent.
+        self._commit_engine = create_engine(database_url, pool_size=1, max_overflow=0)
         row = WorkerRow(uuid.uuid4(), socket.gethostname(), os.getpid(), pool, slots)
-        self.leases = Leases(self._vital_engine, row, settings.lease_seconds, settings.max_connections)
-        self.readers = Readers()
         self.writer = Writer(
-            Committer(self._vital_engine, row.id),
+            Committer(self._commit_engine, row.id),
             WriterLimits(
                 buffer_max_bytes=settings.buffer_max_bytes,
                 stream_max_bytes=settings.stream_buffer_max_bytes,
@@ -74,6 +70,12 @@ class Runtime:
             ),
             random=random.random,
         )
+        self.environments = Environments(
+            settings, lambda access: Environment(access, settings, self.engine, self._vital_engine, self.writer.room)
+        )
+        self.outbox = Outbox(self._vital_engine, self.environments.names)
+        self.leases = Leases(self._vital_engine, row, settings.lease_seconds, settings.max_connections)
+        self.readers = Readers()
         self._acquiring = Coalesced(self._acquire)
         self._reading = Reading(settings, self.environments, self.engine)
         self._keeper = LeaseKeeper(settings, self.leases, self.readers)
@@ -122,6 +124,7 @@ class Runtime:
         self.environments.close()
         end(self.engine)
         end(self._vital_engine)
+        end(self._commit_engine)
 
     # --- runs
 

@@ -31,11 +31,11 @@ class AsyncConnection:
 class AsyncTail:
     """The upstream end of one stream, one connection at a time. The client is the caller's to close."""
 
-    def __init__(self, client: httpx.AsyncClient, ref: StreamRef, max_event_chars: int) -> None:
+    def __init__(self, client: httpx.AsyncClient, ref: StreamRef, max_event_bytes: int) -> None:
         self._client = client
         self._path = stream_path(ref)
         self._name = stream_name(ref)
-        self._max_event_chars = max_event_chars
+        self._max_event_bytes = max_event_bytes
 
     @contextlib.asynccontextmanager
     async def connect(self, last_event_id: str | None, wait_s: int) -> AsyncIterator[AsyncConnection]:
@@ -49,7 +49,7 @@ class AsyncTail:
                 yield AsyncConnection(wire_of(response), date_ms(response), self._arrivals(response))
 
     async def _arrivals(self, response: httpx.Response) -> AsyncGenerator[Arrival, None]:
-        decoding = Decoding(response, self._max_event_chars)
+        decoding = Decoding(response, self._max_event_bytes)
         async for data in response.aiter_raw():
             for arrival in decoding.feed(data):
                 if arrival is not NOTHING:

@@ -11,6 +11,7 @@ import httpx
 
 from tailrace.errors import SourceUnavailable
 from tailrace.model import Arrival, Wire
+from tailrace.room import Room, Share
 from tailrace.source.body import BodyText
 from tailrace.source.client import StreamSource
 from tailrace.wire.events import Framer
@@ -18,6 +19,10 @@ from tailrace.wire.v1 import V1Decoder
 from tailrace.wire.v2 import V2Decoder
 
 NOTHING = Arrival([])
+FOLLOWED = Arrival([], alive_after=True)
+CUT = "the connection was cut: its unfinished event took the room of others and did not grow"
+UNBOUNDED = Room(1 << 62)
+"""For whoever reads few streams, and bounds each by its largest event only."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,11 +41,13 @@ class Connection:
 
 
 class Tail:
-    """The upstream end of one stream, as its reader sees it."""
+    """The upstream end of one stream, as its reader sees it. Stops reading its socket while there is no room."""
 
-    def __init__(self, source: StreamSource, max_event_chars: int) -> None:
+    def __init__(self, source: StreamSource, max_event_bytes: int, share: Share | None = None) -> None:
+        """``share``: what its events take is counted there; None: nowhere."""
         self._source = source
-        self._max_event_chars = max_event_chars
+        self._max_event_bytes = max_event_bytes
+        self._share = share or UNBOUNDED.share()
 
     @contextlib.contextmanager
     def connect(self, last_event_id: str | None, wait_s: int) -> Iterator[Connection]:
@@ -48,35 +55,67 @@ class Tail:
 
         Raises:
             What `source.answers.refuse` and `source.answers.translated` say, also inside the ``with``.
+            SourceUnavailable also when the connection was cut because others needed the room (see `tailrace.room`).
         """
-        with self._source.open(last_event_id, wait_s) as response:
-            yield Connection(wire_of(response), date_ms(response), self._arrivals(response))
+        share = self._share
+        share.begin(self._source.interrupt)
+        try:
+            with self._source.open(last_event_id, wait_s) as response:
+                yield Connection(wire_of(response), date_ms(response), self._arrivals(response))
+        finally:
+            share.end()
 
     def interrupt(self) -> None:
-        """Wake the reader that waits on the connection. From any thread."""
+        """Wake the reader that waits on the connection, or for room. From any thread."""
         self._source.interrupt()
+        self._share.interrupt()
 
     def _arrivals(self, response: httpx.Response) -> Iterator[Arrival]:
-        decoding = Decoding(response, self._max_event_chars)
+        decoding, share = Decoding(response, self._max_event_bytes), self._share
+        kept = 0  # what the last line takes while it is held, because nothing has followed it
         for data in response.iter_raw():
-            yield from decoding.feed(data)
+            for arrival in decoding.feed(data):
+                if arrival.records or arrival.alive_after:
+                    kept = 0 if arrival.alive_after else share.held_bytes - kept
+                yield arrival
+                del arrival  # it can be large, and the next may take long to come
+                if not share.resize(decoding.held_bytes, kept):
+                    self._refuse_cut()
+                    return
+        self._refuse_cut()
         decoding.finish()
+
+    def _refuse_cut(self) -> None:
+        if self._share.was_cut:
+            raise SourceUnavailable(CUT)
 
 
 class Decoding:
     """The body of one connection on its way from bytes to arrivals."""
 
-    def __init__(self, response: httpx.Response, max_event_chars: int) -> None:
+    def __init__(self, response: httpx.Response, max_event_bytes: int) -> None:
         self._decoder = V2Decoder() if wire_of(response) is Wire.V2 else V1Decoder()
-        self._framer = Framer(max_event_chars)
+        self._framer = Framer(max_event_bytes)
         self._body = BodyText(response)
+        self._open_ended = False  # nothing is known to follow the last record
+
+    @property
+    def held_bytes(self) -> int:
+        """What the event that is not whole yet takes up in memory."""
+        return self._framer.held_bytes
 
     def feed(self, data: bytes) -> Iterator[Arrival]:
         """Return what ``data`` completes; `NOTHING` for a piece that completes no event."""
         for text in self._body.feed(data):
             events = self._framer.feed(text)
             if events:
-                yield from self._decoder.decode(events)
+                for arrival in self._decoder.decode(events):
+                    self._open_ended = not arrival.alive_after
+                    yield arrival
+                    del arrival
+            elif self._open_ended and self._framer.held_bytes:
+                self._open_ended = False
+                yield FOLLOWED  # the beginning of another event is as good as all of it
             else:
                 yield NOTHING  # the caller may want to do something else while a large event arrives
 

@@ -13,6 +13,7 @@ from typing import Protocol
 from tailrace.errors import LeaseLost, WorkerError
 from tailrace.hold import Hold
 from tailrace.model import Batch, LeasedStream, Outcome, Wire
+from tailrace.room import Share
 from tailrace.store.commit import Flush
 from tailrace.store.flush_rule import BatchLimits, FlushReason, due
 
@@ -30,11 +31,11 @@ class Desk(Protocol):
 
     def clock(self) -> float: ...
 
-    def weigh(self, size_bytes: int) -> None:
-        """Count bytes that a sink took (or, less than 0, gave away) among those of all."""
+    def give_back(self, size_bytes: int) -> None:
+        """So many bytes that a sink took are gone."""
 
-    def wait_for_room(self, sink: Sink, size_bytes: int) -> None:
-        """Wait until there is room for so many bytes more. Raises what `Sink.check` raises."""
+    def take_room(self, sink: Sink, size_bytes: int) -> None:
+        """Wait until there is room for so many bytes more, and count them. Raises what `Sink.check` raises."""
 
     def waits(self, sink: Sink) -> None:
         """``sink`` has something to commit."""
@@ -55,9 +56,12 @@ class Desk(Protocol):
 class Sink:
     """Where one reader's batches go; see `ingest.reader.Sink` for the promises. ``lost`` is called at a lost lease."""
 
-    def __init__(self, desk: Desk, stream: LeasedStream, limits: BatchLimits, lost: Callable[[], None]) -> None:
+    def __init__(
+        self, desk: Desk, stream: LeasedStream, limits: BatchLimits, lost: Callable[[], None], share: Share
+    ) -> None:
         self._desk = desk
         self.lost = lost
+        self.share = share  # of what its reader holds
         self.stream_id = stream.id
         self.token = stream.token
         self.rev = stream.rev
@@ -86,7 +90,7 @@ class Sink:
 
     def put(self, batch: Batch, wire: Wire) -> None:
         with self._desk.changed:
-            self._desk.wait_for_room(self, batch.held_bytes)
+            self._desk.take_room(self, batch.held_bytes)
             self.wire = wire
             self.believe()
             self._add(batch)
@@ -94,11 +98,10 @@ class Sink:
     def hold(self, batch: Batch, wire: Wire) -> None:
         desk = self._desk
         with desk.changed:
-            desk.wait_for_room(self, batch.held_bytes)
+            desk.take_room(self, batch.held_bytes)
             self.wire = wire
             self.believe()
             self.held, self.hold_rule = batch, Hold(desk.hold_s, desk.clock())
-            desk.weigh(batch.held_bytes)
             desk.holds(self)
 
     def confirm(self) -> None:
@@ -111,6 +114,7 @@ class Sink:
             self.check()
             batch = self._take_held()
             if batch is not None:
+                self._desk.give_back(batch.held_bytes)
                 self._desk.changed.notify_all()
             return batch is not None
 
@@ -196,13 +200,13 @@ class Sink:
         self.in_flight = None
         self.rev = flight.rev + 1
         self.checkpoint = flight.checkpoint
-        self._desk.weigh(-sum(batch.held_bytes for batch in flight.batches))
+        self._desk.give_back(sum(batch.held_bytes for batch in flight.batches))
         if flight.chunks:
             self.first = False
 
     def drop(self, failure: WorkerError) -> None:
         """Forget all that is here; the reader learns why at its next call."""
-        self._desk.weigh(-self.size_bytes - (self.held.held_bytes if self.held else 0))
+        self._desk.give_back(self.size_bytes + (self.held.held_bytes if self.held else 0))
         self._nothing_waits()
         self.in_flight = self.held = self.hold_rule = None
         self.failure = failure
@@ -213,14 +217,12 @@ class Sink:
         self.pending.append(batch)
         self.pending_chunks += len(batch.texts)
         self.pending_bytes += batch.held_bytes
-        self._desk.weigh(batch.held_bytes)
         self._desk.waits(self)
 
     def _take_held(self) -> Batch | None:
         batch, self.held, self.hold_rule = self.held, None, None
         if batch is not None:
             self._desk.let_go(self)
-            self._desk.weigh(-batch.held_bytes)
         return batch
 
     def _nothing_waits(self) -> None:

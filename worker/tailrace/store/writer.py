@@ -26,6 +26,7 @@ from tailrace.model import (
     Verdict,
 )
 from tailrace.retry import PATIENCE, Patience, backoff
+from tailrace.room import Room
 from tailrace.store.commit import Committer, Flush, FlushRefused, NoPartition
 from tailrace.store.flush_rule import BatchLimits, FlushReason
 from tailrace.store.sink import Sink
@@ -35,6 +36,8 @@ log = structlog.get_logger("tailrace")
 
 STREAMS_PER_FLUSH = 1_000
 BYTES_PER_FLUSH = 16 * 1_048_576
+FLUSH_SHARE = 4
+"""A flush is no more than this part of the buffer, because it is copied on its way. One larger chunk goes alone."""
 LOCKED_PAUSE_S = 0.02
 LOCKED_PAUSE_CAP_S = 1.0
 """A row that stays locked is asked for less and less often: each time all that is in flight of it is sent again."""
@@ -46,7 +49,7 @@ TOGETHER = 0.8
 
 @dataclass(frozen=True, slots=True)
 class WriterLimits:
-    """What a Writer may hold, and how long. Bytes are those of chunk texts."""
+    """What a Writer may hold, and how long. ``buffer_max_bytes`` is the process's bound, see `tailrace.room`."""
 
     buffer_max_bytes: int = 64 * 1_048_576
     stream_max_bytes: int = 8 * 1_048_576
@@ -72,11 +75,12 @@ class Writer:
         self._random = random
         self._clock = clock
         self.changed = threading.Condition()
+        self.room = Room(limits.buffer_max_bytes, self.changed)
+        self._flush_bytes = min(BYTES_PER_FLUSH, limits.buffer_max_bytes // FLUSH_SHARE)
         self._waiting: dict[Sink, None] = {}  # have something to commit; the one that has waited longest first
         self._holding: dict[Sink, None] = {}  # hold a last event; the one held longest first
         self._flying: dict[Sink, None] = {}  # have a flush whose outcome is not known
         self._in_doubt = False  # an answer was lost: their fates must be read before anything is sent again
-        self._bytes = 0
         self._stopping = False
         self._thread: threading.Thread | None = None
 
@@ -105,7 +109,7 @@ class Writer:
         ``lost`` is called when nothing more can be stored through it, also while its reader waits for upstream. It
         must not wait.
         """
-        return Sink(self, stream, limits, lost)
+        return Sink(self, stream, limits, lost, self.room.share())
 
     # --- for sinks, with the lock held: `sink.Desk`
 
@@ -116,20 +120,34 @@ class Writer:
     def clock(self) -> float:
         return self._clock()
 
-    def weigh(self, size_bytes: int) -> None:
-        self._bytes += size_bytes
+    def give_back(self, size_bytes: int) -> None:
+        self.room.give_back(size_bytes)
 
-    def wait_for_room(self, sink: Sink, size_bytes: int) -> None:
-        while True:
-            sink.check()
-            alone = self._bytes == 0
-            room = self._bytes + size_bytes <= self._limits.buffer_max_bytes
-            own = sink.size_bytes + size_bytes <= self._limits.stream_max_bytes or sink.size_bytes == 0
-            if alone or (room and own):
-                return
-            sink.urgent = True
-            self.changed.notify_all()
-            self.changed.wait(1.0)
+    def take_room(self, sink: Sink, size_bytes: int) -> None:
+        sink.check()
+        # The stream's own limit first: who waits for himself must not stand in the way of others.
+        while sink.size_bytes and sink.size_bytes + size_bytes > self._limits.stream_max_bytes:
+            self._urge(sink)
+        if self.room.store(sink.share, size_bytes):
+            return
+        try:
+            while not self.room.is_stored(sink.share):
+                self._urge(sink)
+        except BaseException:
+            if self.room.is_stored(sink.share):
+                self.room.give_back(size_bytes)
+            self.room.forget(sink.share)
+            raise
+
+    def _urge(self, sink: Sink) -> None:
+        """Wait for room a moment, while the Writer commits."""
+        sink.urgent = True
+        self.changed.notify_all()
+        self._wait_for_change()
+        sink.check()
+
+    def _wait_for_change(self) -> None:
+        self.changed.wait(1.0)
 
     def waits(self, sink: Sink) -> None:
         if sink not in self._waiting:
@@ -219,7 +237,7 @@ class Writer:
         if self._stopping:
             return FlushReason.END
         reason = sink.reason(now - sink.pending_since)
-        if reason is None and self._bytes >= self._limits.buffer_max_bytes // 2:
+        if reason is None and self.room.pressed:
             return FlushReason.PRESSURE
         return reason
 
@@ -244,7 +262,7 @@ class Writer:
                 reason = FlushReason.AGE
             chosen.append((sink, reason))
             size += sink.pending_bytes
-            if len(chosen) >= STREAMS_PER_FLUSH or size >= BYTES_PER_FLUSH:
+            if len(chosen) >= STREAMS_PER_FLUSH or size >= self._flush_bytes:
                 break
         for sink, reason in chosen:
             metrics.flushes.add(reason=reason)
