@@ -14,7 +14,7 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import psycopg
 import redis
@@ -83,6 +83,12 @@ class Child:
                 with suppress(OSError):
                     stream.close()
         return time.monotonic() - began
+
+
+class Served(Protocol):
+    """An upstream, wherever it runs."""
+
+    url: str
 
 
 class UpstreamProcess(Child):
@@ -170,7 +176,7 @@ class Stage:
             child.end()
 
     @contextmanager
-    def worker(self, upstream: UpstreamProcess, slots: int = 100, **settings: str) -> Iterator[Child]:
+    def worker(self, upstream: Served, slots: int = 100, **settings: str) -> Iterator[Child]:
         """A worker that is ready. ``settings``: variables, by name."""
         child = self.start_worker(upstream, slots, **settings)
         try:
@@ -178,7 +184,7 @@ class Stage:
         finally:
             child.end()
 
-    def start_worker(self, upstream: UpstreamProcess, slots: int = 100, **settings: str) -> Child:
+    def start_worker(self, upstream: Served, slots: int = 100, **settings: str) -> Child:
         before = self.workers()
         child = Child(
             [sys.executable, "-m", "tailrace", "worker", "--slots", str(slots)],
