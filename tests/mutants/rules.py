@@ -29,6 +29,8 @@ from tailrace.service import discovery
 from tailrace.source import body
 from tailrace.source.body import BodyText
 from tailrace.wire import events, feed, run_fields, statuses, v1, v2
+from tailrace.source.connection import Tail
+from tailrace.wire import events, feed, statuses, v1, v2
 from tailrace.wire.envelope import Envelope
 from tailrace.wire.events import Framer
 from tailrace.wire.feed import FeedRows
@@ -831,7 +833,7 @@ ROOM = [
     ),
     Mutant(
         "room: a cut is a clean end",
-        put(Share, "cut", lambda self: self._wake()),
+        put(Tail, "_refuse_cut", lambda self: None),
         test_room_of_readers.test_a_connection_that_is_cut_for_room_is_no_clean_end,
     ),
     Mutant(

@@ -88,6 +88,22 @@ def test_what_is_larger_than_the_bound_is_stored_in_its_turn_while_others_are_li
     assert all(map(of.is_stored, live[1:]))
 
 
+def test_the_writer_hurries_when_it_has_half_or_somebody_waits_for_it_and_not_for_unfinished_events() -> None:
+    of = room()
+    grown(of, MAX // 2)
+    over, waiting = grown(of, MIB), grown(of, MIB)
+    assert of.grows(waiting)
+    assert not of.grows(over)
+    assert of.store(of.share(), MAX // 4 - 1)
+    assert not of.pressed
+    assert of.store(of.share(), 1)
+    assert of.pressed
+    of.give_back(2)
+    assert not of.pressed
+    assert not of.store(of.share(), MAX)
+    assert of.pressed
+
+
 def test_one_that_is_whole_goes_to_the_writer_with_the_room_that_it_has() -> None:
     of = room()
     assert of.store(of.share(), MAX)

@@ -8,7 +8,8 @@ come, first served.
 Nobody waits for ever. One reader at a time is *let over*: it may go beyond the bound until its event is whole, so an
 event larger than the bound gets through, and of many that hold a part and wait for more, one goes on. It must bring
 something while others wait, or its connection is cut: what it had is freed, and read again later. The next is let over
-when all is within the bound again. So what is held is never more than the bound and one event.
+when all is within the bound again. So what is held is never more than the bound and one event. That one counts twice,
+as text and as bytes, while v1 holds it as a last line.
 
 What is small costs no lock: below `FREE_BYTES` a reader's event is not counted.
 """
@@ -56,8 +57,8 @@ class Room:
 
     @property
     def pressed(self) -> bool:
-        """Somebody waits, or the Writer has half of what it may have: it had better commit what it has."""
-        return bool(self._storing or self._growing) or 2 * self.whole_bytes >= self._for_whole()
+        """Something waits for the Writer, or it has half of what it may have: it had better commit what it has."""
+        return bool(self._storing) or 2 * self.whole_bytes >= self._for_whole()
 
     # --- what is whole
 
