@@ -189,8 +189,8 @@ class Settings(BaseSettings):
         1_024,
         64 * MIB,
         "bytes",
-        "A v2 batch holds 1 MiB of records, some MiB once escaped; v1 lines have no limit upstream. A larger event is "
-        "quarantined.",
+        "A v2 batch holds 1 MiB of records, some MiB once escaped; v1 lines have no limit upstream. As UTF-8; a larger "
+        "event is quarantined.",
     )
     max_connections: int | None = _number(
         None,
@@ -232,10 +232,16 @@ class Settings(BaseSettings):
         MIB,
         64 * 1_024 * MIB,
         "bytes",
-        "Of one process; some seconds at full speed. When it is full, readers wait and stop reading their sockets.",
+        "Of one process, for all that upstream sent and Postgres has not taken; some seconds at full speed. When it is "
+        "full, readers wait and stop reading their sockets. One event at a time may go beyond.",
     )
     stream_buffer_max_bytes: int = _number(
-        8 * MIB, 1_024, 1_024 * MIB, "bytes", "An eighth of the process's buffer, so that no stream starves the others."
+        8 * MIB,
+        1_024,
+        1_024 * MIB,
+        "bytes",
+        "What one stream may have waiting for Postgres: an eighth of the process's buffer, so that no stream starves "
+        "the others.",
     )
 
     # --- retries
