@@ -28,9 +28,8 @@ from tailrace.room import PROGRESS_BYTES, Room, Share
 from tailrace.service import discovery
 from tailrace.source import body
 from tailrace.source.body import BodyText
-from tailrace.wire import events, feed, run_fields, statuses, v1, v2
 from tailrace.source.connection import Tail
-from tailrace.wire import events, feed, statuses, v1, v2
+from tailrace.wire import events, feed, run_fields, statuses, v1, v2
 from tailrace.wire.envelope import Envelope
 from tailrace.wire.events import Framer
 from tailrace.wire.feed import FeedRows

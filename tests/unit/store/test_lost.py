@@ -24,7 +24,7 @@ class Taken(Committer):
         return set()
 
     def fates(self, stream_ids: Iterable[int]) -> dict[int, Fate]:
-        return {stream_id: Fate(2, 2) for stream_id in stream_ids}
+        return {stream_id: Fate(2, 2, ours=False) for stream_id in stream_ids}
 
 
 class Refusing(Committer):

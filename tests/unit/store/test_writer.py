@@ -62,7 +62,7 @@ class Tables:
         return {flush.stream_id}
 
     def fates(self, stream_ids: list[int]) -> dict[int, Fate]:
-        return {stream_id: Fate(self.token, self.rev) for stream_id in stream_ids}
+        return {stream_id: Fate(self.token, self.rev, ours=True) for stream_id in stream_ids}
 
     def takes_json(self, text: bytes) -> bool:
         return text != self.bad
@@ -216,7 +216,7 @@ def test_a_chunk_that_postgres_refuses_is_moved_aside(writer: Writer, tables: Ta
     assert tables.reasons == ["refused_by_postgres"]
 
 
-def test_a_flush_that_is_refused_for_no_chunk_ends_its_stream_with_the_reason(writer: Writer, tables: Tables) -> None:
+def test_a_flush_that_is_refused_for_no_chunk_ends_its_reader_with_the_reason(writer: Writer, tables: Tables) -> None:
     sink = writer.open(stream(), NEVER)
     tables.takes_json = lambda text: True  # type: ignore[method-assign]
     sink.put(chunk(0, b"NaN"), Wire.V2)
@@ -224,7 +224,7 @@ def test_a_flush_that_is_refused_for_no_chunk_ends_its_stream_with_the_reason(wr
         sink.flush()
     assert until(writer, lambda: bool(tables.settlements))
     (outcome,) = tables.settlements
-    assert (outcome.state, outcome.error) == (StreamState.FAILED, "refused: 22P02")
+    assert (outcome.state, outcome.attempt, outcome.error) == (StreamState.PARKED, 1, "refused: 22P02")
 
 
 def test_a_full_writer_makes_its_readers_wait(tables: Tables) -> None:
