@@ -106,7 +106,7 @@ def _trickled(stage: Stage, row: Row, size: Size) -> None:
     stage.clear()
     with stage.upstream() as upstream, stage.worker(upstream, slots=streams + 50, TAILRACE_SEAL_QUIET_SECONDS="1"):
         empty = stage.database.value(TOTAL)
-        taken_s, hot_bytes, hot_chunks = 0.0, 0.0, 0.0
+        taken_s, hot_bytes, hot_chunks, total = 0.0, 0.0, 0.0, 0
         for wave in range(WAVES):
             runs = [f"run_trickle_{wave}_{number}" for number in range(streams)]
             upstream.do("fill_each", wire="v2", runs=runs, keys=1, count=1)
@@ -115,8 +115,9 @@ def _trickled(stage: Stage, row: Row, size: Size) -> None:
             stage.wait(lambda: stage.database.value(opened, (wave + 1) * streams), 60, "all open", 0.2)  # noqa: B023
             upstream.do("live", runs=runs, every_s=0.2, records=2, for_s=LIVE_S)
             stage.wait(lambda: upstream.do("written")["done"], 120, "the writer", 0.5)
-            time.sleep(1.0)
-            total = float(stage.database.value("SELECT sum(chunk_count) FROM tailrace.streams"))
+            total += streams + upstream.do("written")["chunks"]
+            stored = "SELECT sum(chunk_count) = %s FROM tailrace.streams"
+            stage.wait(lambda: stage.database.value(stored, total), 30, "all committed", 0.1)  # noqa: B023
             if wave == 0:
                 segments = stage.database.value("SELECT count(*) FROM tailrace.segments")
                 hot_bytes, hot_chunks = stage.database.value(TOTAL) - empty, total
