@@ -701,13 +701,13 @@ def longest_due(alone: Any, limit: int) -> Any:
 
 
 def all_or_none(patch: Patch) -> None:
-    read = feed.readable
+    read = FeedRows.read
 
-    def readable(*arguments: Any) -> Any:
-        runs, bad = read(*arguments)
+    def spoiled(self: FeedRows) -> Any:
+        runs, bad = read(self)
         return ([] if bad else runs), bad
 
-    patch.setattr(feed, "readable", readable)
+    patch.setattr(FeedRows, "read", spoiled)
 
 
 RUNS = [

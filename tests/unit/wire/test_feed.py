@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import pickle
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -13,6 +14,7 @@ from hypothesis import strategies as st
 from tailrace.errors import MalformedRecord
 from tailrace.model import RunView
 from tailrace.serve.feed import array_literal as written
+from tailrace.wire import feed
 from tailrace.wire.feed import FeedRows, array_literal, run_view
 from tailrace.wire.run_fields import timestamp
 from tailrace.wire.statuses import api_status
@@ -171,6 +173,31 @@ def test_answers_are_merged_until_up_to_date() -> None:
     rows.feed([message("update", realtimeStreams="{ai}"), UP_TO_DATE])
     assert rows.up_to_date
     assert rows.runs()[0].stream_keys == ("ai",)
+
+
+def test_of_a_row_only_what_is_read_is_kept() -> None:
+    """Metadata can be 256 kB a run, and upstream names runs that nobody asked for."""
+    rows = FeedRows()
+    big = json.dumps({"note": "x" * 100_000, "$$streams": ["old"]})
+    for number in range(100):
+        value = {"friendlyId": f"run_{number}", "status": "EXECUTING", "metadata": big, "seedMetadata": "y" * 100_000}
+        rows.feed([{"key": f"k{number}", "value": value, "headers": {"operation": "insert"}}])
+    assert [view.stream_keys for view in rows.runs()] == [("old",)] * 100
+    assert len(pickle.dumps(rows)) < 100_000
+
+
+def test_a_row_is_read_again_when_it_changes_and_only_then(monkeypatch: pytest.MonkeyPatch) -> None:
+    read: list[str] = []
+    monkeypatch.setattr(feed, "run_view", lambda row: read.append(row["friendlyId"]) or run_view(row))
+    rows = FeedRows()
+    for number in range(3):
+        value = {"friendlyId": f"run_{number}", "status": "EXECUTING"}
+        rows.feed([{"key": f"k{number}", "value": value, "headers": {"operation": "insert"}}])
+    rows.runs()
+    rows.feed([{"key": "k1", "value": {"status": "COMPLETED_SUCCESSFULLY"}, "headers": {"operation": "update"}}])
+    rows.feed([{"key": "k0", "headers": {"operation": "delete"}}])
+    assert [(view.run_id, view.terminal) for view in rows.runs()] == [("run_1", True), ("run_2", False)]
+    assert read == ["run_0", "run_1", "run_2", "run_1"]
 
 
 def test_a_row_that_was_deleted_or_has_no_name_is_no_run() -> None:

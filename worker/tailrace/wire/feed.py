@@ -16,12 +16,24 @@ from tailrace.model import RunView
 from tailrace.wire.run_fields import BadRow, bad_row, is_key, moment, run_id, status, tags, text
 from tailrace.wire.statuses import api_status, is_terminal
 
+OLD_KEYS = "$$streams"
+
+_COLUMNS = (
+    *("friendlyId", "status", "realtimeStreams", "metadata", "taskIdentifier", "runTags"),
+    *("createdAt", "startedAt", "completedAt"),
+)
+"""Of a row nothing else is kept: upstream names all of an environment's runs, most of which nobody asked for."""
+
 
 class FeedRows:
-    """The rows of a run feed, merged as they come. One that can't be read keeps no other from being read."""
+    """The rows of a run feed, merged as they come. One that can't be read keeps no other from being read.
+
+    A row is read once for each change of it, not once for each look at all of them.
+    """
 
     def __init__(self) -> None:
         self._rows: dict[str, dict[str, Any]] = {}
+        self._read: dict[str, RunView | BadRow] = {}  # what became of those that have not changed since
         self._strays: list[BadRow] = []  # messages that are no part of any row
         self.up_to_date = False
 
@@ -50,15 +62,20 @@ class FeedRows:
             self.up_to_date = True
         elif headers.get("operation") == "delete":
             self._rows.pop(str(key), None)
+            self._read.pop(str(key), None)
         elif isinstance(key, str) and isinstance(value, dict):
-            self._rows.setdefault(key, {}).update(value)
+            self._rows.setdefault(key, {}).update(_needed(value))
+            self._read.pop(key, None)
         elif value is not None:
             raise MalformedRecord("a message of the run feed is no row of a run", field="value")
 
     def _forget_row(self, message: Any) -> Any:
         """Drop the row that a message was for, and return it: what it said of it is lost."""
         key = message.get("key") if isinstance(message, dict) else None
-        return self._rows.pop(key, None) if isinstance(key, str) else None
+        if not isinstance(key, str):
+            return None
+        self._read.pop(key, None)
+        return self._rows.pop(key, None)
 
     def runs(self) -> list[RunView]:
         """Return the runs that can be read, in the order in which upstream named them first."""
@@ -66,24 +83,41 @@ class FeedRows:
 
     def read(self) -> tuple[list[RunView], list[BadRow]]:
         """Return the runs that can be read, and what can't: rows that are wrong, messages since that were none."""
-        runs, bad = readable(self._rows.values(), "friendlyId", run_view)
+        for key, row in self._rows.items():
+            if key not in self._read:
+                self._read[key] = _read_row(row, "friendlyId", run_view)
+        found = [self._read[key] for key in self._rows]
         strays, self._strays = self._strays, []
-        return runs, [*bad, *strays]
+        return (
+            [each for each in found if isinstance(each, RunView)],
+            [*(each for each in found if isinstance(each, BadRow)), *strays],
+        )
+
+
+def _needed(value: dict[str, Any]) -> dict[str, Any]:
+    """Return those columns of a row, or of a change of it, that are read. Metadata can be 256 kB a run."""
+    kept = {name: value[name] for name in _COLUMNS if name in value}
+    if isinstance(kept.get("metadata"), str):
+        keys = _keys_of_old_runs(kept["metadata"])
+        kept["metadata"] = json.dumps({OLD_KEYS: keys}) if keys else None
+    return kept
 
 
 def readable(
     rows: Iterable[Any], id_field: str, view: Callable[[dict[str, Any]], RunView]
 ) -> tuple[list[RunView], list[BadRow]]:
     """Read each row by itself; return those that can be read, in order, and what is wrong with the others."""
-    runs, bad = [], []
-    for row in rows:
-        try:
-            if not isinstance(row, dict):
-                raise MalformedRecord("a row is no object", field="row")
-            runs.append(view(row))
-        except MalformedRecord as error:
-            bad.append(bad_row(row, id_field, error))
-    return runs, bad
+    read = [_read_row(row, id_field, view) for row in rows]
+    return [row for row in read if isinstance(row, RunView)], [row for row in read if isinstance(row, BadRow)]
+
+
+def _read_row(row: Any, id_field: str, view: Callable[[dict[str, Any]], RunView]) -> RunView | BadRow:
+    try:
+        if not isinstance(row, dict):
+            raise MalformedRecord("a row is no object", field="row")
+        return view(row)
+    except MalformedRecord as error:
+        return bad_row(row, id_field, error)
 
 
 def run_view(row: dict[str, Any]) -> RunView:
@@ -154,12 +188,12 @@ def _close(items: list[str], item: list[str], quoted: bool) -> None:
         items.append(word)
 
 
-def _keys_of_old_runs(metadata: Any) -> Iterable[Any]:
+def _keys_of_old_runs(metadata: Any) -> list[Any]:
     if not metadata or not isinstance(metadata, str):
         return []
     try:
         decoded = json.loads(metadata)
     except (ValueError, RecursionError):  # the run's own metadata: whatever is in it must not stop us
         return []
-    keys = decoded.get("$$streams") if isinstance(decoded, dict) else None
+    keys = decoded.get(OLD_KEYS) if isinstance(decoded, dict) else None
     return keys if isinstance(keys, list) else []
