@@ -314,6 +314,10 @@ def tails_prove(self: V2Order, tail: int) -> None:
         self._begin_doubt("behind")
 
 
+def old_tails_are_nothing(self: V2Order, tail: int) -> None:
+    self._tail = tail
+
+
 def patience_without(name: str, value: float) -> Callable[[Patch], None]:
     is_over = Patience.is_over
     return lambda patch: patch.setattr(
@@ -387,7 +391,12 @@ V2 = [
     Mutant(
         "made anew: an old tail after our records",
         put(V2Order, "see_tail", tails_prove),
-        test_v2_order.test_an_old_tail_after_our_records_is_no_news,
+        test_v2_order.test_an_old_tail_after_our_records_is_settled_by_the_next_connection,
+    ),
+    Mutant(
+        "made anew: a tail behind us after our records is nothing",
+        put(V2Order, "see_tail", old_tails_are_nothing),
+        test_v2_order.test_a_stream_made_anew_under_a_connection_does_not_go_on_with_the_old_one,
     ),
     Mutant(
         "made anew: again and again at once",

@@ -127,6 +127,10 @@ class V2Upstream:
             if self.visible < len(self._lives[self.life]) and dice.random() < 0.6:
                 self.visible = min(len(self._lives[self.life]), self.visible + dice.randint(1, 4))
                 continue
+            if self.life + 1 < len(self._lives) and self.visible == len(self._lives[self.life]) and dice.random() < 0.3:
+                # Made anew under an open connection, which goes on where it was; only its pings tell.
+                self.life, self.visible, self.kept_from = self.life + 1, 0, 0
+                continue
             break
         yield "data: [DONE]\n\n"
         if self.visible < len(self._lives[self.life]):

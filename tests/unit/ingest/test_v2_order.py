@@ -189,11 +189,43 @@ def test_a_tail_behind_us_is_wrong_when_our_records_are_there() -> None:
 
 
 @pytest.mark.trap(23)
-def test_an_old_tail_after_our_records_is_no_news() -> None:
+def test_an_old_tail_after_our_records_is_settled_by_the_next_connection() -> None:
+    """It is an old word; or the stream was made anew under the connection, which would go on with its records."""
+    order = begun(held(data(0), data(1), data(2)))
+    for _ in range(3):
+        order.admit([data(2)])
+        order.see_tail(2)
+        assert (order.recreated, bool(order.doubt)) == (False, True)
+        assert order.resume() == "1"
+        order.admit([data(2)])
+        order.see_tail(2)
+        assert (order.recreated, order.doubt, order.anchored) == (False, None, True)
+        order.resume()
+
+
+@pytest.mark.trap(23)
+def test_a_stream_made_anew_under_a_connection_does_not_go_on_with_the_old_one() -> None:
     order = begun(held(data(0), data(1), data(2)))
     order.admit([data(2)])
-    order.see_tail(2)
-    assert (order.recreated, order.doubt, order.anchored) == (False, None, True)
+    order.see_tail(0)
+    assert order.admit([data(3, "9")]).indices == []
+    assert order.resume() == "1"
+    order.admit([data(2, "9"), data(3, "9")])
+    assert order.resume() is None
+    order.admit([data(0, "9"), data(1, "9")])
+    assert order.recreated
+
+
+@pytest.mark.trap(23)
+@pytest.mark.parametrize("records", [[data(3, "9")], [data(3, "9"), data(4, "9")]])
+def test_what_comes_without_the_record_before_it_is_not_taken_for_its_sequel(records: list[V2Record]) -> None:
+    """What was to show whether it is still the same stream was lost on the way, or is trimmed."""
+    order = begun(held(data(0), data(1), data(2)))
+    for _ in range(2):
+        assert order.admit(records).indices == []
+        assert order.doubt
+        assert order.resume() == "1"
+    assert order.admit(records).indices == [each.seq_num for each in records], "trimmed: three connections show it"
 
 
 @pytest.mark.trap(23)
@@ -386,6 +418,7 @@ def test_repeats_are_the_same_whatever_is_restarted(kinds: list[str], cuts: set[
     for start, end in zip([0, *sorted(cuts | restarts)], [*sorted(cuts | restarts), len(records)], strict=True):
         if start in restarts and batches:
             order = begun(batches[-1].checkpoint, recent_of(batches))
+            start = min(start, len(records)) - 1  # a connection begins at the last that is held
         if records[start:end]:
             batches.append(order.admit(records[start:end]))
     repeats = {hole.first_index for batch in batches for hole in batch.holes if hole.reason is HoleReason.REPEAT}

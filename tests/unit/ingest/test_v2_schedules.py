@@ -111,6 +111,18 @@ def test_believing_a_tail_behind_us_at_once_is_caught(monkeypatch: pytest.Monkey
     assert goes_wrong(500, lie=0.1)
 
 
+def test_taking_every_tail_behind_our_records_for_an_old_word_is_caught(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A stream can be made anew under an open connection."""
+    begin = V2Order._begin_connection
+
+    def settling(self: V2Order) -> None:
+        begin(self)
+        self._settling = True
+
+    monkeypatch.setattr(V2Order, "_begin_connection", settling)
+    assert goes_wrong(1_000)
+
+
 def test_believing_a_jump_at_once_is_caught(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(v2_order, "JUMPS_BELIEVED", 1)
     assert goes_wrong(500, lie=0.1)

@@ -71,6 +71,7 @@ class V2Order:
         self._jumped = (0, 0)  # what the last connections passed over, with the record before it, and how many did
         self._believing = False
         self._from_start = False  # the next connection, or the present one, begins at the very start to settle a doubt
+        self._settles = False  # the next connection settles whether an old tail was told after our records
         self._begin_connection()
         # The last index of each mark; when the newer one is full, it becomes the older one.
         self._window = {fingerprint: index for index, fingerprint in recent}
@@ -78,6 +79,7 @@ class V2Order:
         self._marks: dict[int, bytes] | None = None  # by index, while repeated records are compared
 
     def _begin_connection(self) -> None:
+        self._settling, self._settles = self._settles, False
         self._overlap = self._print is not None  # the last record that is held has to come first
         self._tail: int | None = None  # as this connection last said
         self._shown = False  # this connection has brought a record
@@ -112,7 +114,7 @@ class V2Order:
         Column by column, which takes a third of the time of `_admit_each` and means the same.
         """
         numbers, texts, count, first = records.seq_nums, records.texts, len(records), self._next
-        if self.recreated or self.doubt or numbers != list(range(first, first + count)):
+        if self.recreated or self.doubt or self._overlap or numbers != list(range(first, first + count)):
             return None
         fingerprints = fingerprints_of(texts, records.body_ids)
         new = dict(zip(fingerprints, numbers, strict=True))
@@ -155,7 +157,7 @@ class V2Order:
         plain = all_plain([record.text for record in records if record.kind is data_kind])
         for record in () if self.recreated or self.doubt else records:
             seq_num, timestamp_ms, kind, text, body_id, body = record
-            if seq_num != expected:
+            if seq_num != expected or (self._overlap and expected == self._next):
                 if seq_num < expected:
                     if not self._is_no_news(record, expected):
                         break
@@ -164,7 +166,8 @@ class V2Order:
                 reason = self._why_missing(expected, self._reached or expected != self._next)
                 if reason is None:
                     break
-                batch.holes.append(Hole(generation, expected, seq_num - 1, reason))
+                if seq_num > expected:
+                    batch.holes.append(Hole(generation, expected, seq_num - 1, reason))
             if self._first is None:
                 self._first = [seq_num, *_print(timestamp_ms, body)]
             expected, last = seq_num + 1, record
@@ -235,14 +238,17 @@ class V2Order:
         return record.kind is Kind.DATA and fingerprint_of(record.text, record.body_id) == mark
 
     def _why_missing(self, expected: int, neighbour: bool) -> HoleReason | None:
-        """Say why ``expected`` is passed over; None while it is not believed. ``neighbour``: the one before it came."""
+        """Say why ``expected``, or the one before it, is passed over; None while it is not believed.
+
+        ``neighbour``: the one before it came.
+        """
         if self._believing:
             return HoleReason.MISSING if neighbour else HoleReason.TRIMMED
         seen = self._jumped[1] + 1 if self._jumped[0] == expected else 1
         if not neighbour and seen >= JUMPS_BELIEVED:
             return HoleReason.TRIMMED
         self._jumped = (expected, 0 if neighbour else seen)
-        self.doubt = f"record {expected} did not come, and a later one did"
+        self.doubt = f"record {expected}, or the one before it, did not come, and a later one did"
         return None
 
     def believe(self) -> None:
@@ -271,7 +277,10 @@ class V2Order:
         if tail >= self._next:
             self._tail = tail
         elif self._same or self._reached:
-            pass  # it has shown what it says is not there: an old word
+            # It has shown what it says is not there: an old word, or the stream was made anew meanwhile.
+            if not self._settling:
+                self.doubt = f"record {self._next - 1} came, and upstream says that record {tail} comes next"
+                self._settles = True
         elif not self._from_start:
             self._begin_doubt(f"upstream says that record {tail} comes next, and record {self._next - 1} is held")
         elif self._shown:
