@@ -8,7 +8,8 @@
 -- sealed run, the sealed streams that are asked for are read again too, and it gets another late check once it is sealed
 -- anew; a backfill (p_priority 1) leaves both as they are, for it may come by again and again.
 --
--- p_then: a Celery task (task@queue) to call when the run is settled. p_options: batch limits.
+-- p_then: a Celery task (task@queue) to call when the run is settled. p_options: batch limits (options_problem).
+-- What can't be meant is refused as in worker/tailrace/arguments.py.
 CREATE FUNCTION tailrace.request_ingest(
     p_run_id text,
     p_streams text[] DEFAULT NULL,
@@ -22,13 +23,31 @@ DECLARE
     v_environment int;
     v_run         bigint;
     v_sealed      boolean;
+    v_problem     text;
 BEGIN
     IF coalesce(p_run_id, '') = '' THEN
         RAISE EXCEPTION 'request_ingest: p_run_id is empty' USING ERRCODE = 'invalid_parameter_value';
     END IF;
-    IF cardinality(p_streams) = 0 OR array_position(p_streams, NULL) IS NOT NULL THEN
-        RAISE EXCEPTION 'request_ingest: p_streams names no stream' USING ERRCODE = 'invalid_parameter_value',
-            HINT = 'NULL asks for every stream of the run.';
+    IF octet_length(p_run_id) > 1000 THEN
+        RAISE EXCEPTION 'request_ingest: p_run_id is too long' USING ERRCODE = 'invalid_parameter_value',
+            HINT = 'A run id has up to 1,000 bytes.';
+    END IF;
+    IF cardinality(p_streams) NOT BETWEEN 1 AND 10000
+        OR EXISTS (SELECT FROM unnest(p_streams) k WHERE coalesce(octet_length(k), 0) NOT BETWEEN 1 AND 1000)
+    THEN
+        RAISE EXCEPTION 'request_ingest: p_streams names no stream, or too many' USING
+            ERRCODE = 'invalid_parameter_value',
+            HINT = '1 to 10,000 stream keys of 1 to 1,000 bytes. NULL asks for every stream of the run.';
+    END IF;
+    IF p_then !~ '^[^\s[:cntrl:]@]+(@[^\s[:cntrl:]]+)?$' OR length(p_then) > 500 THEN
+        RAISE EXCEPTION 'request_ingest: p_then is no name of a Celery task' USING ERRCODE = 'invalid_parameter_value',
+            HINT = 'For example app.tasks.archived, or app.tasks.archived@queue unless its queue is celery.';
+    END IF;
+    v_problem := tailrace.options_problem(p_options);
+    IF v_problem IS NOT NULL THEN
+        RAISE EXCEPTION 'request_ingest: %', v_problem USING ERRCODE = 'invalid_parameter_value',
+            HINT = 'Options are batch_max_chunks, batch_max_bytes and batch_max_age_ms, '
+                   'each in the range of the setting of this name.';
     END IF;
     SELECT e.id INTO v_environment FROM tailrace.environments e WHERE e.name = p_environment;
     IF v_environment IS NULL THEN
@@ -88,7 +107,7 @@ COMMENT ON FUNCTION tailrace.request_ingest(text, text[], text, int, text, json)
     'Asks for a run (p_streams null: all its streams) to be archived; takes effect when the transaction commits. '
     'Asking again is harmless: it widens the selection, revives what had failed and has a sealed run read again. '
     'p_priority: 0 live, 1 backfill, which leaves what is sealed as it is. '
-    'p_then: a Celery task (task@queue) to call when the run is settled.';
+    'p_then: a Celery task (task@queue) to call when the run is settled. p_options: batch limits for this run.';
 
 
 -- Stop a run: its readers leave within seconds, and whatever they have not committed is dropped, because the fence

@@ -31,13 +31,14 @@ CREATE TABLE tailrace.runs (
     CONSTRAINT runs_run_id_environment_id_key UNIQUE (run_id, environment_id),
     CONSTRAINT runs_run_id_check CHECK (run_id <> ''),
     CONSTRAINT runs_state_check CHECK (state IN ('requested', 'watched', 'sealed', 'failed', 'cancelled')),
-    CONSTRAINT runs_priority_check CHECK (priority IN (0, 1))
+    CONSTRAINT runs_priority_check CHECK (priority IN (0, 1)),
+    CONSTRAINT runs_options_check CHECK (tailrace.options_problem(options) IS NULL)
 ) WITH (fillfactor = 80, autovacuum_vacuum_scale_factor = 0.05);
 
 COMMENT ON COLUMN tailrace.runs.status IS 'Upstream''s status by the API''s name; null: not known yet.';
 COMMENT ON COLUMN tailrace.runs.created_at IS 'Upstream''s time, as are started_at and finished_at.';
 COMMENT ON COLUMN tailrace.runs.selection IS 'The stream keys that were asked for; null: all of them.';
-COMMENT ON COLUMN tailrace.runs.options IS 'Batch limits of this request.';
+COMMENT ON COLUMN tailrace.runs.options IS 'Batch limits of this request; see tailrace.options_problem.';
 COMMENT ON COLUMN tailrace.runs.priority IS '0 live, 1 backfill: live goes first.';
 COMMENT ON COLUMN tailrace.runs.terminal_at IS 'When a terminal status was first seen.';
 COMMENT ON COLUMN tailrace.runs.watch_attempt IS 'How often in a row looking at the run brought nothing.';

@@ -4,6 +4,7 @@
 \ir ids.sql
 \ir environments.sql
 \ir workers.sql
+\ir options.sql
 \ir runs.sql
 \ir streams.sql
 \ir segments.sql

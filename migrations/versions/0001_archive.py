@@ -52,7 +52,7 @@ DROP FUNCTION tailrace.partition_days(), tailrace.ensure_partitions(int, int),
 DROP TABLE tailrace.discoveries, tailrace.backfills, tailrace.forgotten, tailrace.exported, tailrace.search,
     tailrace.facts, tailrace.outbox, tailrace.quarantine, tailrace.holes, tailrace.segments, tailrace.streams,
     tailrace.runs, tailrace.workers, tailrace.environments;
-DROP FUNCTION tailrace.check_not_forgotten(), tailrace.run_hash(text), tailrace.note_run_event(),
+DROP FUNCTION tailrace.options_problem(json), tailrace.check_not_forgotten(), tailrace.run_hash(text), tailrace.note_run_event(),
     tailrace.check_stream_move(), tailrace.span_of_changes(bigint[]);
 DROP FUNCTION tailrace.stream_id_at(timestamptz), tailrace.next_id();
 DROP SEQUENCE tailrace.id_bits;

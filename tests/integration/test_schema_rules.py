@@ -11,6 +11,7 @@ import pytest
 
 from tailrace.model import MOVES, OPEN_STATES, StreamState
 from tests.integration.schema_rows import Archive
+from tests.optioncases import OPTIONS
 
 TODAY = datetime.now(UTC).replace(hour=0, minute=0, second=0, microsecond=0)
 
@@ -358,6 +359,15 @@ class TestRequestIngest:
             (("run_1", None, "nowhere"), 'no environment "nowhere"'),
             (("run_1", None, None), "no environment"),
             (("run_1", None, "default", 5), "runs_priority_check"),
+            (("x" * 1_001,), "p_run_id is too long"),
+            (("run_1", ["a", ""]), "p_streams names no stream"),
+            (("run_1", ["x" * 1_001]), "p_streams names no stream"),
+            (("run_1", ["k"] * 10_001), "p_streams names no stream, or too many"),
+            *(
+                (("run_1", None, "default", 0, then), "p_then is no name")
+                for then in ("", " ", "a b", "a@", "@q", "a\nb")
+            ),
+            (("run_1", None, "default", 0, "x" * 501), "p_then is no name"),
         ],
     )
     def test_a_request_that_makes_no_sense_is_refused(
@@ -365,4 +375,21 @@ class TestRequestIngest:
     ) -> None:
         with pytest.raises(psycopg.Error, match=message):
             request(archive, *arguments)
+        assert archive.value("SELECT count(*) FROM tailrace.runs") == 0
+
+    @pytest.mark.parametrize(("options", "problem"), OPTIONS)
+    def test_options_are_refused_with_a_hint_and_as_a_row(
+        self, archive: Archive, options: str, problem: str | None
+    ) -> None:
+        row = "INSERT INTO tailrace.runs (environment_id, run_id, options) SELECT 1, 'run_2', %s::json"
+        if problem is None:
+            request(archive, "run_1", None, "default", 0, None, options)
+            archive.run(row, options)
+            return
+        with pytest.raises(psycopg.errors.InvalidParameterValue) as refusal:
+            request(archive, "run_1", None, "default", 0, None, options)
+        assert refusal.value.diag.message_primary == f"request_ingest: {problem}"
+        assert "batch_max_chunks" in (refusal.value.diag.message_hint or "")
+        with pytest.raises(psycopg.errors.CheckViolation, match="runs_options_check"):
+            archive.run(row, options)
         assert archive.value("SELECT count(*) FROM tailrace.runs") == 0

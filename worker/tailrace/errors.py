@@ -13,6 +13,7 @@
     │  ├─ RequestRefused       upstream calls our request wrong
     │  ├─ MalformedRecord      not the documented shape
     │  │  └─ Contradiction     not what upstream said before
+    │  ├─ BadArgument          what was asked for can't be meant
     │  ├─ UnknownEnvironment   the archive has no environment of this name
     │  └─ BadSettings          a setting is missing or wrong
     └─ LeaseError              someone else is at work: stop quietly
@@ -97,6 +98,10 @@ class MalformedRecord(TerminalError):
 
 class Contradiction(MalformedRecord):
     """Upstream, or something on the way, contradicts what it said before. The next connection shows which is true."""
+
+
+class BadArgument(TerminalError, ValueError):
+    """What was asked for can't be meant: an argument has a wrong type, is out of its range or has an unknown name."""
 
 
 class UnknownEnvironment(TerminalError):

@@ -129,6 +129,10 @@ def test_a_missing_key_matters_only_to_those_who_ask_for_it() -> None:
             "TAILRACE_RETRY_BASE_MS (500) must not be more than TAILRACE_RETRY_CAP_MS (499).",
         ),
         ({"TAILRACE_BUFFER_MAX_BYTES": "1048576"}, "TAILRACE_STREAM_BUFFER_MAX_BYTES (8388608) must not be more than"),
+        (
+            {"TAILRACE_STREAM_BUFFER_MAX_BYTES": "4096"},
+            "TAILRACE_BATCH_MAX_BYTES (1048576) must not be more than TAILRACE_STREAM_BUFFER_MAX_BYTES (4096)",
+        ),
     ],
 )
 def test_a_wrong_value_is_refused_by_name(environ: dict[str, str], message: str) -> None:

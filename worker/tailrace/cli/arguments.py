@@ -6,23 +6,18 @@ from typing import Annotated
 
 import typer
 
-LONGEST_BYTES = 1_000
-"""Of a run id or stream key: they stand in an index, whose entries Postgres limits to 2 704 bytes."""
+from tailrace import arguments
+from tailrace.errors import BadArgument
 
 
 def checked_name(value: str | None) -> str | None:
-    """Refuse what can be neither sent nor stored; everything else is a name, ``../x`` and ``a b`` too."""
+    """Refuse what can be neither sent nor stored."""
     if value is None:
         return None
-    if not value:
-        raise typer.BadParameter("must not be empty")
     try:
-        encoded = value.encode()
-    except UnicodeEncodeError:
-        raise typer.BadParameter("is not UTF-8") from None
-    if b"\0" in encoded or len(encoded) > LONGEST_BYTES:
-        raise typer.BadParameter(f"must be shorter than {LONGEST_BYTES} bytes and hold no NUL")
-    return value
+        return arguments.checked_name("the name", value)
+    except BadArgument as error:
+        raise typer.BadParameter(str(error)) from None
 
 
 def checked_names(values: list[str] | None) -> list[str] | None:

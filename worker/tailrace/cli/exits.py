@@ -6,6 +6,7 @@ import sys
 from enum import IntEnum
 
 from tailrace.errors import (
+    BadArgument,
     BadSettings,
     MalformedRecord,
     NotFound,
@@ -85,7 +86,7 @@ def expected(error: Exception) -> WorkerError | None:
 
 def exit_for(error: Exception) -> Exit:
     """Choose the exit code for an error that ends a command."""
-    if isinstance(error, BadSettings):
+    if isinstance(error, BadSettings | BadArgument):
         return Exit.USAGE
     if isinstance(error, Unauthorized):
         return Exit.KEY_REFUSED

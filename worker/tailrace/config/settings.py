@@ -7,6 +7,7 @@ test compares the two. Where the database and the broker are, `tailrace.config.u
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple
 
@@ -16,6 +17,7 @@ from pydantic.fields import FieldInfo
 from pydantic_core import PydanticCustomError
 from pydantic_settings import BaseSettings, EnvSettingsSource, PydanticBaseSettingsSource, SettingsConfigDict
 
+from tailrace.arguments import BATCH_LIMITS, checked_environment, checked_task
 from tailrace.config.access import (
     API_URL_ALLOWED,
     API_URL_VARIABLE,
@@ -57,6 +59,11 @@ def _number(default: float | None, low: float, high: float, unit: str, reason: s
     return Field(default, ge=low, le=high, description=reason, json_schema_extra=extra)
 
 
+def _batch_limit(name: str, default: int, reason: str) -> Any:
+    """A limit that a request may set for its own run too, in the same range."""
+    return _number(default, *BATCH_LIMITS[name], reason)
+
+
 def _text(default: Any, allowed: str, reason: str, *names: str) -> Any:
     alias = AliasChoices(*names) if names else None
     return Field(default, description=reason, validation_alias=alias, json_schema_extra={"allowed": allowed})
@@ -80,20 +87,6 @@ def _api_url(given: str) -> str:
         raise _refuse(str(error)) from None
 
 
-def _name(given: str) -> str:
-    if not given.strip() or len(given) > 100 or not given.isprintable():
-        raise ValueError
-    return given.strip()
-
-
-def _task_name(given: str) -> str:
-    text = given.strip()
-    name, _, queue = text.partition("@")
-    if not name or " " in text or not text.isprintable() or (not queue and "@" in text):
-        raise ValueError
-    return text
-
-
 def _discover(given: str) -> str:
     kind, separator, names = given.strip().partition("=")
     words = [word.strip() for word in names.split(",")]
@@ -111,7 +104,7 @@ def _lower(given: Any) -> Any:
 SecretKey = Annotated[SecretStr, AfterValidator(_secret_key)]
 ApiUrl = Annotated[str, AfterValidator(_api_url)]
 HeaderValue = Annotated[str, AfterValidator(checked_branch)]
-EnvironmentName = Annotated[str, AfterValidator(_name)]
+EnvironmentName = Annotated[str, AfterValidator(partial(checked_environment, "it"))]
 Rule = Annotated[str, AfterValidator(_discover)]
 """Which new runs are archived unasked."""
 
@@ -203,21 +196,19 @@ class Settings(BaseSettings):
 
     # --- batches and memory
 
-    batch_max_chunks: int = _number(
+    batch_max_chunks: int = _batch_limit(
+        "batch_max_chunks",
         500,
-        1,
-        2_000,
-        "chunks",
         "Larger segments save hardly any space (16-23 bytes a chunk) and make range reads slower.",
     )
-    batch_max_bytes: int = _number(
-        MIB, 1_024, MIB, "bytes", "A segment is one row: larger ones are slow to unpack. One larger chunk goes alone."
+    batch_max_bytes: int = _batch_limit(
+        "batch_max_bytes",
+        MIB,
+        "A segment is one row: larger ones are slow to unpack. One larger chunk goes alone.",
     )
-    batch_max_age_ms: int = _number(
+    batch_max_age_ms: int = _batch_limit(
+        "batch_max_age_ms",
         250,
-        1,
-        60_000,
-        "milliseconds",
         "The longest that a chunk waits to be durable: short to a reader, long to a database.",
     )
     hold_seconds: float = _number(
@@ -394,7 +385,7 @@ class Settings(BaseSettings):
         "slots",
         "Never taken by readers, so that new requests do not wait behind streams; at most half of all.",
     )
-    on_sealed: Annotated[str, AfterValidator(_task_name)] | None = _text(
+    on_sealed: Annotated[str, AfterValidator(partial(checked_task, "it"))] | None = _text(
         None,
         "a Celery task's name, with @queue unless its queue is `celery`",
         "Called with run_id, event (sealed, failed, reopened), environment and verdicts, at least once.",
@@ -438,6 +429,11 @@ class Settings(BaseSettings):
             raise _refuse(
                 f"TAILRACE_STREAM_BUFFER_MAX_BYTES ({self.stream_buffer_max_bytes}) must not be more than "
                 f"TAILRACE_BUFFER_MAX_BYTES ({self.buffer_max_bytes})."
+            )
+        if self.batch_max_bytes > self.stream_buffer_max_bytes:
+            raise _refuse(
+                f"TAILRACE_BATCH_MAX_BYTES ({self.batch_max_bytes}) must not be more than "
+                f"TAILRACE_STREAM_BUFFER_MAX_BYTES ({self.stream_buffer_max_bytes}): such a batch could never fill."
             )
         if self.secret_key is not None and lacks_branch(self.secret_key.get_secret_value(), self.preview_branch):
             raise _refuse("TRIGGER_SECRET_KEY is a key of preview environments: set TRIGGER_PREVIEW_BRANCH too.")

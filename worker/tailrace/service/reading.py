@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import random
 from typing import TYPE_CHECKING, Any
 
 import sqlalchemy as sa
 
-from tailrace.errors import LeaseLost, TransientError, Unauthorized, WorkerError
+from tailrace.arguments import BATCH_LIMITS, checked_options
+from tailrace.errors import BadArgument, LeaseLost, TransientError, Unauthorized, WorkerError
 from tailrace.ingest.reader import Reader, Timing
 from tailrace.ingest.signal import Signal
 from tailrace.ingest.v2_order import REPEAT_WINDOW
@@ -36,12 +38,14 @@ class Reading:
         self.slice_s = settings.slice_seconds
 
     def limits(self, stream: LeasedStream) -> BatchLimits:
-        """Return the batch limits of a stream: the request's where it has some, else the settings'."""
-        settings, options = self._settings, stream.options
+        """Return the batch limits of a stream: the request's where it has some that can be met, else the settings'."""
+        chosen = {name: getattr(self._settings, name) for name in BATCH_LIMITS}
+        with contextlib.suppress(BadArgument):  # `read` says so
+            chosen |= checked_options(stream.options)
         return BatchLimits(
-            max_chunks=int(options.get("batch_max_chunks", settings.batch_max_chunks)),
-            max_bytes=int(options.get("batch_max_bytes", settings.batch_max_bytes)),
-            max_age_s=float(options.get("batch_max_age_ms", settings.batch_max_age_ms)) / 1000,
+            max_chunks=chosen["batch_max_chunks"],
+            max_bytes=chosen["batch_max_bytes"],
+            max_age_s=chosen["batch_max_age_ms"] / 1000,
         )
 
     def read(self, stream: LeasedStream, sink: Sink, signal: Signal, bound: Any) -> Outcome:
@@ -50,6 +54,10 @@ class Reading:
         Raises:
             LeaseLost: nothing more may be written.
         """
+        try:
+            checked_options(stream.options)
+        except BadArgument as error:  # a row that was written past the rule
+            return Outcome(StreamState.FAILED, error=f"the run's options: {error}", verdict=Verdict.FAILED)
         environment = self._environments.get(stream.environment)
         if environment is None:
             return self._not_served()

@@ -92,7 +92,7 @@ class Runs:
                         :run_id, :streams, :environment, :priority, :then, CAST(:options AS json)) AS id
                     """,
                     run_id=run_id,
-                    streams=list(streams) if streams else None,
+                    streams=None if streams is None else list(streams),
                     priority=priority,
                     then=then,
                     options=json.dumps(options) if options else None,

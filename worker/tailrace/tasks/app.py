@@ -21,6 +21,8 @@ VISIBILITY_TIMEOUT_S = 3_600
 class TailraceCelery(Celery):
     """Celery that never guesses a broker: without a URL it would try an AMQP server on this machine."""
 
+    task_cls = "tailrace.tasks.checked:CheckedTask"
+
     def connection_for_read(self, url: str | None = None, **kwargs: Any) -> Any:
         return super().connection_for_read(url or self.conf.broker_read_url or _broker(), **kwargs)
 

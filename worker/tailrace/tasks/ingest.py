@@ -1,4 +1,7 @@
-"""The tasks. They only connect messages with the runtime; what they do is in `tailrace.service.runtime`."""
+"""The tasks, each with the rule of what it may be asked for.
+
+They only connect messages with the runtime; what they do is in `tailrace.service.runtime`.
+"""
 
 from __future__ import annotations
 
@@ -6,16 +9,26 @@ import contextlib
 from collections.abc import Sequence
 from typing import Any
 
+from tailrace.arguments import checked_environment, checked_id, checked_name, run_request
 from tailrace.errors import TransientError, UnknownEnvironment
 from tailrace.tasks.app import app
 from tailrace.tasks.current import current
 
 UNKNOWN_TRIES = 60
 """How often a request for an environment that nobody serves is tried: for ten minutes."""
-LIMITS = ("batch_max_chunks", "batch_max_bytes", "batch_max_age_ms")
 
 
-@app.task(name="tailrace.ingest_run", bind=True, max_retries=None)
+def _a_run(run_id: object, *, environment: object = None) -> None:
+    checked_name("run_id", run_id)
+    if environment is not None:
+        checked_environment("environment", environment)
+
+
+def _a_stream(stream_id: object) -> None:
+    checked_id("stream_id", stream_id)
+
+
+@app.task(name="tailrace.ingest_run", bind=True, max_retries=None, rule=staticmethod(run_request))
 def ingest_run(
     self: Any,
     run_id: str,
@@ -33,13 +46,23 @@ def ingest_run(
     read again, for what was written to it since, and sealed anew. The limits are those of
     the settings of the same names, for this run. ``then`` names a Celery task (``task@queue``) that is called, at least
     once, when the run is sealed, fails or is opened again, with run_id, event, environment and verdicts.
-    ``environment`` names the run's; only where workers serve several it has to be told.
+    ``environment`` names the run's; only where workers serve several it has to be told. ``.delay`` and ``.apply_async``
+    raise `BadArgument` in the caller for what can't be meant.
     """
-    given = zip(LIMITS, (batch_max_chunks, batch_max_bytes, batch_max_age_ms), strict=True)
-    options = {name: value for name, value in given if value is not None}
+    asked = run_request(
+        run_id,
+        streams,
+        batch_max_chunks=batch_max_chunks,
+        batch_max_bytes=batch_max_bytes,
+        batch_max_age_ms=batch_max_age_ms,
+        then=then,
+        environment=environment,
+    )
     process = current()
     try:
-        run = process.runtime.request(run_id, streams, options, then=then, environment=environment)
+        run = process.runtime.request(
+            asked.run_id, asked.streams, asked.options, then=asked.then, environment=asked.environment
+        )
     except TransientError as error:
         # Without a row there is only the message, and a task that fails has used it up.
         raise self.retry(exc=error, countdown=2) from error
@@ -50,7 +73,7 @@ def ingest_run(
         process.ingest_soon(run)
 
 
-@app.task(name="tailrace.cancel_run", bind=True, max_retries=None)
+@app.task(name="tailrace.cancel_run", bind=True, max_retries=None, rule=staticmethod(_a_run))
 def cancel_run(self: Any, run_id: str, *, environment: str | None = None) -> None:
     """Stop a run: its readers leave within seconds, what is stored stays. An unknown run is no error."""
     try:
@@ -59,7 +82,7 @@ def cancel_run(self: Any, run_id: str, *, environment: str | None = None) -> Non
         raise self.retry(exc=error, countdown=2) from error
 
 
-@app.task(name="tailrace.ingest_stream", acks_late=False)
+@app.task(name="tailrace.ingest_stream", acks_late=False, rule=staticmethod(_a_stream))
 def ingest_stream(stream_id: int) -> None:
     """Read one stream for a slice of time. A hint: lost, repeated or late, it does no harm."""
     # acks_late would keep thousands of messages unacknowledged for as long as their streams live, and buy nothing: the

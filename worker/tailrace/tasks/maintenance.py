@@ -10,13 +10,40 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any
 
-from tailrace.errors import TransientError
+from tailrace.arguments import checked_environment, checked_name, checked_names
+from tailrace.errors import BadArgument, BadSettings, TransientError
 from tailrace.service.when import moment
 from tailrace.tasks.app import app
 from tailrace.tasks.current import current
 
 
-@app.task(name="tailrace.backfill", bind=True, max_retries=None)
+def _a_moment(what: str, given: object) -> None:
+    try:
+        moment(checked_name(what, given))
+    except BadSettings:
+        raise BadArgument(f"{what} must be 7d, 12h, 30m or a time like 2026-11-01T12:00:00Z") from None
+
+
+def _a_backfill(
+    since: object,
+    until: object = None,
+    *,
+    tasks: object = None,
+    tags: object = None,
+    statuses: object = None,
+    environment: object = None,
+) -> None:
+    _a_moment("since", since)
+    if until:
+        _a_moment("until", until)
+    for what, words in (("tasks", tasks), ("tags", tags), ("statuses", statuses)):
+        if words is not None and words != []:
+            checked_names(what, words)
+    if environment is not None:
+        checked_environment("environment", environment)
+
+
+@app.task(name="tailrace.backfill", bind=True, max_retries=None, rule=staticmethod(_a_backfill))
 def backfill(
     self: Any,
     since: str,
