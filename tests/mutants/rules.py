@@ -1,4 +1,4 @@
-"""One mutant per rule of the decoders and of the order: what the code would do if the rule were forgotten or wrong.
+"""One mutant per rule of decoders, order and requests: what the code would do if the rule were forgotten or wrong.
 
 Each names the test that has to catch it. The rules are those of protocol §1.7, §2.2 to §2.8, §3 and §5.
 """
@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from tailrace import room
+from tailrace import arguments, room
 from tailrace.errors import RequestRefused, SourceUnavailable, TransientError
 from tailrace.hold import Hold
 from tailrace.ingest import assembly, completeness, late, reader, v2_order
@@ -29,17 +29,21 @@ from tailrace.service import discovery
 from tailrace.source import body
 from tailrace.source.body import BodyText
 from tailrace.source.connection import Tail
+from tailrace.tasks import envelope, refused
+from tailrace.tasks.checked import CheckedTask
 from tailrace.wire import events, feed, run_fields, statuses, v1, v2
 from tailrace.wire.envelope import Envelope
 from tailrace.wire.events import Framer
 from tailrace.wire.feed import FeedRows
 from tailrace.wire.v1 import V1Decoder
 from tailrace.wire.v2 import V2Decoder
-from tests.unit import test_hold, test_retry, test_room
+from tests import foreignmessages, optioncases
+from tests.unit import test_arguments, test_hold, test_retry, test_room
 from tests.unit.ingest import test_completeness_of_v1, test_ingest_reader, test_late, test_v1_order, test_v2_order
 from tests.unit.service import test_turns
 from tests.unit.source import test_body, test_room_of_readers
 from tests.unit.streams import test_streams_follow
+from tests.unit.tasks import test_checked_tasks, test_envelope
 from tests.unit.wire import test_events, test_feed, test_v1, test_v2
 
 Patch = pytest.MonkeyPatch
@@ -857,4 +861,59 @@ ROOM = [
     ),
 ]
 
-MUTANTS = [*FRAMING, *V1, *V2, *ASSEMBLY, *LOOP, *ROOM, *RUNS]
+# --- what is asked for
+
+
+class AnyName(dict[str, arguments.Range]):
+    def __contains__(self, name: object) -> bool:
+        return True
+
+    def __missing__(self, name: str) -> arguments.Range:
+        return arguments.Range(0, 1 << 62, "")
+
+
+ASKED = [
+    Mutant(
+        "options: a boolean is a number",
+        put(arguments, "_is_whole", lambda value: isinstance(value, int)),
+        test_arguments.test_options_are_refused_by_name_type_and_range,
+        ('{"batch_max_chunks": true}', optioncases.CHUNKS),
+    ),
+    Mutant(
+        "options: any name is one",
+        put(arguments, "BATCH_LIMITS", AnyName()),
+        test_arguments.test_options_are_refused_by_name_type_and_range,
+        ('{"": 5}', "there is no option ''"),
+    ),
+    Mutant(
+        "names: of any length",
+        put(arguments, "LONGEST_NAME_BYTES", 1 << 40),
+        test_arguments.test_what_cannot_be_meant_is_refused_by_its_name,
+        ({"run_id": "ü" * 501}, "run_id"),
+    ),
+    Mutant(
+        "tasks: the worker will see",
+        put(CheckedTask, "apply_async", lambda *_, **__: None),
+        test_checked_tasks.test_the_caller_learns_what_is_wrong,
+        test_checked_tasks.CALLS[0],
+    ),
+    Mutant(
+        "messages: an id of any kind",
+        put(envelope, "_is_id", lambda value: True),
+        test_envelope.test_a_shape_that_nobody_can_read_is_seen,
+        ("headers", foreignmessages.with_header(id=None)),
+    ),
+    Mutant(
+        "messages: any time is one",
+        put(envelope, "_is_moment", lambda text: True),
+        test_envelope.test_a_shape_that_nobody_can_read_is_seen,
+        ("headers", foreignmessages.with_header(eta="9999-12-31T23:59:59-14:00")),
+    ),
+    Mutant(
+        "messages: a reason in the words of an error",
+        put(refused, "BadArgument", Exception),
+        test_envelope.test_a_reason_repeats_nothing_of_an_error_that_is_not_ours,
+    ),
+]
+
+MUTANTS = [*FRAMING, *V1, *V2, *ASSEMBLY, *LOOP, *ROOM, *RUNS, *ASKED]

@@ -197,6 +197,7 @@ def test_a_snapshot_names_every_metric_with_its_unit() -> None:
         "gaps": "gaps",
         "quarantined": "records",
         "malformed_rows": "rows",
+        "refused_messages": "messages",
         "lease_losses": "leases",
         "reconnects": "connections",
     }

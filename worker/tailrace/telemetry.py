@@ -175,6 +175,7 @@ class Metrics:
         self.malformed_rows = Counter(
             "rows", "Rows of feeds and lists of runs that can't be read, each time they are seen, by what is wrong."
         )
+        self.refused_messages = Counter("messages", "Messages from the queue that can't be tasks, by reason.")
         self.lease_losses = Counter("leases", "Streams that another worker took over while we read them.")
         self.reconnects = Counter("connections", "Connections opened again, by the reason that the one before ended.")
 

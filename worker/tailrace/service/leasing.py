@@ -46,7 +46,10 @@ class LeaseKeeper:
         self._loop.start()
 
     def stop(self) -> None:
+        """Leave the row to others, and say for the last time what this process has done."""
         self._loop.stop(1.0)
+        self._said_at = -METRICS_S
+        self._say_metrics()
 
     def _keep(self) -> float:
         """Renew this process's row, and call readers whose run is over or whose lease is gone.

@@ -22,6 +22,7 @@ class TailraceCelery(Celery):
     """Celery that never guesses a broker: without a URL it would try an AMQP server on this machine."""
 
     task_cls = "tailrace.tasks.checked:CheckedTask"
+    amqp_cls = "tailrace.tasks.transport:CheckedAMQP"
 
     def connection_for_read(self, url: str | None = None, **kwargs: Any) -> Any:
         return super().connection_for_read(url or self.conf.broker_read_url or _broker(), **kwargs)
@@ -70,6 +71,8 @@ def _configuration() -> dict[str, Any]:
             "interval_max": 0.5,
             "master_name": redis_master(os.environ),
         },
+        # A message that can't be read must not end the worker.
+        "worker_consumer": "tailrace.tasks.consumer:CheckedConsumer",
         # The broker's loss interrupts no reader: they do not need it.
         "worker_cancel_long_running_tasks_on_connection_loss": False,
         "broker_connection_retry_on_startup": True,

@@ -14,6 +14,9 @@ from celery import Task
 class CheckedTask(Task):
     """A task with a rule: what it may be asked for. ``rule`` takes the task's arguments and raises for wrong ones."""
 
+    Strategy = "tailrace.tasks.strategy:checked"
+    """Celery's word for what a worker does with a message for a task."""
+
     @staticmethod
     def rule(*args: Any, **kwargs: Any) -> object:
         """Allow everything that fits the task's parameters; a task that needs more is given a rule of its own."""

@@ -1,0 +1,91 @@
+"""No message ends a worker or goes back to the queue: what is none is refused, counted and told without its body."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+import redis
+
+from tailrace.model import Wire
+from tests.chaos.fleet import QUICK, Worker, scene, wait_for
+from tests.foreignmessages import BAD, CANARY, asking, first_protocol, fuzzed, stored
+from tests.upstream import LiveStore
+
+SETTINGS = QUICK | {"TAILRACE_PARK_AFTER_SECONDS": "0.5", "TAILRACE_LOG_LEVEL": "debug"}
+SEED = int(os.environ.get("SEED", "20261127"))
+FUZZED = int(os.environ.get("FUZZED", "400"))
+
+
+def events(worker: Worker, name: str) -> list[dict[str, Any]]:
+    lines = [json.loads(line) for line in worker.said().splitlines() if line.startswith("{")]
+    return [line for line in lines if line.get("event") == name]
+
+
+def refused(worker: Worker) -> dict[str, int]:
+    """What the process that takes messages has counted, by reason; it says so as it ends."""
+    counted = [event["refused_messages"] for event in events(worker, "metrics")]
+    by_reason: dict[str, int] = max(counted, key=lambda each: each["total"]).get("by_reason", {})
+    return by_reason
+
+
+@contextmanager
+def receiving(
+    place: Path, database_url: str, redis_url: str, messages: Iterable[bytes], pool: str = "gevent"
+) -> Iterator[Worker]:
+    """Push messages to a worker that reads a live stream; have it go on, serve what comes after them, and end."""
+    store = LiveStore()
+    for run_id in ("run_live", "run_ok", "run_first", "run_after"):
+        store.create_run(run_id, Wire.V2)
+        store.append_chunk(run_id, "ai", '"0"')
+    with scene(place, database_url, redis_url, store, **SETTINGS) as (workers, _), redis.Redis.from_url(redis_url) as broker:  # fmt: skip
+        archive = workers.archive
+        archive.rows("INSERT INTO tailrace.environments (name, api_url) VALUES ('default', 'x') ON CONFLICT DO NOTHING")
+        archive.request("run_live")
+        worker = workers.started(pool, 4, direct=True)
+        pid = worker.pid
+        wait_for(lambda: archive.texts("run_live", "ai") == ['"0"'], 30, "the live stream is read")
+        for text in messages:
+            broker.lpush("tailrace", text)
+        store.append_chunk("run_live", "ai", '"meanwhile"')
+        wait_for(lambda: archive.texts("run_live", "ai") == ['"0"', '"meanwhile"'], 60, "it goes on")
+        for good in (asking("run_after", ["ai"], then="app.done@theirs"), first_protocol(args=["run_first"])):
+            broker.lpush("tailrace", stored(good))
+        for run_id in ("run_after", "run_first"):
+            wait_for(lambda run_id=run_id: archive.texts(run_id, "ai") == ['"0"'], 90, f"{run_id} is served")  # type: ignore[misc]
+        wait_for(
+            lambda: not (broker.llen("tailrace") or broker.hlen("unacked") or broker.zcard("unacked_index")),
+            60,
+            "nothing is in the queue, and nothing waits to go back to it",
+        )
+        assert worker.alive
+        assert worker.pid == pid
+        store.append_chunk("run_live", "ai", '"after"')
+        wait_for(lambda: archive.texts("run_live", "ai")[-1] == '"after"', 30, "the live stream goes on")
+        worker.terminate()
+        assert worker.wait(30) == 0
+        assert CANARY not in worker.said()
+        assert "Traceback" not in worker.said(), worker.said()[-5_000:]
+        yield worker
+
+
+@pytest.mark.parametrize("pool", ["gevent", "threads", "prefork", "solo"])
+def test_a_malformed_message_is_refused_counted_and_told_once(
+    pool: str, tmp_path: Path, database_url: str, redis_url: str
+) -> None:
+    with receiving(tmp_path, database_url, redis_url, [stored(made) for _, made in BAD.values()], pool) as worker:
+        expected = [kind for kind, _ in BAD.values()]
+        assert refused(worker) == {kind: expected.count(kind) for kind in set(expected)}
+        told = [event["kind"] for event in events(worker, "message_refused")]
+        assert sorted(told) == sorted(set(expected))  # once each
+
+
+def test_whatever_is_pushed_into_the_queue(tmp_path: Path, database_url: str, redis_url: str) -> None:
+    print(f"SEED={SEED}")
+    with receiving(tmp_path, database_url, redis_url, fuzzed(SEED, FUZZED)) as worker:
+        assert sum(refused(worker).values()) > FUZZED / 2

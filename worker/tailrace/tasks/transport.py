@@ -1,0 +1,80 @@
+"""Messages as they come out of Redis: what is none of kombu's is refused instead of ending whoever takes it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from functools import cache
+from queue import Empty
+from typing import Any
+
+from celery.app.amqp import AMQP
+from kombu.connection import Connection
+from kombu.transport.virtual import Message
+
+from tailrace.tasks.envelope import check_stored
+from tailrace.tasks.refused import refusals
+
+__all__ = ["CheckedAMQP", "CheckedConnection", "broker_errors"]
+
+
+def broker_errors(connection_errors: Iterable[type[Exception]]) -> tuple[type[Exception], ...]:
+    """Return those of a transport's errors that mean the broker, whatever is in a message.
+
+    kombu 5.7 counts every KeyError as a lost connection to Redis: the message that raised it would be taken again.
+    """
+    return tuple(error for error in connection_errors if error is not KeyError)
+
+
+class CheckedMessage(Message):
+    """A message with all that kombu relies on. Raises `Malformed` for what is none, before it is noted as taken."""
+
+    def __init__(self, payload: Any, channel: Any = None, **kwargs: Any) -> None:
+        check_stored(payload)
+        super().__init__(payload, channel=channel, **kwargs)  # type: ignore[no-untyped-call]
+
+
+class _CheckedChannel:
+    """Goes before one of kombu's channels to Redis."""
+
+    Message = CheckedMessage
+
+    # Each takes one message from Redis and hands it on. What they raise for a message, the event loop does not survive;
+    # there is nothing to reject, for it is no longer in Redis.
+
+    def _brpop_read(self, **options: Any) -> Any:
+        return self._taken(super()._brpop_read, **options)  # type: ignore[misc]
+
+    def _receive(self) -> Any:
+        return self._taken(super()._receive)  # type: ignore[misc]
+
+    def _taken(self, take: Callable[..., Any], **options: Any) -> Any:
+        broker: Any = self
+        try:
+            return take(**options)
+        except (Empty, MemoryError, broker.ResponseError, *broker_errors(broker.connection_errors)):
+            raise
+        except Exception as error:  # noqa: BLE001  one message must not end the worker
+            refusals.refuse(None, error)
+            return True
+
+
+class CheckedConnection(Connection):
+    """A connection whose channels to Redis are checked; others are as they are."""
+
+    def get_transport_cls(self) -> Any:
+        return _checked(super().get_transport_cls())  # type: ignore[no-untyped-call]
+
+
+class CheckedAMQP(AMQP):
+    """What an app takes its connections from (``Celery.amqp_cls``)."""
+
+    Connection = CheckedConnection
+    BrokerConnection = CheckedConnection
+
+
+@cache
+def _checked(transport: Any) -> Any:
+    if transport.driver_type != "redis":
+        return transport
+    channel = type("CheckedChannel", (_CheckedChannel, transport.Channel), {})
+    return type("CheckedTransport", (transport,), {"Channel": channel})
