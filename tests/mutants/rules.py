@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 from tailrace import arguments, room
+from tailrace.config import unknown
 from tailrace.errors import RequestRefused, SourceUnavailable, TransientError
 from tailrace.hold import Hold
 from tailrace.ingest import assembly, completeness, late, reader, v2_order
@@ -39,6 +40,7 @@ from tailrace.wire.v1 import V1Decoder
 from tailrace.wire.v2 import V2Decoder
 from tests import foreignmessages, optioncases
 from tests.unit import test_arguments, test_hold, test_retry, test_room
+from tests.unit.config import test_unknown
 from tests.unit.ingest import test_completeness_of_v1, test_ingest_reader, test_late, test_v1_order, test_v2_order
 from tests.unit.service import test_turns
 from tests.unit.source import test_body, test_room_of_readers
@@ -884,6 +886,12 @@ ASKED = [
         put(arguments, "BATCH_LIMITS", AnyName()),
         test_arguments.test_options_are_refused_by_name_type_and_range,
         ('{"": 5}', "there is no option ''"),
+    ),
+    Mutant(
+        "settings: the nearest name is near",
+        put(unknown, "NEAR", 0.0),
+        test_unknown.test_the_nearest_setting_is_named,
+        ("TAILRACE_PORT", None),
     ),
     Mutant(
         "names: of any length",

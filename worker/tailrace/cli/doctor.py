@@ -50,7 +50,7 @@ def doctor(as_json: AsJson = False) -> None:
     Ends with the exit code of the first problem. Writes nothing but a key in Redis that it removes.
     """
     findings: list[Finding] = []
-    for check in (_settings, _database, _broker, _upstream):
+    for check in (_variables, _settings, _database, _broker, _upstream):
         findings += _made(check)
     if as_json:
         write_json({"findings": findings})
@@ -67,6 +67,17 @@ def _made(check: Callable[[], Iterator[Finding]]) -> Iterator[Finding]:
         yield from check()
     except WorkerError as error:
         yield Finding(name, Severity.PROBLEM, str(error), advice_for(error), exit_for(error))
+
+
+def _variables() -> Iterator[Finding]:
+    from tailrace.config.unknown import unknown_variables
+
+    for name, meant in unknown_variables(os.environ):
+        says = f"{shown(name)} is no setting, so nothing follows it"
+        if meant is None:
+            yield Finding("settings", Severity.NOTE, says)
+        else:
+            yield Finding("settings", Severity.PROBLEM, says, f"Did you mean {meant}?", Exit.USAGE)
 
 
 def _settings() -> Iterator[Finding]:
@@ -91,6 +102,9 @@ def _database() -> Iterator[Finding]:
     archive = open_archive()
     version, encoding = archive.server()
     yield Finding("database", Severity.OK, f"Postgres {version} answers")
+    if (reason := archive.refuses_writes()) is not None:
+        todo = "Give DATABASE_URL (or TAILRACE_DATABASE_URL) of a server, database and role that may write."
+        yield Finding("database", Severity.PROBLEM, f"nothing can be written: {reason}", todo, Exit.FAILED)
     if encoding != "UTF8":
         says = f"the database's encoding is {encoding}: not every chunk can be stored in it"
         yield Finding("encoding", Severity.PROBLEM, says, "Make a database WITH ENCODING 'UTF8'.", Exit.FAILED)
@@ -126,11 +140,21 @@ def _database() -> Iterator[Finding]:
 
 
 def _broker() -> Iterator[Finding]:
-    from tailrace.cli.broker import check_broker
+    from tailrace.cli.broker import check_broker, evicting
 
     servers.broker()
     check_broker()
     yield Finding("broker", Severity.OK, "Redis answers and takes what is written")
+    found = evicting()
+    if found is None:
+        return
+    todo = "Set maxmemory-policy to noeviction, or give Celery a Redis of its own."
+    if found.limited:
+        says = f"when its memory is full, Redis drops keys (maxmemory-policy {found.policy}): queued requests are lost"
+        yield Finding("broker", Severity.PROBLEM, says, todo, Exit.FAILED)
+    else:
+        says = f"with a limit of memory, Redis would drop queued requests (maxmemory-policy {found.policy})"
+        yield Finding("broker", Severity.NOTE, says, todo)
 
 
 def _upstream() -> Iterator[Finding]:

@@ -209,6 +209,15 @@ class Archive:
         )[0]
         return str(row["version"]), str(row["encoding"])
 
+    def refuses_writes(self) -> str | None:
+        """Return why nothing can be written to the database, as far as its settings say; None: it can."""
+        row = self._all(
+            """SELECT pg_is_in_recovery() AS standby, current_setting('transaction_read_only') = 'on' AS read_only"""
+        )[0]
+        if row["standby"]:
+            return "the server is a standby"
+        return "it is read-only (default_transaction_read_only)" if row["read_only"] else None
+
     def chunks(self, stream: int, first: int = 0, last: int = LAST_INDEX) -> Iterator[ChunkText]:
         """Stream the chunks of one stream with indices from ``first`` to ``last``, in order, of every generation.
 
