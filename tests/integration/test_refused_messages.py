@@ -13,11 +13,14 @@ import pytest
 import redis
 
 from tailrace.model import Wire
+from tailrace.tasks import app
 from tests.chaos.fleet import QUICK, Worker, scene, wait_for
-from tests.foreignmessages import BAD, CANARY, asking, first_protocol, fuzzed, stored
+from tests.foreignmessages import BAD, CANARY, asking, first_protocol, fuzzed, message, stored
 from tests.upstream import LiveStore
 
 SETTINGS = QUICK | {"TAILRACE_PARK_AFTER_SECONDS": "0.5", "TAILRACE_LOG_LEVEL": "debug"}
+CONTROL = "/0.celery.pidbox"
+"""Where kombu has Celery's remote control, in database 0."""
 SEED = int(os.environ.get("SEED", "20261127"))
 FUZZED = int(os.environ.get("FUZZED", "400"))
 
@@ -83,6 +86,28 @@ def test_a_malformed_message_is_refused_counted_and_told_once(
         assert refused(worker) == {kind: expected.count(kind) for kind in set(expected)}
         told = [event["kind"] for event in events(worker, "message_refused")]
         assert sorted(told) == sorted(set(expected))  # once each
+
+
+def test_nor_does_what_is_said_to_all_workers_end_one(
+    tmp_path: Path, database_url: str, redis_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Celery's remote control: not the queue, but anybody may publish there too."""
+    said = [b"garbage", b"\xff", b"{}", b"null", b"[]", stored(message()), stored(message([]) | {"headers": None})]
+    with (
+        scene(tmp_path, database_url, redis_url, LiveStore(), **SETTINGS) as (workers, _),
+        redis.Redis.from_url(redis_url) as broker,
+    ):
+        worker = workers.started("gevent", 4, direct=True)
+        for text in said:
+            wait_for(lambda text=text: broker.publish(CONTROL, text), 20, "the worker listens")  # type: ignore[misc]
+        broker.lpush("tailrace", b"garbage")
+        wait_for(lambda: events(worker, "message_refused"), 20, "it goes on")
+        monkeypatch.setenv("REDIS_URL", redis_url)
+        with app.connection_for_write() as connection:
+            assert app.control.ping(timeout=10, limit=1, connection=connection)
+        assert worker.alive
+        worker.terminate()
+        assert worker.wait(30) == 0
 
 
 def test_whatever_is_pushed_into_the_queue(tmp_path: Path, database_url: str, redis_url: str) -> None:

@@ -30,6 +30,8 @@ class CheckedMessage(Message):
 
     def __init__(self, payload: Any, channel: Any = None, **kwargs: Any) -> None:
         check_stored(payload)
+        # kombu can't put one without headers back into the queue when a worker ends: it would be lost, its body logged.
+        payload["headers"] = payload.get("headers") or {}
         super().__init__(payload, channel=channel, **kwargs)  # type: ignore[no-untyped-call]
 
 
