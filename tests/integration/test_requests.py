@@ -10,10 +10,12 @@ from pathlib import Path
 import pytest
 import redis
 import sqlalchemy as sa
+from celery import Celery
 from sqlalchemy.orm import Session
 
 from tailrace.model import Wire
 from tailrace.requests import request_ingest
+from tailrace.tasks.app import VISIBILITY_TIMEOUT_S
 from tests.chaos.fleet import QUICK, scene, wait_for
 from tests.upstream import LiveStore
 
@@ -69,8 +71,6 @@ def test_found_after_the_commit_with_no_message_at_all(
         with Session(engine) as session:
             request_ingest(session, "run_row")
             session.commit()
-        from celery import Celery
-
         app = Celery(broker=redis_url, set_as_current=False)
         for run_id in ("run_row", "run_message"):
             app.send_task("tailrace.ingest_run", [run_id], queue="tailrace")
@@ -88,3 +88,27 @@ def test_found_after_the_commit_with_no_message_at_all(
             session.commit()
         wait_for(lambda: workers.archive.texts("run_message", "a") == ['"here"'], 10)
         print(f"and beside a running one: {time.monotonic() - began:.2f} s after the commit")
+
+
+@pytest.mark.parametrize("pool", ["gevent", "threads"])
+def test_a_message_in_the_hands_of_a_worker_that_was_killed_is_delivered_again(
+    pool: str, tmp_path: Path, database_url: str, redis_url: str
+) -> None:
+    """After Celery's visibility timeout, which is an hour: the message is made so old in Redis."""
+    store = LiveStore()
+    store.create_run("run_0", Wire.V1)
+    store.append_chunk("run_0", "a", '"here"')
+    with scene(tmp_path, database_url, redis_url, store, **QUICK) as (workers, _):
+        worker = workers.started(pool)
+        worker.database.hang()  # so it can't make a row of it
+        app = Celery(broker=redis_url, set_as_current=False)
+        app.send_task("tailrace.ingest_run", ["run_0"], queue="tailrace")
+        app.close()
+        with redis.Redis.from_url(redis_url) as broker:
+            wait_for(lambda: broker.zcard("unacked_index") == 1, 20, "it has the message")
+            worker.kill()
+            assert workers.archive.value("SELECT count(*) FROM tailrace.runs") == 0
+            (message,) = broker.zrange("unacked_index", 0, -1)
+            broker.zincrby("unacked_index", -(VISIBILITY_TIMEOUT_S + 1), message)
+        workers.started(pool)
+        wait_for(lambda: workers.archive.texts("run_0", "a") == ['"here"'], 30)

@@ -13,6 +13,7 @@ celery.maybe_patch_concurrency()
 import time, kombu.utils.functional, kombu.transport.redis
 from tailrace.tasks.patching import mend
 print(mend())
+assert hasattr(kombu.transport.redis.MultiChannelPoller.get, "__wrapped__")
 assert kombu.utils.functional.sleep is time.sleep
 assert mend() == []
 """

@@ -1,19 +1,30 @@
-"""Undo a slip of Celery's under gevent: parts of kombu are imported while gevent is patching, and keep what blocks.
+"""Undo two slips of Celery's under gevent, where it runs without an event loop.
 
-gevent looks at every object there is; Celery's lazy ones answer by importing kombu, before `time` is patched. From then
-on kombu waits for a lost broker with the real ``sleep``, which stops every reader of the process, the Writer and the
-leases.
+Parts of kombu are imported while gevent is patching, and keep what blocks: gevent looks at every object there is, and
+Celery's lazy ones answer by importing kombu, before `time` is patched. From then on kombu waits for a lost broker with
+the real ``sleep``, which stops every reader of the process, the Writer and the leases.
+
+A message that a killed worker held is never delivered again: kombu looks for such messages when nothing is readable,
+and each blocking read that brings nothing is readable, and raises before it looks (kombu issue 1025, seen in 5.7).
 """
 
 from __future__ import annotations
 
+import functools
 import sys
+from queue import Empty
+from typing import Any
 
 FAMILY = ("amqp", "billiard", "celery", "kombu", "redis", "vine")
 
 
 def mend() -> list[str]:
-    """Return those packages what gevent has patched, wherever they hold the original. Returns what was mended."""
+    """Mend both. Returns what was mended; nothing the second time."""
+    return [*_return_what_is_patched(), *_look_for_what_was_held()]
+
+
+def _return_what_is_patched() -> list[str]:
+    """Return those packages what gevent has patched, wherever they hold the original."""
     from gevent import monkey
 
     patched = {
@@ -33,3 +44,23 @@ def mend() -> list[str]:
                 setattr(module, name, replacement)
                 mended.append(f"{module_name}.{name}")
     return sorted(mended)
+
+
+def _look_for_what_was_held() -> list[str]:
+    """Have kombu look after each read that brought nothing, once a second; it asks Redis at every tenth."""
+    from kombu.transport.redis import MultiChannelPoller
+
+    get: Any = MultiChannelPoller.get
+    if hasattr(get, "__wrapped__"):
+        return []
+
+    @functools.wraps(get)
+    def get_or_look(self: Any, *arguments: Any, **options: Any) -> Any:
+        try:
+            return get(self, *arguments, **options)
+        except Empty:
+            self.maybe_restore_messages()
+            raise
+
+    setattr(MultiChannelPoller, "get", get_or_look)  # noqa: B010  mypy takes no assignment to a method
+    return ["kombu.transport.redis.MultiChannelPoller.get"]
