@@ -20,6 +20,7 @@ APART = (
     "tests/integration/test_fleet_limit.py",
     "tests/integration/test_backpressure.py",
     "tests/integration/test_drain.py",
+    "tests/integration/test_few_slots.py",
     "tests/integration/test_cancel.py",
     "tests/integration/test_wire_cases.py",
     "tests/integration/test_keys_file.py",

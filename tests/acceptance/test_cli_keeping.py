@@ -94,6 +94,15 @@ def test_compact_export_and_prune(cli: Cli, archive: Archive, tmp_path: Path) ->
     assert cli.run("export", "--to", "out", "--format", "csv").code == 2
 
 
+def test_what_could_not_be_compacted_is_left_until_somebody_says_so(cli: Cli, archive: Archive) -> None:
+    archive.run(
+        "UPDATE tailrace.streams SET keep_error = 'the contents differ' WHERE id = (SELECT min(id) FROM tailrace.streams)"
+    )
+    assert "2 streams: 8 segments became 2" in cli.run("compact").stderr
+    done = cli.run("compact", "--retry")
+    assert "4 segments became 1" in done.stderr, done
+
+
 def test_verify_compares_the_contents_of_what_is_sealed(cli: Cli, archive: Archive) -> None:
     for stream in archive.rows("SELECT id FROM tailrace.streams"):
         archive.rows("SELECT * FROM tailrace.compact_stream(%s)", stream[0])

@@ -8,6 +8,7 @@ import json
 import subprocess
 import sys
 from collections.abc import Iterator
+from urllib.parse import urlsplit
 
 import psycopg
 import pytest
@@ -201,6 +202,13 @@ def test_nothing_that_writes_is_taken(filled: Cli, query: str) -> None:
     assert done.stdout == b""
     with psycopg.connect(filled.environ["DATABASE_URL"]) as connection:
         assert connection.execute("SELECT count(*) FROM tailrace.runs").fetchone() == (2,)
+
+
+def test_a_query_has_the_rights_of_the_url(filled: Cli) -> None:
+    """It is no wall: what its owner may do without a transaction that writes, a query may do."""
+    owner = urlsplit(filled.environ["DATABASE_URL"]).username
+    done = filled.run("sql", "SELECT current_user, length(pg_read_file('PG_VERSION')) > 0", "--csv")
+    assert done.stdout.decode().splitlines()[1:] == [f"{owner},true"], done
 
 
 def test_a_query_that_takes_too_long_is_ended(filled: Cli) -> None:

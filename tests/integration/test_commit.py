@@ -9,6 +9,7 @@ from uuid import uuid4
 
 import pytest
 import sqlalchemy as sa
+from structlog.testing import capture_logs
 
 from tailrace.errors import LeaseLost
 from tailrace.model import Batch, Checkpoint, Hole, HoleReason, LeasedStream, Outcome, Quarantined, StreamState, Wire
@@ -301,10 +302,12 @@ def test_a_partition_that_is_gone_is_made_and_the_flush_sent_again(
     (stream,) = leases.acquire([stream_id])
     writer = Writer(Committer(engine, leases.worker_id), WriterLimits(), random=lambda: 0.5)
     sink = writer.open(stream, BatchLimits())
-    writer.start()
-    sink.put(batch(0, b"1"), Wire.V2)
-    sink.flush()
-    writer.stop(5)
+    with capture_logs() as logs:
+        writer.start()
+        sink.put(batch(0, b"1"), Wire.V2)
+        sink.flush()
+        writer.stop(5)
+    assert [line["event"] for line in logs] == ["flush_failed"]
     assert rows(engine, "SELECT state, chunk_count, attempt FROM tailrace.streams") == [("active", 1, 0)]
     balanced(engine)
 

@@ -421,6 +421,17 @@ def test_a_late_check_that_fails_is_made_again(database_url: str) -> None:
         assert ingestion.texts(RUN)[-1] == b'"late"'
 
 
+def test_a_late_check_that_has_failed_for_a_day_is_given_up(database_url: str) -> None:
+    with ingesting(database_url, store_with(Wire.V2, numbered(3))) as (ingestion, server):
+        sealed(ingestion)
+        server.faults.stream(RUN, "ai").answer(503, times=9)
+        late = ingestion.runtime.environments.default
+        for hours, looks in ((6, 1), (23, 1), (2, 1), (2, 0)):
+            ingestion.pass_time(hours * 3_600)
+            assert late.check_late(10) == looks
+        assert ingestion.state(RUN) == "sealed"
+
+
 @pytest.mark.parametrize(("wire", "looks"), [(Wire.V1, 0), (Wire.V2, 1)])
 def test_v1_is_not_looked_at_when_its_day_is_over(wire: Wire, looks: int, database_url: str) -> None:
     store = born(wire, MINUTE)

@@ -134,6 +134,7 @@ def test_a_worker_serves_all_and_a_key_is_changed_under_it(tmp_path: Path, datab
         it.stores["staging"].finish_run("run_2")
         wait_for(lambda: it.archive.all_sealed(3), WAIT_S, "all are sealed")
         assert len(events(worker, "keys_file_refused")) == 1
+        assert [each["changed"] for each in events(worker, "keys_file_read")] == [["staging"]]
         assert [each["environment"] for each in events(worker, "environment_halted")] == ["staging"]
         assert {each["environment"] for each in events(worker, "lease_acquired")} == set(OLD)
         worker.terminate()

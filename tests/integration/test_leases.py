@@ -12,6 +12,7 @@ import pytest
 from tailrace.model import Wire
 from tests.chaos.fleet import QUICK, scene, wait_for
 from tests.chaos.tcpproxy import Point
+from tests.ingestion import ingesting, store_with
 from tests.upstream import LiveStore
 
 TEXTS = [f'"{number}"' for number in range(200)]
@@ -87,3 +88,19 @@ def test_a_worker_stopped_inside_a_commit_delays_nobody(
         wait_for(lambda: archive.all_sealed(1), 30)
         assert archive.texts("run_0", "a") == TEXTS
         assert archive.violations() == []
+
+
+def test_a_lease_that_no_reader_knows_of_is_released_within_seconds(database_url: str) -> None:
+    """The answer to acquiring it was lost: the row says that this process reads, and the process lives on."""
+    with ingesting(database_url, store_with(Wire.V2, TEXTS[:3])) as (ingestion, _):
+        ingestion.request("run_1")
+        ingestion.watch()
+        leases = ingestion.runtime.leases
+        leases.acquire([ingestion.value("SELECT id FROM tailrace.streams")])
+        held = "SELECT worker_id IS NOT NULL FROM tailrace.streams"
+        assert ingestion.value(held)
+        wait_for(lambda: not ingestion.value(held), ingestion.settings.lease_seconds + 10)
+        assert not leases.renew()  # its holder was there all the time
+        assert ingestion.texts("run_1") == []
+        ingestion.until_sealed()
+        assert ingestion.texts("run_1") == [text.encode() for text in TEXTS[:3]]

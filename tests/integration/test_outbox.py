@@ -26,6 +26,13 @@ def told(redis_url: str, queue: str) -> list[tuple[str, dict[str, Any]]]:
     return found
 
 
+def task_ids(redis_url: str, queue: str) -> list[str]:
+    """The ids of the messages that lie in a queue, the oldest first."""
+    with redis.Redis.from_url(redis_url) as broker:
+        raw: Any = broker.lrange(queue, 0, -1)
+    return [json.loads(each)["headers"]["id"] for each in reversed(raw)]
+
+
 def test_tasks_are_told_and_told_again_when_redis_forgets(tmp_path: Path, database_url: str, redis_url: str) -> None:
     store = LiveStore()
     store.create_run("run_0", Wire.V2)
@@ -49,9 +56,13 @@ def test_tasks_are_told_and_told_again_when_redis_forgets(tmp_path: Path, databa
         assert arguments["verdicts"]["ai"]["verdict"] == "complete"
         assert arguments["verdicts"]["ai"]["chunks"] == 2
         # Nobody has read them yet, and Redis forgets them.
+        before = {queue: task_ids(redis_url, queue) for queue in ("mine", "theirs")}
         with redis.Redis.from_url(redis_url) as broker:
             broker.flushall()
         wait_for(lambda: len(told(redis_url, "theirs")) == 2 and len(told(redis_url, "mine")) == 1, 20)
+        assert {queue: sorted(task_ids(redis_url, queue)) for queue in before} == {
+            queue: sorted(ids) for queue, ids in before.items()
+        }
         # Redis is away while a run is opened again; the message waits in the table.
         worker.redis.refuse()
         archive.rows("SELECT tailrace.request_ingest('run_0', '{other}')")

@@ -211,6 +211,13 @@ def test_settings_can_be_made_without_an_environment(monkeypatch: pytest.MonkeyP
     assert Settings(slots=5).slots == 5
 
 
+def test_a_chunk_waits_a_quarter_of_a_second_and_a_late_check_six_hours() -> None:
+    """README promises it of whoever sets nothing."""
+    settings = Settings()
+    assert settings.batch_max_age_ms == 250
+    assert settings.late_check_seconds == 6 * 3_600
+
+
 def test_times_in_milliseconds_are_given_in_seconds_too() -> None:
     settings = load({})
     assert (settings.retry_base_s, settings.retry_cap_s) == (0.5, 30.0)

@@ -39,3 +39,33 @@ def test_an_outage_is_one_line_in_the_log() -> None:
         assert runtime.enough.wait(10)
         control.stop()
     assert [line["event"] for line in logs] == ["control_turn_failed"]
+
+
+class Checked:
+    """An environment in which there is always a run to check late. Notes which threads ask."""
+
+    def __init__(self) -> None:
+        self.name = "default"
+        self.retired = threading.Event()
+        self.enough = threading.Event()
+        self.threads: list[int] = []
+
+    def watch(self, *_: Any) -> tuple[int, bool]:
+        return 0, False
+
+    def check_late(self, limit: int) -> int:
+        self.threads.append(threading.get_ident())
+        if len(self.threads) >= 400:
+            self.enough.set()
+        return limit
+
+
+def test_late_checks_are_made_by_four_at_once_of_each_environment() -> None:
+    """Each has one connection at a time, which no limit of connections counts."""
+    environment, runtime = Checked(), Away()
+    runtime.environments.follow = lambda attend: attend(environment)
+    control = ControlLoop(runtime, lambda: 1, lambda _: None, every_s=10.0)  # type: ignore[arg-type]
+    control.start()
+    assert environment.enough.wait(10)
+    control.stop()
+    assert 1 <= len(set(environment.threads)) <= 4

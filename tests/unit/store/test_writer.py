@@ -15,6 +15,7 @@ from tailrace.store.commit import Fate, Flush, FlushRefused
 from tailrace.store.flush_rule import BatchLimits
 from tailrace.store.sink import Sink
 from tailrace.store.writer import Writer, WriterLimits
+from tailrace.telemetry import metrics
 from tests.simulation.script import leased
 
 AT_ONCE = BatchLimits(max_chunks=1)
@@ -69,9 +70,13 @@ class Tables:
 
 
 class Accepting:
-    """Takes everything."""
+    """Takes everything. ``streams``: how many came together, of each commit."""
+
+    def __init__(self) -> None:
+        self.streams: list[int] = []
 
     def commit(self, flushes: list[Flush]) -> set[int]:
+        self.streams.append(len(flushes))
         return {flush.stream_id for flush in flushes}
 
     def fates(self, stream_ids: list[int]) -> dict[int, Fate]:
@@ -143,11 +148,13 @@ def test_a_lost_lease_is_told_at_the_next_call_and_writes_nothing(writer: Writer
     else:
         tables.rev += 5
     put(sink, 1)
+    counted = metrics.lease_losses.snapshot()["total"]
     with pytest.raises(LeaseLost):
         sink.flush()
     with pytest.raises(LeaseLost):
         put(sink, 2)
     assert tables.texts == [b"0"]
+    assert metrics.lease_losses.snapshot()["total"] == counted + 1
 
 
 def test_the_first_chunk_of_a_stream_does_not_wait(writer: Writer, tables: Tables) -> None:
@@ -238,6 +245,33 @@ def test_a_full_writer_makes_its_readers_wait(tables: Tables) -> None:
         most = max(most, writer.room.held_bytes)
     sink.flush()
     assert most <= limit
+    assert len(tables.texts) == 50
+    writer.stop(WAIT_S)
+
+
+def test_a_flush_takes_no_more_streams_than_fill_a_quarter_of_the_buffer() -> None:
+    """What one stream has waiting goes whole, so the last one may go beyond."""
+    each = chunk(0).held_bytes
+    limit = 40 * each
+    committer = Accepting()
+    writer = Writer(committer, WriterLimits(buffer_max_bytes=limit, stream_max_bytes=limit), random=lambda: 0.5)  # type: ignore[arg-type]
+    for number in range(1, 21):
+        put(writer.open(replace(stream(), id=number), NEVER), 0)
+    writer.start()
+    writer.stop(WAIT_S)
+    assert committer.streams == [10, 10]
+
+
+def test_a_stream_holds_no_more_than_its_own_share(tables: Tables) -> None:
+    each = chunk(0).held_bytes
+    writer = started(tables, WriterLimits(buffer_max_bytes=100 * each, stream_max_bytes=2 * each))
+    sink = writer.open(stream(), NEVER)
+    most = 0
+    for index in range(50):
+        sink.put(chunk(index), Wire.V2)
+        most = max(most, writer.room.held_bytes)
+    sink.flush()
+    assert most <= 2 * each + 10
     assert len(tables.texts) == 50
     writer.stop(WAIT_S)
 

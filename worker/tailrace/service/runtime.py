@@ -85,10 +85,10 @@ class Runtime:
 
     # --- life
 
-    def start(self, *, slice_s: float | None = None) -> None:
-        """Begin to hold leases and to write. ``slice_s`` replaces the setting where slots are few."""
-        if slice_s is not None:
-            self._reading.slice_s = slice_s
+    def start(self, *, slice_max_s: float | None = None) -> None:
+        """Begin to hold leases and to write. ``slice_max_s`` bounds the setting, where slots are few."""
+        if slice_max_s is not None:
+            self._reading.slice_s = min(self._reading.slice_s, slice_max_s)
         self.writer.start()
         self._start_keepers()
 

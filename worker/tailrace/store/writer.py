@@ -307,6 +307,7 @@ class Writer:
                 elif fate.rev == flight.rev + 1:
                     self._acknowledge(sink, flight)
                 elif fate.rev != flight.rev:
+                    metrics.lease_losses.add()
                     sink.drop(LeaseLost("the stream has moved on without this worker"))
                 elif not self._in_doubt:  # it was sent, and its row was locked
                     pause_s = min(LOCKED_PAUSE_CAP_S, LOCKED_PAUSE_S * 2.0 ** min(sink.locked, 10))

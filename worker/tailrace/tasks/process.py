@@ -25,7 +25,7 @@ from tailrace.tasks.ingest import ingest_stream
 log = structlog.get_logger("tailrace")
 
 SHORT_SLICE_S = 15.0
-"""How long a reader keeps its slot where slots are few (prefork, solo): streams must take turns."""
+"""How long a reader keeps its slot at most where slots are few (prefork, solo): streams must take turns."""
 FEW_SLOTS = frozenset({"prefork", "solo", "processes"})
 FEW_PROCESSES = frozenset({"prefork", "processes"})
 OWN_THREADS = frozenset({"gevent", "threads"})
@@ -70,7 +70,7 @@ class Process:
         # 700 of them, through all that lives, cost a fifth of the time of a chunk.
         gc.freeze()
         gc.set_threshold(GC_OBJECTS, 20, 20)
-        self.runtime.start(slice_s=SHORT_SLICE_S if self.pool in FEW_SLOTS else None)
+        self.runtime.start(slice_max_s=SHORT_SLICE_S if self.pool in FEW_SLOTS else None)
 
     def start_choosing(self, queue: str) -> None:
         self.queue = queue
