@@ -23,6 +23,7 @@ from tests.simulation.many import Simulations
 from tests.throwaway import Servers, ephemeral
 
 SECONDS = 300.0
+FAULTS_S = 15.0
 SIMULATED = 100_000
 TEMPLATE = "chaos_template"
 
@@ -32,7 +33,7 @@ def main() -> int:
     parser.add_argument("--seconds", type=float, help=f"how long; without it {SECONDS:g}, and {SIMULATED} simulations")
     parser.add_argument("--simulated", type=int, help="schedules in virtual time, however long they take")
     parser.add_argument("--seed", type=int, help="only this schedule, and nothing simulated")
-    parser.add_argument("--faults-seconds", type=float, default=15, help="of one schedule")
+    parser.add_argument("--faults-seconds", type=float, default=FAULTS_S, help="of one schedule")
     asked = parser.parse_args()
     seconds = asked.seconds if asked.seconds is not None else SECONDS
     least = asked.simulated if asked.simulated is not None else 0 if asked.seconds is not None else SIMULATED

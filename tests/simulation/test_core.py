@@ -8,7 +8,8 @@ from tests.schedules import schedules
 from tests.simulation.core import play, wrong
 from tests.simulation.mutants import MUTANTS, caught
 
-SCHEDULES = schedules(1_000)
+ALL = 1_000
+SCHEDULES = schedules(ALL)
 PARTS = 4
 
 
