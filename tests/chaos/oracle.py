@@ -252,12 +252,17 @@ def _v2_differences(truth: Truth, stored: Stored) -> Iterator[Difference]:
         if index in chunks:
             yield Difference(Kind.DUPLICATED, 1, f"generation {generation}, chunk {index} is stored twice")
         chunks[index] = text
+    # Of a new life nothing is believed before it shows a record: the last generation is the last that had any to show.
+    shown = [life for life in truth.lives if len(life.holds) > life.gone]
+    last = shown[-1] if shown else truth.life
     for generation, chunks in by_generation.items():
-        # A life of which nothing was read leaves no generation; the last generation is the last life.
+        # A life of which nothing was read leaves no generation.
         fitting = [life for life in truth.lives if all(_may_be(life, at, text) for at, text in chunks.items())]
-        life = truth.life if generation == stored.generation else next(iter(fitting), None)
+        life = last if generation == stored.generation else next(iter(fitting), None)
         if life is None or life not in fitting:
-            yield Difference(Kind.WRONG, len(chunks), f"generation {generation} is no life of the stream")
+            what = f"generation {generation} is no life of the stream: it has {len(chunks)} chunks, they fit life "
+            what += f"{[truth.lives.index(life) for life in fitting]} of {[len(life.holds) for life in truth.lives]}"
+            yield Difference(Kind.WRONG, len(chunks), what)
             continue
         holes = [hole[1:] for hole in stored.holes if hole[0] == generation]
         missing = {at: each for at, each in enumerate(life.holds) if at not in chunks}
