@@ -252,13 +252,11 @@ def _v2_differences(truth: Truth, stored: Stored) -> Iterator[Difference]:
         if index in chunks:
             yield Difference(Kind.DUPLICATED, 1, f"generation {generation}, chunk {index} is stored twice")
         chunks[index] = text
-    # Of a new life nothing is believed before it shows a record: the last generation is the last that had any to show.
-    shown = [life for life in truth.lives if len(life.holds) > life.gone]
-    last = shown[-1] if shown else truth.life
+    shown = len(truth.life.holds) > truth.life.gone
     for generation, chunks in by_generation.items():
-        # A life of which nothing was read leaves no generation.
+        # A life of which nothing was read leaves no generation; nor one that has nothing to show, which would prove it.
         fitting = [life for life in truth.lives if all(_may_be(life, at, text) for at, text in chunks.items())]
-        life = last if generation == stored.generation else next(iter(fitting), None)
+        life = truth.life if shown and generation == stored.generation else next(iter(fitting), None)
         if life is None or life not in fitting:
             what = f"generation {generation} is no life of the stream: it has {len(chunks)} chunks, they fit life "
             what += f"{[truth.lives.index(life) for life in fitting]} of {[len(life.holds) for life in truth.lives]}"

@@ -392,7 +392,7 @@ V2 = [
     Mutant(
         "made anew: any other record proves it",
         any_record_proves,
-        test_v2_order.test_another_record_that_is_not_the_first_is_another_stream_only_in_the_end,
+        test_v2_order.test_what_begins_as_ours_and_goes_on_as_another_is_another_only_in_the_end,
     ),
     Mutant(
         "made anew: an old tail after our records",

@@ -262,16 +262,26 @@ def test_another_record_where_ours_was_is_a_doubt(now: V2Record) -> None:
 
 
 @pytest.mark.trap(23)
-def test_another_record_that_is_not_the_first_is_another_stream_only_in_the_end() -> None:
-    """A stream that was made anew, and trimmed since, has no first record any more to show."""
+def test_a_stream_made_anew_and_trimmed_since_shows_itself_by_its_first_record_that_is_left() -> None:
+    fingerprints = [(n, fingerprint_of(b"%d" % n, f"id-{n}")) for n in range(4)]
+    order = begun(held(data(0), data(1), data(2), data(3)), fingerprints)
+    order.see_tail(3)
+    order.resume()
+    order.admit([data(1, "9"), data(2, "9")])
+    assert order.recreated
+
+
+@pytest.mark.trap(23)
+def test_what_begins_as_ours_and_goes_on_as_another_is_another_only_in_the_end() -> None:
+    """No stream can do that: something on the way mixes two, until that is believed."""
     fingerprints = [(n, fingerprint_of(b"%d" % n, f"id-{n}")) for n in range(3)]
     order = begun(held(data(0), data(1), data(2)), fingerprints)
     for _ in range(4):
-        order.admit([data(1, "9"), data(2, "9")])
+        order.admit([data(0), data(1, "9"), data(2, "9")])
         assert (order.recreated, bool(order.doubt)) == (False, True)
         assert order.resume() is None
     order.believe()
-    order.admit([data(1, "9"), data(2, "9")])
+    order.admit([data(0), data(1, "9"), data(2, "9")])
     assert order.recreated
 
 

@@ -41,8 +41,8 @@ class V2Order:
     believed at once: it raises a `doubt`, which the next connection settles.
 
     - Another record than the one held, or a tail behind us, can mean that upstream deleted the stream and created it
-      anew (protocol §2.5). The next connection begins at the very start: when another record stands there than the
-      first that is held, the stream is a new one.
+      anew (protocol §2.5). The next connection begins at the very start: when the first record there of which anything
+      is known is another, the stream is a new one.
     - A jump can mean that upstream trimmed, or that something on the way lost a part. What is missing is trimmed when
       the next connections have neither it nor the record before it.
 
@@ -210,8 +210,7 @@ class V2Order:
         """Look at a record that should be held. False: it is not the one that is, and nothing more is admitted."""
         known = self._held(record)
         if known is False:
-            is_first = self._first is not None and record.seq_num == self._first[0]
-            if self._from_start and not self._same and (is_first or self._believing):
+            if self._believing or (self._from_start and not self._same):
                 self.recreated = True
             else:
                 self._begin_doubt(f"record {record.seq_num} is not the one that came under this number before")
