@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import psycopg
 import pytest
 import redis
 
@@ -61,8 +63,6 @@ class Author:
 
 
 def _quiet(ask: Callable[[], bool]) -> bool:
-    import psycopg
-
     try:
         return ask()
     except psycopg.OperationalError:
@@ -151,6 +151,53 @@ def test_answers_lost_after_the_commit(tmp_path: Path, database_url: str, redis_
         recovered(workers.archive, author, time.monotonic(), "answers lost", 10)
         author.finish()
         author.check(workers.archive)
+
+
+FULL = """
+CREATE FUNCTION public.full() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+    RAISE EXCEPTION 'could not extend file "base/5/16577": No space left on device' USING ERRCODE = 'disk_full';
+END $$;
+CREATE TRIGGER full_disk BEFORE INSERT ON tailrace.segments FOR EACH ROW EXECUTE FUNCTION public.full();
+"""
+
+
+def test_a_full_disk(tmp_path: Path, database_url: str, redis_url: str) -> None:
+    """Small rows still find a place, chunks do not: the leases live on, and the Writer alone can tell."""
+    with writing(tmp_path, database_url, redis_url, count=2) as (workers, author, _):
+        archive = workers.archive
+        archive.rows(FULL)
+        held = progress(archive)
+        wait_for(lambda: any("No space left" in worker.said() for worker in workers.workers), 15, "somebody says it")
+        at_work = author.written
+        wait_for(lambda: author.written > at_work + 200, 30)
+        assert progress(archive) == held
+        archive.rows("DROP FUNCTION public.full() CASCADE")
+        recovered(archive, author, time.monotonic(), "disk full", 15)
+        author.finish()
+        author.check(archive)
+        assert all(worker.said().count("flush_failed") <= 1 for worker in workers.workers)
+
+
+def test_out_of_connections(servers_to_break: Servers, tmp_path: Path) -> None:
+    """Others have them all, and take each that a worker gives back."""
+    upgrade(servers_to_break.postgres.url())
+    urls = servers_to_break.endpoints
+    with writing(tmp_path, urls.database_url, urls.redis_url, count=2) as (workers, author, _):
+        archive = workers.archive
+        held = progress(archive)
+        with contextlib.ExitStack() as others:
+            for _ in range(3):
+                for worker in workers.workers:
+                    worker.database.cut()
+                with contextlib.suppress(psycopg.OperationalError):
+                    while True:
+                        others.enter_context(psycopg.connect(urls.database_url))
+            at_work = author.written
+            wait_for(lambda: author.written > at_work + 200, 30)
+            assert any("too many clients" in worker.said() for worker in workers.workers)
+        recovered(archive, author, time.monotonic(), f"out of connections ({held} chunks were stored)", 15)
+        author.finish()
+        author.check(archive)
 
 
 # --- Redis

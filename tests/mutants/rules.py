@@ -32,6 +32,7 @@ from tailrace.source.body import BodyText
 from tailrace.source.connection import Tail
 from tailrace.tasks import envelope, refused
 from tailrace.tasks.checked import CheckedTask
+from tailrace.telemetry import Failing
 from tailrace.wire import events, feed, run_fields, statuses, v1, v2
 from tailrace.wire.envelope import Envelope
 from tailrace.wire.events import Framer
@@ -39,7 +40,7 @@ from tailrace.wire.feed import FeedRows
 from tailrace.wire.v1 import V1Decoder
 from tailrace.wire.v2 import V2Decoder
 from tests import foreignmessages, optioncases
-from tests.unit import test_arguments, test_hold, test_retry, test_room
+from tests.unit import test_arguments, test_hold, test_retry, test_room, test_telemetry
 from tests.unit.config import test_unknown
 from tests.unit.ingest import test_completeness_of_v1, test_ingest_reader, test_late, test_v1_order, test_v2_order
 from tests.unit.service import test_turns
@@ -924,4 +925,20 @@ ASKED = [
     ),
 ]
 
-MUTANTS = [*FRAMING, *V1, *V2, *ASSEMBLY, *LOOP, *ROOM, *RUNS, *ASKED]
+
+# --- what is told
+
+def never_calm(patch: Patch) -> None:
+    init = Failing.__init__
+    patch.setattr(Failing, "__init__", lambda self, what, **more: init(self, what, **more | {"calm_s": 0.0}))
+
+
+LOGS = [
+    Mutant(
+        "logs: one success ends a trouble",
+        never_calm,
+        test_telemetry.test_work_that_fails_every_other_time_is_told_once,
+    ),
+]
+
+MUTANTS = [*FRAMING, *V1, *V2, *ASSEMBLY, *LOOP, *ROOM, *RUNS, *ASKED, *LOGS]

@@ -15,7 +15,8 @@ from typing import Any
 import pytest
 import structlog
 
-from tailrace.telemetry import Metrics, configure, metrics
+from tailrace.errors import StoreUnavailable
+from tailrace.telemetry import Failing, Metrics, configure, metrics
 
 S = "Xq7hiddenXq7"  # what must never be seen
 JWT = f"eyJhbGciOiJIUzI1NiJ9.{S}.{S}"
@@ -241,3 +242,37 @@ def test_threads_lose_no_count() -> None:
 
 def test_the_process_has_one() -> None:
     assert isinstance(metrics, Metrics)
+
+
+# --- what fails again and again
+
+
+def told(trouble: list[tuple[float, Exception | None]]) -> list[str]:
+    """Return the events of work that ends so at these moments."""
+    now = 0.0
+    failing = Failing("work", calm_s=10.0, clock=lambda: now)
+    with structlog.testing.capture_logs() as logs:
+        for now, outcome in trouble:  # noqa: B007  the clock reads it
+            with failing:
+                if outcome is not None:
+                    raise outcome
+    return [line["event"] for line in logs]
+
+
+def test_trouble_is_told_when_it_begins_and_when_it_is_over() -> None:
+    assert told([(0, StoreUnavailable()), (1, StoreUnavailable()), (11, None), (12, None)]) == [
+        "work_failed",
+        "work_recovered",
+    ]
+
+
+def test_work_that_fails_every_other_time_is_told_once() -> None:
+    flapping = [(second, StoreUnavailable() if second % 2 else None) for second in range(40)]
+    assert told([*flapping, (60, None), (61, StoreUnavailable())]) == ["work_failed", "work_recovered", "work_failed"]
+
+
+def test_each_kind_of_error_is_told_once_in_one_trouble() -> None:
+    assert told([(0, StoreUnavailable()), (1, ValueError()), (2, StoreUnavailable()), (3, ValueError())]) == [
+        "work_failed",
+        "work_failed",
+    ]

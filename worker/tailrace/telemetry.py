@@ -12,15 +12,20 @@ import logging
 import os
 import sys
 import threading
-from collections.abc import Mapping
+import time
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
 from typing import Any, Final, TextIO
 
 import structlog
 from structlog.typing import EventDict, Processor
 
+from tailrace.errors import WorkerError
 from tailrace.redaction import HIDDEN, redact
 
-__all__ = ["Counter", "Metrics", "Summary", "configure", "metrics"]
+__all__ = ["Counter", "Failing", "Metrics", "Summary", "configure", "metrics"]
+
+log = structlog.get_logger("tailrace")
 
 
 # --- secrets
@@ -186,3 +191,57 @@ class Metrics:
 
 metrics: Final = Metrics()
 """This process's own."""
+
+
+# --- what fails again and again
+
+CALM_S: Final = 10.0
+"""So long nothing may have failed before trouble is over: at a limit (of connections, say) every other try succeeds."""
+
+
+class Failing:
+    """Swallows what work raises: a line in the log when it begins to fail or fails otherwise, one when that is over.
+
+    It is over with the first success ``calm_s`` seconds after the last failure.
+    """
+
+    def __init__(
+        self,
+        what: str,
+        whose: Mapping[str, str] = MappingProxyType({}),
+        *,
+        calm_s: float = CALM_S,
+        clock: Callable[[], float] = time.monotonic,
+        traced: bool = True,
+    ) -> None:
+        """The lines are ``<what>_failed`` and ``<what>_recovered``, with ``whose`` in them.
+
+        ``traced``: what nobody has foreseen is logged with its traceback. Not where that could quote chunks.
+        """
+        self._what = what
+        self._traced = traced
+        self._calm_s = calm_s
+        self._clock = clock
+        self._log = log.bind(**whose)
+        self._told: set[str] = set()  # the kinds of error, of the trouble that is not over
+        self._failed_at = 0.0
+
+    def __enter__(self) -> None:
+        return
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: object) -> bool:
+        if error is None:
+            if self._told and self._clock() - self._failed_at >= self._calm_s:
+                self._log.info(f"{self._what}_recovered")
+                self._told.clear()
+            return False
+        if not isinstance(error, Exception):
+            return False
+        self._failed_at = self._clock()
+        name = type(error).__name__
+        if name not in self._told:
+            traced = self._traced and not isinstance(error, WorkerError)
+            said = str(error).partition("\n")[0]
+            self._log.warning(f"{self._what}_failed", kind=name, error=said or name, exc_info=traced)
+            self._told.add(name)
+        return True

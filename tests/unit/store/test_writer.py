@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 
 import pytest
+from structlog.testing import capture_logs
 
 from tailrace.errors import LeaseLost, StoreUnavailable
 from tailrace.model import Batch, Checkpoint, Hole, HoleReason, LeasedStream, Outcome, StreamState, Wire
@@ -223,15 +224,30 @@ def test_a_chunk_that_postgres_refuses_is_moved_aside(writer: Writer, tables: Ta
     assert tables.reasons == ["refused_by_postgres"]
 
 
-def test_a_flush_that_is_refused_for_no_chunk_ends_its_reader_with_the_reason(writer: Writer, tables: Tables) -> None:
-    sink = writer.open(stream(), NEVER)
+@pytest.mark.parametrize(
+    ("attempt", "troubled_s", "state"), [(0, 0.0, StreamState.PARKED), (19, 600.0, StreamState.FAILED)]
+)
+def test_a_flush_that_is_refused_for_no_chunk_ends_its_reader_with_the_reason(
+    writer: Writer, tables: Tables, attempt: int, troubled_s: float, state: StreamState
+) -> None:
+    sink = writer.open(replace(stream(), attempt=attempt, troubled_s=troubled_s), NEVER)
     tables.takes_json = lambda text: True  # type: ignore[method-assign]
     sink.put(chunk(0, b"NaN"), Wire.V2)
     with pytest.raises(LeaseLost):
         sink.flush()
     assert until(writer, lambda: bool(tables.settlements))
     (outcome,) = tables.settlements
-    assert (outcome.state, outcome.attempt, outcome.error) == (StreamState.PARKED, 1, "refused: 22P02")
+    assert (outcome.state, outcome.error) == (state, "refused: 22P02")
+
+
+def test_a_postgres_that_takes_nothing_is_told_once(writer: Writer, tables: Tables) -> None:
+    """A full disk: all else that a worker asks of Postgres may be answered, so nobody else would say it."""
+    tables.trouble = ["question lost"] * 20
+    with capture_logs() as logs:
+        sink = writer.open(stream(), AT_ONCE)
+        put(sink, *range(5))
+        sink.flush()
+    assert [line["event"] for line in logs] == ["flush_failed"]
 
 
 def test_a_full_writer_makes_its_readers_wait(tables: Tables) -> None:

@@ -21,9 +21,10 @@ import structlog
 
 from tailrace.retry import backoff
 from tailrace.service.environments import Environment
-from tailrace.service.loops import Failing, Loop
+from tailrace.service.loops import Loop
 from tailrace.service.runtime import Runtime
 from tailrace.store.outbox import Message
+from tailrace.telemetry import Failing
 
 log = structlog.get_logger("tailrace")
 

@@ -5,39 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 
-import structlog
-
-from tailrace.errors import WorkerError
-
-log = structlog.get_logger("tailrace")
-
-
-class Failing:
-    """Swallows what work raises: a line in the log when it begins to fail or fails otherwise, one when that is over."""
-
-    def __init__(self, what: str, **whose: str) -> None:
-        """The lines are ``<what>_failed`` and ``<what>_recovered``, with ``whose`` in them."""
-        self._what = what
-        self._log = log.bind(**whose)
-        self._name = ""
-
-    def __enter__(self) -> None:
-        return
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: object) -> bool:
-        if error is None:
-            if self._name:
-                self._log.info(f"{self._what}_recovered")
-            self._name = ""
-            return False
-        if not isinstance(error, Exception):
-            return False
-        name = type(error).__name__
-        if name != self._name:
-            expected = isinstance(error, WorkerError)
-            self._log.warning(f"{self._what}_failed", error=str(error) or name, exc_info=not expected)
-        self._name = name
-        return True
+from tailrace.telemetry import Failing
 
 
 class Loop:
@@ -64,7 +32,7 @@ class Loop:
         self._turn = turn
         self._retry_s = retry_s
         self._goes_on = goes_on
-        self._failing = Failing(what, **whose)
+        self._failing = Failing(what, whose)
         self._called = threading.Event()
         self._ended = False
         self._thread = threading.Thread(target=self._run, name=f"tailrace-{name}", daemon=True)

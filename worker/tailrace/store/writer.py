@@ -12,9 +12,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
-import structlog
-
-from tailrace.errors import LeaseLost, StoreUnavailable
+from tailrace.errors import LeaseLost
 from tailrace.model import (
     Batch,
     Hole,
@@ -27,12 +25,10 @@ from tailrace.model import (
 )
 from tailrace.retry import PATIENCE, Patience, backoff
 from tailrace.room import Room
-from tailrace.store.commit import Committer, Flush, FlushRefused, NoPartition
+from tailrace.store.commit import Committer, Flush, FlushRefused
 from tailrace.store.flush_rule import BatchLimits, FlushReason
 from tailrace.store.sink import Sink
-from tailrace.telemetry import metrics
-
-log = structlog.get_logger("tailrace")
+from tailrace.telemetry import Failing, metrics
 
 STREAMS_PER_FLUSH = 1_000
 BYTES_PER_FLUSH = 16 * 1_048_576
@@ -183,7 +179,7 @@ class Writer:
 
     def _run(self) -> None:
         attempt = 0
-        failing = ""
+        failing = Failing("flush", clock=self._clock, traced=False)
         while True:
             with self.changed:
                 while True:
@@ -195,7 +191,10 @@ class Writer:
                         return
                     self.changed.wait(self._idle_s())
             began = self._clock()
-            try:
+            pause_s: float | None = None
+            # What was sent may or may not be committed. Nobody guesses. An error that nobody has foreseen (no right, no
+            # memory, a deadlock) must not end the thread either: every reader would wait for ever.
+            with failing:
                 if self._in_doubt:
                     self._resolve(list(self._flying))
                     self._in_doubt = False
@@ -203,19 +202,11 @@ class Writer:
                 if ready:
                     self._commit(ready)
                 attempt = 0
-                failing = ""
-            except Exception as error:  # noqa: BLE001  whatever it is, the thread must outlive it
-                # What was sent may or may not be committed. Nobody guesses. An error that nobody has foreseen (no
-                # right, no memory, a deadlock) must not end the thread either: every reader would wait for ever.
-                silent = isinstance(error, StoreUnavailable) and not isinstance(error, NoPartition)
-                if not silent and type(error).__name__ != failing:
-                    failing = type(error).__name__
-                    log.error("flush_failed", error=f"{failing}: {str(error).partition(chr(10))[0]}")
+                pause_s = 0.0
+            if pause_s is None:
                 self._in_doubt = True
                 pause_s = backoff(attempt, self._limits.retry_base_s, self._limits.retry_cap_s, self._random)
                 attempt += 1
-            else:
-                pause_s = 0.0
             metrics.commit_seconds.observe(self._clock() - began)
             if pause_s:
                 with self.changed:
