@@ -23,4 +23,5 @@
 \ir exports.sql
 \ir forgetting.sql
 \ir backfills.sql
+\ir clock.sql
 \ir accounts.sql

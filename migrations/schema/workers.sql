@@ -8,5 +8,6 @@ CREATE TABLE tailrace.workers (
     pool       text NOT NULL,
     slots      int NOT NULL,
     started_at timestamptz NOT NULL DEFAULT now(),
-    expires_at timestamptz NOT NULL
+    expires_at timestamptz NOT NULL,
+    lease_s    double precision NOT NULL -- the term: a lease ends no later than this from now
 ) WITH (fillfactor = 50);

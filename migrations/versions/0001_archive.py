@@ -27,6 +27,7 @@ SCHEMA = Path(__file__).parent.parent / "schema"
 # By name and without CASCADE: what somebody else built on the archive is not ours to drop, and then stops this.
 DROP = """
 DROP FUNCTION tailrace.verify_accounts(bigint);
+DROP FUNCTION tailrace.follow_clock();
 DROP FUNCTION tailrace.note_backfill_page(bigint, bigint, json, text, double precision),
     tailrace.request_listed(text, json, int);
 DROP FUNCTION tailrace.forget_run(text, text), tailrace.traces_of(text, text, bigint[]);

@@ -146,7 +146,8 @@ def test_the_audit_finds_who_writes_without_the_lease(archive: Archive, database
     holder = uuid.uuid4()
     with contextlib.closing(Archive(f"{database_url}?application_name=w0")) as owner:
         owner.rows(
-            "INSERT INTO tailrace.workers (id, host, pid, pool, slots, expires_at) VALUES (%s, 'h', 1, 'p', 1, now())",
+            "INSERT INTO tailrace.workers (id, host, pid, pool, slots, expires_at, lease_s)"
+            " VALUES (%s, 'h', 1, 'p', 1, now(), 3)",
             holder,
         )
         stream = owner.value(

@@ -176,6 +176,7 @@ class Runtime:
 
     def maintenance(self) -> None:
         """What has to happen now and then: partitions for the coming days, rows of workers long dead."""
+        self.leases.follow_clock()  # if nobody who lives saw it go back
         self.leases.ensure_partitions()
         self.leases.sweep_workers()
         self.outbox.sweep()

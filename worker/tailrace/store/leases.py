@@ -8,13 +8,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 from uuid import UUID
 
 import sqlalchemy as sa
+import structlog
 
 from tailrace.model import Checkpoint, LeasedStream, RunEnd, StreamRef, Wire
 from tailrace.store.run_end import OVER, RUN_END
 from tailrace.store.statements import Statements
+
+log = structlog.get_logger("tailrace")
 
 # Nobody holds the lease, or its holder's row has expired.
 FREE = """(s.worker_id IS NULL OR NOT EXISTS (
@@ -61,13 +65,24 @@ class Leases:
 
         A row that has expired comes back to life: what nobody took meanwhile is still ours, what somebody took is
         fenced off by its token. True when it had expired: others may have given its places away (see `excess`).
+
+        A lease that ends later than its term shows that the clock went back: all that would now wait is made due.
         """
-        rows = self._statements.execute(
+        rows = self._renew()
+        while not rows:
+            self.follow_clock()
+            rows = self._renew()
+        return bool(rows[0].expired)
+
+    def _renew(self) -> Sequence[sa.Row[Any]]:
+        """Renew the row, and return whether it had expired; no row when it ends later than in a term."""
+        return self._statements.execute(
             """
             WITH before AS (SELECT expires_at <= now() AS expired FROM tailrace.workers WHERE id = :id)
-            INSERT INTO tailrace.workers (id, host, pid, pool, slots, expires_at)
-            VALUES (:id, :host, :pid, :pool, :slots, now() + :lease_s * interval '1 second')
+            INSERT INTO tailrace.workers (id, host, pid, pool, slots, expires_at, lease_s)
+            VALUES (:id, :host, :pid, :pool, :slots, now() + :lease_s * interval '1 second', :lease_s)
             ON CONFLICT (id) DO UPDATE SET expires_at = excluded.expires_at, slots = excluded.slots
+            WHERE workers.expires_at < excluded.expires_at + interval '1 second'
             RETURNING coalesce((SELECT expired FROM before), false) AS expired
             """,
             id=self._worker.id,
@@ -77,7 +92,12 @@ class Leases:
             slots=self._worker.slots,
             lease_s=self._lease_s,
         )
-        return bool(rows[0].expired)
+
+    def follow_clock(self) -> None:
+        """Make due what would wait because the clock was ahead and went back, if it did."""
+        row = self._statements.execute("SELECT tailrace.follow_clock() AS back_s")[0]
+        if row.back_s:
+            log.warning("clock_went_back", seconds=round(row.back_s, 1))
 
     def excess(self) -> int:
         """Return by how many the living leases exceed the limit of the fleet.
