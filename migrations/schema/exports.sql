@@ -13,3 +13,11 @@ CREATE TABLE tailrace.exported (
 );
 
 CREATE INDEX exported_run_idx ON tailrace.exported (run);
+
+-- The file that an export is at work on: noted before it is begun, gone when its rows are there. One that was cut off
+-- may be there whole; it is removed, since what comes next may begin with another stream and so have another name.
+CREATE TABLE tailrace.exporting (
+    target text NOT NULL,
+    path   text NOT NULL,
+    CONSTRAINT exporting_pkey PRIMARY KEY (target, path)
+);

@@ -50,8 +50,8 @@ DROP FUNCTION tailrace.text_delta_of(json), tailrace.type_of(json), tailrace.men
 DROP FUNCTION tailrace.connections_left(int, boolean);
 DROP FUNCTION tailrace.partition_days(), tailrace.ensure_partitions(int, int),
     tailrace.ensure_partition(date);
-DROP TABLE tailrace.discoveries, tailrace.backfills, tailrace.forgotten, tailrace.exported, tailrace.search,
-    tailrace.facts, tailrace.outbox, tailrace.quarantine, tailrace.holes, tailrace.segments, tailrace.streams,
+DROP TABLE tailrace.discoveries, tailrace.backfills, tailrace.forgotten, tailrace.exporting, tailrace.exported,
+    tailrace.search, tailrace.facts, tailrace.outbox, tailrace.quarantine, tailrace.holes, tailrace.segments, tailrace.streams,
     tailrace.runs, tailrace.workers, tailrace.environments;
 DROP FUNCTION tailrace.options_problem(json), tailrace.check_not_forgotten(), tailrace.run_hash(text), tailrace.note_run_event(),
     tailrace.check_stream_move(), tailrace.span_of_changes(bigint[]);

@@ -144,6 +144,31 @@ def test_an_export_that_was_killed_goes_on(
 
 
 @pytest.mark.parametrize("form", FORMS)
+def test_a_file_that_was_cut_off_stays_nowhere_when_the_next_begins_with_another_stream(
+    archive: Archive, engine: sa.Engine, tmp_path: Path, form: ExportFormat, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Killed when the file was there and no row was, and its first run is forgotten before the next export."""
+
+    class Killed(BaseException):
+        pass
+
+    def never(*_: object) -> None:
+        raise Killed
+
+    monkeypatch.setattr(Export, "_note", never)
+    with pytest.raises(Killed):
+        list(Export(engine, str(tmp_path), form).run())
+    monkeypatch.undo()
+    assert len(list(tmp_path.iterdir())) == 1
+    archive.value("SELECT tailrace.forget_run('default', 'run_0')")
+    export = Export(engine, str(tmp_path), form)
+    list(export.run())
+    assert as_archived(read(tmp_path, form)) == archived(archive)
+    assert archive.value("SELECT count(*) FROM tailrace.exporting") == 0
+    assert list(export.run()) == []
+
+
+@pytest.mark.parametrize("form", FORMS)
 def test_reading_back_finds_what_is_wrong(
     archive: Archive, engine: sa.Engine, tmp_path: Path, form: ExportFormat
 ) -> None:

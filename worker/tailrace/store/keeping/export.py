@@ -1,8 +1,9 @@
 """Export sealed streams as files for DuckDB, Trino or ClickHouse: Parquet or JSON lines, on a disk or in a bucket.
 
 A file is written whole and under its final name only when it is complete; then the rows of ``exported`` say which
-streams are in it. So an export that was killed goes on with the streams that no row names, under the same file name as
-the one that was cut off, and nothing is written twice. Needs pyarrow (``pip install tailrace[export]``).
+streams are in it. A row of ``exporting`` names it before it is begun. So an export that goes on after it was killed
+removes what was cut off and writes the streams that no row names: none is there twice. Needs pyarrow (``pip install
+tailrace[export]``).
 """
 
 from __future__ import annotations
@@ -71,7 +72,7 @@ class Verified:
 class Export:
     """One target: a directory, or a URI that pyarrow knows (``s3://bucket/prefix``, ``gs://...``).
 
-    One process at a time for each target.
+    One process at a time for each target: a second one cuts off the file that the first is at work on.
     """
 
     def __init__(self, engine: sa.Engine, target: str, form: ExportFormat, *, filesystem: Any = None) -> None:
@@ -108,16 +109,34 @@ class Export:
         Raises:
             StoreUnavailable, ExportFailed; OSError: the target.
         """
+        self._remove_cut_off()
         while True:
             streams = self._next(since, until, environment)
             if not streams:
                 return
             path = self._path(streams[0].id)
+            self._begin(path)
             with self._writing(path) as write:
                 for rows in self._rows([stream.id for stream in streams]):
                     write(rows)
             self._note(streams, path)
             yield Exported(path, len(streams), sum(stream.chunks for stream in streams))
+
+    def _remove_cut_off(self) -> None:
+        """Remove the files that were begun and not noted: their streams will be in others."""
+        rows = self._statements.execute("SELECT path FROM tailrace.exporting WHERE target = :target")
+        for path in [row.path for row in rows]:
+            for name in (f"{path}.unfinished", path):
+                if self._fs.get_file_info(name).type != _arrow_fs().FileType.NotFound:
+                    self._fs.delete_file(name)
+            self._statements.execute(
+                "DELETE FROM tailrace.exporting WHERE target = :target AND path = :path", path=path
+            )
+
+    def _begin(self, path: str) -> None:
+        self._statements.execute(
+            "INSERT INTO tailrace.exporting (target, path) VALUES (:target, :path) ON CONFLICT DO NOTHING", path=path
+        )
 
     def changed(self) -> int:
         """Count the exported streams that have been opened again since, and hold other contents now."""
@@ -160,7 +179,7 @@ class Export:
         return chosen
 
     def _path(self, first: int) -> str:
-        """A file is named for its first stream, which no finished file holds: one that was cut off is written over."""
+        """A file is named for its first stream, which no finished file holds."""
         return f"{self._root}/chunks-{first}.{self._form.value}"
 
     def _rows(self, streams: Sequence[int]) -> Iterator[list[tuple[Any, ...]]]:
@@ -205,40 +224,42 @@ class Export:
                     file.write(b"".join(_line(row) for row in rows))
 
                 yield write_lines
-        # An error leaves the unfinished file behind; the next attempt writes over it.
+        # An error leaves the unfinished file behind; the next attempt removes it.
         self._fs.move(unfinished, path)
 
     def _note(self, streams: Sequence[_Stream], path: str) -> None:
-        """Note what is in a file, all of it or nothing; a stream changed meanwhile is left out and so noticed.
+        """Note what is in a file, if all of it is still as it was; else remove the file.
 
         Raises:
             ExportFailed: nothing of it is in the archive any more.
         """
         given: dict[str, object] = {"path": path, "ids": [stream.id for stream in streams]}
-        self._statements.execute(
-            """
-            INSERT INTO tailrace.exported (target, stream_id, run, path, chunk_count, digest)
-            SELECT :target, s.id, s.run, :path, s.chunk_count, s.digest
+        same = """
+            SELECT s.id, s.run, s.chunk_count, s.digest
             FROM unnest(CAST(:ids AS bigint[]), CAST(:digests AS bytea[])) AS x (id, digest)
             JOIN tailrace.streams s ON s.id = x.id AND s.digest = x.digest
-            ON CONFLICT (target, stream_id) DO NOTHING
+            """
+        still = self._statements.execute(
+            f"""
+            WITH same AS MATERIALIZED ({same}), whole AS (
+                DELETE FROM tailrace.exporting
+                WHERE target = :target AND path = :path
+                  AND (SELECT count(*) FROM same) = cardinality(CAST(:ids AS bigint[]))
+                RETURNING path
+            ), noted AS (
+                INSERT INTO tailrace.exported (target, stream_id, run, path, chunk_count, digest)
+                SELECT :target, same.id, same.run, whole.path, same.chunk_count, same.digest FROM same CROSS JOIN whole
+                ON CONFLICT (target, stream_id) DO NOTHING
+            )
+            SELECT count(*) AS n FROM same
             """,
             digests=[stream.digest for stream in streams],
             **given,
-        )
-        # Counted, not returned: somebody else may have written the same file at the same time.
-        noted = self._statements.execute(
-            """
-            SELECT count(*) AS n FROM tailrace.exported
-            WHERE target = :target AND path = :path AND stream_id = ANY(:ids)
-            """,
-            **given,
         )[0].n
-        if noted < len(streams):
+        if still < len(streams):
             # Opened again, forgotten or dropped while they were being written: a file must not hold what no row names.
-            self._statements.execute("DELETE FROM tailrace.exported WHERE target = :target AND path = :path", **given)
-            self._fs.delete_file(path)
-            if not noted:
+            self._remove_cut_off()
+            if not still:
                 raise ExportFailed(f"{path}: all of its streams changed while it was being written; run it again")
 
     # --- reading back
