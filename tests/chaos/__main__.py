@@ -34,17 +34,18 @@ def main() -> int:
     parser.add_argument("--simulated", type=int, help="schedules in virtual time, however long they take")
     parser.add_argument("--seed", type=int, help="only this schedule, and nothing simulated")
     parser.add_argument("--faults-seconds", type=float, default=FAULTS_S, help="of one schedule")
+    parser.add_argument("--pool", choices=("gevent", "threads", "prefork", "solo"), help="of all workers")
     asked = parser.parse_args()
     seconds = asked.seconds if asked.seconds is not None else SECONDS
     least = asked.simulated if asked.simulated is not None else 0 if asked.seconds is not None else SIMULATED
     tally = Tally()
     if asked.seed is not None:
-        schedules(tally, asked.seed, 0, asked.faults_seconds)
+        schedules(tally, asked.seed, 0, asked.faults_seconds, asked.pool)
         say(json.dumps(tally.figures()))
         return 1 if tally.violations else 0
     until = time.monotonic() + seconds
     simulations = Simulations(random.SystemRandom().randrange(1 << 40), seconds, least, max(least, SIMULATED))
-    schedules(tally, random.SystemRandom().randrange(1 << 30), until, asked.faults_seconds)
+    schedules(tally, random.SystemRandom().randrange(1 << 30), until, asked.faults_seconds, asked.pool)
     simulated = simulations.result()
     for seed, found in simulated.wrong:
         say(f"  VIOLATION in the simulation, tests.simulation.core.play({seed}): {found}")
@@ -52,7 +53,7 @@ def main() -> int:
     return 1 if tally.violations or simulated.wrong or simulated.mutants_not_found else 0
 
 
-def schedules(tally: Tally, seed: int, until: float, faults_s: float) -> None:
+def schedules(tally: Tally, seed: int, until: float, faults_s: float, pool: str | None) -> None:
     """Play one schedule after another, beginning with ``seed``, until it is time; one at least."""
     with tempfile.TemporaryDirectory(prefix="tailrace-chaos-") as place:
         root = Path(place)
@@ -60,7 +61,7 @@ def schedules(tally: Tally, seed: int, until: float, faults_s: float) -> None:
             prepare(servers)
             while True:
                 say(f"schedule {tally.schedules + 1}: SEED={seed}")
-                for wrong in play(seed, servers, root, tally, faults_s):
+                for wrong in play(seed, servers, root, tally, faults_s, pool):
                     say(f"  VIOLATION {wrong}")
                 if time.monotonic() >= until:
                     return
@@ -73,12 +74,12 @@ def prepare(servers: Servers) -> None:
     upgrade(servers.postgres.url(TEMPLATE))
 
 
-def play(seed: int, servers: Servers, root: Path, tally: Tally, faults_s: float) -> list[str]:
+def play(seed: int, servers: Servers, root: Path, tally: Tally, faults_s: float, pool: str | None = None) -> list[str]:
     """Run one schedule on a database of its own."""
     name = f"chaos_{seed}"
     with psycopg.connect(servers.postgres.url("postgres"), autocommit=True) as connection:
         connection.execute(f"CREATE DATABASE {name} TEMPLATE {TEMPLATE}")
-    schedule = Schedule(seed, servers, servers.postgres.url(name), root / name, tally)
+    schedule = Schedule(seed, servers, servers.postgres.url(name), root / name, tally, pool)
     try:
         return schedule.run(faults_s)
     except Exception:  # noqa: BLE001  a schedule that breaks is a failure like any other

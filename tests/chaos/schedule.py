@@ -35,6 +35,8 @@ STRUCK_S = 1.0
 APART = 0.5
 """The share of schedules in which each fault waits until the one before is overcome, so that recovery can be timed."""
 SETTINGS = QUICK | {"TAILRACE_READ_TIMEOUT_SECONDS": "2", "TAILRACE_CONNECT_TIMEOUT_SECONDS": "2"}
+SLOTS = {"prefork": 8, "solo": 1}
+"""Processes: eight for twelve streams, which then take turns."""
 SKEWED = Path(__file__).parent / "skewed"
 
 
@@ -45,13 +47,17 @@ class Schedule:
     upstream: RunningServer
     oracle: Oracle
 
-    def __init__(self, seed: int, servers: Servers, database_url: str, place: Path, tally: Tally) -> None:
+    def __init__(
+        self, seed: int, servers: Servers, database_url: str, place: Path, tally: Tally, pool: str | None = None
+    ) -> None:
+        """``pool``: of all workers; None: the seed decides."""
         self.seed = seed
         self.dice = random.Random(seed)
         self.servers = servers
         self.database_url = database_url
         self.place = place
         self.tally = tally
+        self.pool = pool
         self.lied_at = 0.0  # when something on the way lied last
         self.story: list[str] = []  # what befell, in order
         self._watchers: list[threading.Thread] = []
@@ -160,11 +166,12 @@ class Schedule:
 
     def start_worker(self) -> Worker:
         """Start one, of a pool and with a clock that the seed decides."""
-        pool = self.dice.choice(("gevent", "gevent", "threads"))
+        drawn = self.dice.choice(("gevent", "gevent", "threads"))
+        pool = self.pool or drawn
         clock_s = self.dice.choice((0, 0, 0, -3600, 86400))
         extra = {"PYTHONPATH": str(SKEWED), "CHAOS_CLOCK_S": str(clock_s)} if clock_s else {}
         self.tally.faults["clock"] += bool(clock_s)
-        return self.fleet.start(pool, 40, upstream_too=True, **extra)
+        return self.fleet.start(pool, SLOTS.get(pool, 40), upstream_too=True, **extra)
 
     def one(self) -> Worker | None:
         """Return a worker that lives: mostly the one that reads most, whom a fault hurts."""
