@@ -7,6 +7,7 @@ import time
 from pathlib import Path
 
 import pytest
+from celery import Celery
 
 from tailrace.model import Wire
 from tests.chaos.fleet import fleet, scene, wait_for
@@ -50,6 +51,27 @@ def test_a_thousand_readers_on_silent_sockets(pool: str, tmp_path: Path, databas
         for run in range(100):
             wait_for(lambda run=run: archive.texts(f"run_{run}", "k5") == ['"first"', '"second"'], 20)  # type: ignore[misc]
         assert archive.violations() == []
+
+
+@pytest.mark.parametrize("pool", ["gevent", "threads"])
+def test_a_shutdown_by_remote_control_is_a_drain(pool: str, tmp_path: Path, database_url: str, redis_url: str) -> None:
+    """`celery control shutdown`: no signal, and tasks that would go on for minutes."""
+    store = LiveStore()
+    store.create_run("run_0", Wire.V2)
+    store.append_chunk("run_0", "k0", '"0"')
+    with scene(tmp_path, database_url, redis_url, store) as (workers, _):
+        archive = workers.archive
+        worker = workers.started(pool)
+        archive.request("run_0")
+        wait_for(lambda: archive.leased() == 1, 20, "it is read")
+        with Celery(broker=redis_url, set_as_current=False) as app:
+            wait_for(lambda: app.control.ping(timeout=1), 20, "it listens")
+            app.control.shutdown()
+        told = time.monotonic()
+        assert worker.wait(30) == 0
+        print(f"{pool}: ended {time.monotonic() - told:.2f} s after it was told")
+        assert time.monotonic() - told <= DRAIN_S
+        assert archive.leased() == 0
 
 
 @pytest.mark.parametrize("how", [(signal.SIGTERM, signal.SIGTERM), (signal.SIGQUIT,)])

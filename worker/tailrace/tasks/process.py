@@ -207,6 +207,11 @@ class Process:
             os._exit(EXIT_AT_ONCE)
         self._leaving.set()
 
+    def close(self) -> None:
+        """Have every reader leave: Celery shuts down, after a signal or without one."""
+        if self.pool not in FEW_PROCESSES:
+            self._leaving.set()
+
     def _leave_when_told(self) -> None:
         self._leaving.wait()
         until = time.monotonic() + self.settings.drain_seconds

@@ -8,7 +8,7 @@ import uuid
 from typing import Any
 
 import structlog
-from celery import signals
+from celery import bootsteps, signals
 from sqlalchemy.exc import DBAPIError
 
 from tailrace.config.settings import load
@@ -99,6 +99,22 @@ def _drain(how: str = "Warm", **_: Any) -> None:
     """On SIGTERM: readers leave now, and others go on with their streams. On SIGQUIT: the process ends."""
     if current.process is not None:
         current.process.leave(at_once=how == "Cold")
+
+
+class _Leaving(bootsteps.StartStopStep):
+    """For `celery control shutdown`: it sends no signal before it waits for the tasks, so readers would stay."""
+
+    def start(self, parent: Any) -> None: ...
+
+    def stop(self, parent: Any) -> None: ...
+
+    def close(self, parent: Any) -> None:
+        """The first thing of any shutdown."""
+        if current.process is not None:
+            current.process.close()
+
+
+app.steps["worker"].add(_Leaving)
 
 
 @signals.worker_shutdown.connect
