@@ -928,6 +928,7 @@ ASKED = [
 
 # --- what is told
 
+
 def never_calm(patch: Patch) -> None:
     init = Failing.__init__
     patch.setattr(Failing, "__init__", lambda self, what, **more: init(self, what, **more | {"calm_s": 0.0}))
