@@ -256,7 +256,8 @@ def _v2_differences(truth: Truth, stored: Stored) -> Iterator[Difference]:
     for generation, chunks in by_generation.items():
         # A life of which nothing was read leaves no generation; nor one that has nothing to show, which would prove it.
         fitting = [life for life in truth.lives if all(_may_be(life, at, text) for at, text in chunks.items())]
-        life = truth.life if shown and generation == stored.generation else next(iter(fitting), None)
+        last = generation == stored.generation and (shown or truth.life in fitting)
+        life = truth.life if last else next(iter(fitting), None)
         if life is None or life not in fitting:
             what = f"generation {generation} is no life of the stream: it has {len(chunks)} chunks, they fit life "
             what += f"{[truth.lives.index(life) for life in fitting]} of {[len(life.holds) for life in truth.lives]}"
