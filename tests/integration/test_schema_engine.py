@@ -20,7 +20,13 @@ def test_every_name_of_postgres_gets_our_driver(scheme: str) -> None:
     assert url.render_as_string(hide_password=False) == f"postgresql+psycopg://u:{SECRET}@h:5433/d?sslmode=require"
 
 
-@pytest.mark.parametrize("url", [f"mysql://u:{SECRET}@h/d", f"u:{SECRET}@h/d", "", f"postgres://u:{SECRET}@h:port/d"])
+@pytest.mark.parametrize(
+    "url",
+    [
+        *(f"mysql://u:{SECRET}@h/d", f"u:{SECRET}@h/d", "", f"postgres://u:{SECRET}@h:port/d"),
+        *(f"postgres://u:p@{SECRET}@h/d", f"postgres://u:p@{SECRET}/p@h/d", f"postgres://u:p@{SECRET}?p@h/d"),
+    ],
+)
 def test_what_is_no_postgres_url_is_refused_without_repeating_it(url: str) -> None:
     with pytest.raises(BadSettings) as refused:
         create_engine(url)

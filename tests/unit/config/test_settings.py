@@ -27,6 +27,7 @@ from tailrace.config.urls import (
 )
 from tailrace.devtools.servers.home import Endpoints
 from tailrace.errors import BadSettings
+from tailrace.redaction import redact
 
 KEY = "tr_prod_Zb1y4mDq"
 PASSWORD = "Xq7-hidden"
@@ -260,6 +261,20 @@ def test_redis_url(url: str, expected: str) -> None:
     assert redis_url({"REDIS_URL": "redis://other", "TAILRACE_REDIS_URL": url}) == expected
 
 
+@pytest.mark.parametrize(
+    ("url", "shown"),
+    [
+        (f"redis://:{PASSWORD}@h", "***"),
+        (f"redis://{PASSWORD}@h", "***"),  # the colon was forgotten
+        (f"redis://somebody:{PASSWORD}@h", "somebody:***"),
+        ("redis://default@h", "default"),
+    ],
+)
+def test_a_password_of_redis_is_hidden_wherever_it_stands(url: str, shown: str) -> None:
+    read = redis_url({"REDIS_URL": url})
+    assert redact(f"at {read.removeprefix('redis://').removesuffix('@h').removeprefix(':')}") == f"at {shown}"
+
+
 def test_kombu_and_redis_read_our_url_alike(tmp_path: Path) -> None:
     """kombu itself checks no certificate unless the URL says so, and only redis-py takes lower case everywhere."""
     authorities = tmp_path / "ca&1 .pem"
@@ -287,6 +302,9 @@ def test_kombu_and_redis_read_our_url_alike(tmp_path: Path) -> None:
         (f"redis://:{PASSWORD}@h:port", "can't be read"),
         (f"redis://:{PASSWORD}@[h", "can't be read"),
         (f"redis://:{PASSWORD}@h/db", "must end with the number of a database"),
+        (f"redis://h?password={PASSWORD}", "only ssl_cert_reqs, ssl_ca_certs"),
+        (f"redis://:{PASSWORD}@h/0?socket_timeout={PASSWORD}", "only ssl_cert_reqs, ssl_ca_certs"),
+        (f"rediss://h/0?ssl_cert_reqs=none&{PASSWORD}", "only ssl_cert_reqs, ssl_ca_certs"),
         (f"redis://:{PASSWORD}@h?ssl_ca_certs=x", "has ssl_ca_certs, which needs rediss:// instead of redis://"),
         (
             f"rediss://:{PASSWORD}@h?ssl_cert_reqs=perhaps",

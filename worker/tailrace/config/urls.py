@@ -26,6 +26,7 @@ DATABASE_VARIABLES = ("TAILRACE_DATABASE_URL", "DATABASE_URL")
 REDIS_VARIABLES = ("TAILRACE_REDIS_URL", "REDIS_URL")
 REDIS_MASTER_VARIABLE = "TAILRACE_REDIS_MASTER"
 DEFAULT_REDIS_MASTER = "mymaster"
+DEFAULT_REDIS_USER = "default"
 
 _DATABASE_EXAMPLE = "postgresql://user:password@localhost:5432/name"
 _REDIS_EXAMPLE = "redis://:password@localhost:6379/0"
@@ -103,10 +104,13 @@ def _checked_redis(variable: str, url: str) -> str:
     database = parts.path.strip("/")
     if database and not database.isdecimal():
         raise BadSettings(f"{variable} must end with the number of a database, for example {_REDIS_EXAMPLE}.")
-    remember(parts.password or "")
+    # Alone, a user can be a password whose colon was forgotten, and whoever logs a URL shows the user.
+    remember(parts.password or (parts.username if parts.username != DEFAULT_REDIS_USER else None) or "")
     scheme = parts.scheme
     query = dict(parse_qsl(parts.query))
     tls = {name for name in query if name.startswith("ssl_")}
+    if len(tls) < len(parse_qsl(parts.query, keep_blank_values=True)):  # kombu would fail, and repeat it
+        raise BadSettings(f"{variable}: after the ? only ssl_cert_reqs, ssl_ca_certs and the like can stand.")
     if scheme == "redis" and tls:
         raise BadSettings(f"{variable} has {', '.join(sorted(tls))}, which needs rediss:// instead of redis://.")
     if scheme == "redis" or (scheme == "sentinel" and not tls):

@@ -36,6 +36,8 @@ def normal_url(url: str) -> URL:
         parsed = make_url(url)
     except (exc.ArgumentError, ValueError):
         raise BadSettings("The database URL can't be read; it should look like postgresql://user@host/name.") from None
+    if url.count("@") > 1:  # what follows the first would be the host, which errors repeat
+        raise BadSettings("The database URL can't be read; an @ in user, password or query must be percent-encoded.")
     if parsed.drivername.partition("+")[0] not in ("postgres", "postgresql"):
         raise BadSettings(f"The database must be PostgreSQL (postgresql://...), not {parsed.drivername}://.")
     for secret in (parsed.password, *(value for name, value in parsed.query.items() if "password" in name)):
