@@ -3,16 +3,25 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 
+import httpx
 import pytest
+from httpx_sse import ServerSentEvent
 
 from tailrace.config.urls import redis_url
 from tailrace.errors import RequestRefused, SourceUnavailable, Unauthorized, WorkerError
 from tailrace.redaction import HIDDEN, REMEMBERED, SHORTEST, excerpt, redact, remember
 from tailrace.source.answers import json_of, refuse
+from tailrace.source.body import BodyText
 from tailrace.source.client import Endpoint, client_options
+from tailrace.source.connection import wire_of
 from tailrace.store.engine import normal_url
 from tailrace.store.statements import REASON_MAX_CHARS, fitting
+from tailrace.wire.feed import array_literal
+from tailrace.wire.run_fields import moment, run_id, status, tags, text, timestamp
+from tailrace.wire.v1 import parse_id
+from tailrace.wire.v2 import V2Decoder
 
 S = "Xq7hiddenXq7"  # what must never be seen
 JWT = f"eyJhbGciOiJIUzI1NiJ9.{S}.{S}"
@@ -141,6 +150,37 @@ def test_json_that_is_none_shows_no_key() -> None:
     with pytest.raises(WorkerError, match="is not JSON") as refused:
         json_of("x" * 190 + "echoedkey", "GET /run")
     assert "echo" not in str(refused.value)
+
+
+def answer(**headers: str) -> httpx.Response:
+    return httpx.Response(200, headers={name.replace("_", "-"): value for name, value in headers.items()})
+
+
+@pytest.mark.parametrize(
+    "say",
+    [
+        lambda said: run_id({"id": [said]}, "id"),
+        lambda said: status({"status": [said]}, "status"),
+        lambda said: text({"task": [said]}, "task"),
+        lambda said: tags([said, 5], "tags"),
+        lambda said: moment({"createdAt": said}, "createdAt"),
+        lambda said: timestamp(said),
+        lambda said: array_literal(said),
+        lambda said: array_literal(f'{{"{said}}}'),
+        lambda said: parse_id(said),
+        lambda said: list(V2Decoder().decode([ServerSentEvent(event="error", data=said)])),
+        lambda said: wire_of(answer(content_type=said)),
+        lambda said: wire_of(answer(content_type="text/event-stream", x_stream_version=said)),
+        lambda said: BodyText(answer(content_encoding=said)),
+    ],
+)
+def test_an_error_that_cuts_what_upstream_said_shows_no_half_of_a_key(say: Callable[[str], object]) -> None:
+    """Wherever the cut is: half of a key is not known as one."""
+    remember("EchoedKeyEchoedKey")
+    for before in range(210):
+        with pytest.raises(WorkerError) as refused:
+            say("x" * before + "EchoedKeyEchoedKey")
+        assert "echoed" not in str(refused.value).lower(), before
 
 
 @pytest.mark.parametrize("kind", [WorkerError, SourceUnavailable, Unauthorized, RequestRefused])

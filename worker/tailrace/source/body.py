@@ -14,6 +14,7 @@ from collections.abc import Iterator
 import httpx
 
 from tailrace.errors import SourceUnavailable
+from tailrace.redaction import excerpt
 
 STEP_BYTES = 65_536
 _WINDOW = {"gzip": 31, "x-gzip": 31, "deflate": 15}
@@ -27,11 +28,12 @@ class BodyText:
 
     def __init__(self, response: httpx.Response) -> None:
         """Raises SourceUnavailable for a compression that is unknown here."""
-        encoding = response.headers.get("content-encoding", "").strip().lower()
+        said = response.headers.get("content-encoding", "")
+        encoding = said.strip().lower()
         self._window = _WINDOW.get(encoding, 0)
         if not self._window and encoding not in ("", "identity"):
             raise SourceUnavailable(
-                f"the body is compressed with {encoding[:40]!r}, which nobody asked for", status=200
+                f"the body is compressed with {excerpt(said, 40)!r}, which nobody asked for", status=200
             )
         self._unzip = zlib.decompressobj(self._window) if self._window else None
         self._decode = codecs.getincrementaldecoder("utf-8")("surrogateescape").decode

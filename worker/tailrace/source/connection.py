@@ -11,6 +11,7 @@ import httpx
 
 from tailrace.errors import SourceUnavailable
 from tailrace.model import Arrival, Wire
+from tailrace.redaction import excerpt
 from tailrace.room import Room, Share
 from tailrace.source.body import BodyText
 from tailrace.source.client import StreamSource
@@ -137,12 +138,14 @@ def wire_of(response: httpx.Response) -> Wire:
     """
     content_type = response.headers.get("content-type", "")
     if not content_type.startswith("text/event-stream"):
-        raise SourceUnavailable(f"upstream answered with {content_type[:60]!r} instead of an event stream", status=200)
+        said = excerpt(content_type, 60)
+        raise SourceUnavailable(f"upstream answered with {said!r} instead of an event stream", status=200)
     version = response.headers.get("X-Stream-Version", "v1")
     try:
         return Wire(version)
     except ValueError:
-        raise SourceUnavailable(f"upstream speaks stream version {version[:20]!r}, unknown to Tailrace") from None
+        said = excerpt(version, 20)
+        raise SourceUnavailable(f"upstream speaks stream version {said!r}, unknown to Tailrace") from None
 
 
 def date_ms(response: httpx.Response) -> int | None:

@@ -18,6 +18,7 @@ from typing import Any
 
 from tailrace.errors import MalformedRecord, SourceUnavailable
 from tailrace.model import RunView
+from tailrace.redaction import excerpt
 from tailrace.source.answers import json_of, refuse
 from tailrace.source.client import Upstream
 from tailrace.source.feed import FeedCursor
@@ -139,7 +140,7 @@ def list_runs(upstream: Upstream, wanted: ListFilter, cursor: str | None) -> Lis
     pagination = answer.get("pagination", {}) if isinstance(answer, dict) else None
     following = pagination.get("next") if isinstance(pagination, dict) else False
     if not isinstance(following, str | None) or not isinstance(answer.get("data"), list):
-        raise MalformedRecord(f"the list of runs is not the documented shape: {body[:200]!r}")
+        raise MalformedRecord(f"the list of runs is not the documented shape: {excerpt(body, 200)!r}")
     runs, malformed = readable(answer["data"], "id", listed_run)
     return ListedPage(runs, following or None, rate, malformed)
 

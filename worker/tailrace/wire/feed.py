@@ -13,6 +13,7 @@ from typing import Any
 
 from tailrace.errors import MalformedRecord
 from tailrace.model import RunView
+from tailrace.redaction import excerpt
 from tailrace.wire.run_fields import BadRow, bad_row, is_key, moment, run_id, status, tags, text
 from tailrace.wire.statuses import api_status, is_terminal
 
@@ -144,7 +145,7 @@ def run_view(row: dict[str, Any]) -> RunView:
 def _array(row: dict[str, Any], field: str) -> list[str]:
     value = row.get(field)
     if not isinstance(value, str | None):
-        raise MalformedRecord(f"{field} is no text: {value!r:.100}", field=field)
+        raise MalformedRecord(f"{field} is no text: {excerpt(repr(value), 100)}", field=field)
     try:
         return array_literal(value or "{}")
     except MalformedRecord as error:
@@ -158,7 +159,7 @@ def array_literal(text: str) -> list[str]:
         MalformedRecord: not such a literal.
     """
     if len(text) < 2 or text[0] != "{" or text[-1] != "}":
-        raise MalformedRecord(f"not an array literal: {text[:100]!r}")
+        raise MalformedRecord(f"not an array literal: {excerpt(text, 100)!r}")
     items: list[str] = []
     item: list[str] = []
     quoted = in_quotes = False
@@ -176,7 +177,7 @@ def array_literal(text: str) -> list[str]:
         else:
             item.append(char)
     if in_quotes:
-        raise MalformedRecord(f"not an array literal: {text[:100]!r}")
+        raise MalformedRecord(f"not an array literal: {excerpt(text, 100)!r}")
     if item or quoted:
         _close(items, item, quoted)
     return items

@@ -12,6 +12,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from tailrace.errors import MalformedRecord
+from tailrace.redaction import excerpt
 
 KEY_MAX_BYTES = 2_000
 """A longer run id, stream key or tag fits into no index of the archive (2 704 bytes), and hardly into a URL."""
@@ -48,7 +49,7 @@ def run_id(row: dict[str, Any], field: str) -> str:
     """Return a run's id: text that a database holds and indexes."""
     value = row.get(field)
     if not is_key(value):
-        raise MalformedRecord(f"{field} is no run id: {value!r:.100}", field=field)
+        raise MalformedRecord(f"{field} is no run id: {excerpt(repr(value), 100)}", field=field)
     return str(value)
 
 
@@ -61,7 +62,7 @@ def status(row: dict[str, Any], field: str) -> str:
     """Return a status. One that nobody has heard of is one too."""
     value = row.get(field)
     if not isinstance(value, str) or len(value) > STATUS_MAX_CHARS:
-        raise MalformedRecord(f"{field} is no status: {value!r:.100}", field=field)
+        raise MalformedRecord(f"{field} is no status: {excerpt(repr(value), 100)}", field=field)
     return storable(value)
 
 
@@ -69,7 +70,7 @@ def text(row: dict[str, Any], field: str) -> str | None:
     """Return a text, None where there is none."""
     value = row.get(field)
     if not isinstance(value, str | None):
-        raise MalformedRecord(f"{field} is no text: {value!r:.100}", field=field)
+        raise MalformedRecord(f"{field} is no text: {excerpt(repr(value), 100)}", field=field)
     if value is not None and len(value) > TEXT_MAX_CHARS:
         raise MalformedRecord(f"{field} has {len(value)} characters", field=field)
     return None if value is None else storable(value)
@@ -78,7 +79,7 @@ def text(row: dict[str, Any], field: str) -> str | None:
 def tags(values: Any, field: str) -> tuple[str, ...]:
     """Return tags. One that fits into no index is left out: upstream's have 128 characters at most."""
     if not isinstance(values, list) or not all(isinstance(value, str) for value in values):
-        raise MalformedRecord(f"{field} is no list of texts: {values!r:.100}", field=field)
+        raise MalformedRecord(f"{field} is no list of texts: {excerpt(repr(values), 100)}", field=field)
     return tuple(tag for tag in map(storable, values) if len(tag.encode()) <= KEY_MAX_BYTES)
 
 
@@ -88,7 +89,7 @@ def moment(row: dict[str, Any], field: str) -> datetime | None:
     try:
         return timestamp(value)
     except (MalformedRecord, TypeError):
-        raise MalformedRecord(f"{field} is no time: {value!r:.100}", field=field) from None
+        raise MalformedRecord(f"{field} is no time: {excerpt(repr(value), 100)}", field=field) from None
 
 
 def timestamp(value: str | None) -> datetime | None:
@@ -99,7 +100,7 @@ def timestamp(value: str | None) -> datetime | None:
         found = datetime.fromisoformat(value)
         return found.astimezone(UTC) if found.tzinfo else found.replace(tzinfo=UTC)
     except (ValueError, OverflowError) as error:  # the second: its zone takes it out of the calendar
-        raise MalformedRecord(f"not a timestamp: {value[:40]!r}") from error
+        raise MalformedRecord(f"not a timestamp: {excerpt(value, 40)!r}") from error
 
 
 def storable(value: str) -> str:

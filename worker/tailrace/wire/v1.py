@@ -14,6 +14,7 @@ from httpx_sse import ServerSentEvent
 
 from tailrace.errors import MalformedRecord
 from tailrace.model import Arrival, V1Record
+from tailrace.redaction import excerpt
 from tailrace.wire.events import OversizedEvent
 
 _ID = re.compile(r"([0-9]{1,20})-([0-9]{1,20})\Z")
@@ -65,5 +66,5 @@ def parse_id(text: str) -> tuple[int, int]:
     """Split ``<ms>-<seq>``. Ids compare as these pairs, never as text."""
     match = _ID.match(text)
     if match is None:
-        raise MalformedRecord(f"a v1 event has the id {text[:64]!r}, which is no Redis id")
+        raise MalformedRecord(f"a v1 event has the id {excerpt(text, 64)!r}, which is no Redis id")
     return int(match[1]), int(match[2])

@@ -20,6 +20,7 @@ from httpx_sse import ServerSentEvent
 
 from tailrace.errors import MalformedRecord, SourceUnavailable
 from tailrace.model import Arrival, Kind, PlainRecords, V2Record
+from tailrace.redaction import excerpt
 from tailrace.wire.envelope import envelope, envelopes, plain_envelopes
 from tailrace.wire.events import OversizedEvent
 
@@ -77,7 +78,7 @@ class V2Decoder:
             elif name == "ping":
                 yield Arrival([], tail=_tail_of_ping(event.data), alive_after=True)
             elif name == "error":
-                raise SourceUnavailable(f"upstream sent an error event: {event.data[:200]}")
+                raise SourceUnavailable(f"upstream sent an error event: {excerpt(event.data, 200)}")
             elif event.data == "[DONE]":
                 self._done = True
                 yield Arrival([], alive_after=True)
