@@ -66,12 +66,12 @@ class Cli:
         return Done(done.returncode, done.stdout, done.stderr.decode())
 
     @contextlib.contextmanager
-    def started(self, *arguments: str) -> Iterator[subprocess.Popen[bytes]]:
-        """Start a command that lives on; it is ended afterwards, by its pid."""
-        output = self.cwd / f"{arguments[0]}-{time.monotonic_ns()}.log"
+    def started(self, *arguments: str, program: str = "tailrace") -> Iterator[subprocess.Popen[bytes]]:
+        """Start a command that lives on, of another program if that is named; it is ended afterwards, by its pid."""
+        output = self.cwd / f"{program}-{arguments[0].strip('-')}-{time.monotonic_ns()}.log"
         with output.open("wb") as log:
             process = subprocess.Popen(
-                [sys.executable, "-P", "-m", "tailrace", *arguments],
+                [sys.executable, "-P", "-m", program, *arguments],
                 cwd=self.cwd,
                 env=self._environment(),
                 stdin=subprocess.DEVNULL,
