@@ -112,7 +112,7 @@ def test_without_a_worker_waiting_says_so_and_the_request_waits(cli: Cli, store:
     store.append_chunks("run_1", "ai", TEXTS)
     store.finish_run("run_1")
     with cli.started("ingest", "run_1", "--wait") as waiting:
-        said = next(iter(cli.cwd.glob("ingest-*.log")))
+        said = next(iter(cli.cwd.glob("tailrace-ingest-*.log")))
         wait_for(lambda: "tailrace worker" in said.read_text(), "it says that there is no worker")
         waiting.send_signal(signal.SIGINT)
         assert waiting.wait(DEADLINE_S) == 130
@@ -126,7 +126,7 @@ def test_an_upstream_that_cannot_be_reached_is_shown_and_loses_nothing(cli: Cli,
     store.finish_run("run_1")
     nowhere = cli.with_(TRIGGER_API_URL="http://127.0.0.1:1")
     with nowhere.started("worker", "--slots", "5"), nowhere.started("ingest", "run_1", "--wait") as waiting:
-        said = next(iter(cli.cwd.glob("ingest-*.log")))
+        said = next(iter(cli.cwd.glob("tailrace-ingest-*.log")))
         wait_for(lambda: "upstream can't be asked, trying again" in said.read_text(), "it says what is wrong")
         assert waiting.poll() is None
     with cli.started("worker", "--slots", "5"):
