@@ -19,8 +19,8 @@ UNUSED_PORT = 1
 
 @pytest.fixture
 def bare(tmp_path: Path) -> Cli:
-    """The command with nothing set."""
-    return Cli(tmp_path)
+    """The command with nothing set, started as a user starts it."""
+    return Cli(tmp_path, fresh=True)
 
 
 def test_help_names_every_verb_and_every_exit_code(bare: Cli) -> None:

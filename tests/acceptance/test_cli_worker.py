@@ -14,7 +14,7 @@ import redis
 from tailrace.model import Wire
 from tailrace.serve.app import DEFAULT_KEY
 from tailrace.serve.timing import Timing
-from tests.acceptance.cli_runner import DEADLINE_S, Cli, cli_for, wait_for
+from tests.acceptance.cli_runner import DEADLINE_S, Cli, ask, cli_for, stored, wait_for
 from tests.upstream import RunningServer, create_app, running
 from tests.upstream.live import LiveStore
 
@@ -42,7 +42,7 @@ def cli(tmp_path: Path, database_url: str, redis_url: str, upstream: RunningServ
 def worker(cli: Cli) -> Iterator[int]:
     """A worker under gevent, as deployments run it; its pid."""
     with cli.started("worker", "--slots", "20") as process:
-        wait_for(lambda: b"1 running" in cli.run("doctor").stdout, "the worker runs")
+        wait_for(lambda: bool(ask(cli, "SELECT FROM tailrace.workers WHERE expires_at > now()")), "the worker runs")
         yield process.pid
 
 
@@ -117,7 +117,7 @@ def test_without_a_worker_waiting_says_so_and_the_request_waits(cli: Cli, store:
         waiting.send_signal(signal.SIGINT)
         assert waiting.wait(DEADLINE_S) == 130
     with cli.started("worker", "--slots", "5"):
-        wait_for(lambda: cli.run("chunks", "run_1").stdout == PRINTED, "the worker takes the request that waited")
+        wait_for(lambda: stored(cli, "run_1") == PRINTED, "the worker takes the request that waited")
 
 
 def test_an_upstream_that_cannot_be_reached_is_shown_and_loses_nothing(cli: Cli, store: LiveStore) -> None:
@@ -130,7 +130,7 @@ def test_an_upstream_that_cannot_be_reached_is_shown_and_loses_nothing(cli: Cli,
         wait_for(lambda: "upstream can't be asked, trying again" in said.read_text(), "it says what is wrong")
         assert waiting.poll() is None
     with cli.started("worker", "--slots", "5"):
-        wait_for(lambda: cli.run("chunks", "run_1").stdout == PRINTED, "the request is still there")
+        wait_for(lambda: stored(cli, "run_1") == PRINTED, "the request is still there")
 
 
 def test_sigterm_drains_and_another_worker_goes_on(cli: Cli, store: LiveStore) -> None:
@@ -138,7 +138,7 @@ def test_sigterm_drains_and_another_worker_goes_on(cli: Cli, store: LiveStore) -
     store.append_chunk("run_1", "ai", "1")
     with cli.started("worker", "--slots", "5") as worker:
         assert cli.run("ingest", "run_1").code == 0
-        wait_for(lambda: cli.run("chunks", "run_1").stdout == b"1\n", "the first chunk is stored")
+        wait_for(lambda: stored(cli, "run_1") == b"1\n", "the first chunk is stored")
         store.append_chunk("run_1", "ai", "2")
         os.kill(worker.pid, signal.SIGTERM)
         assert worker.wait(15) == 0

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
+from pathlib import Path
 
 import psycopg
 import pytest
 
+from tests.acceptance.cli_runner import cli_for
 from tests.wirecases import DEFAULT_KEY, WireCase, case_names, load_case, running_case
 
 QUICKLY = {
@@ -35,35 +34,14 @@ WRONG_OR_REFUSED = {
 }
 
 
-def ingest(case: WireCase, database_url: str) -> tuple[int, dict[str, object]]:
+def ingest(case: WireCase, database_url: str, place: Path) -> tuple[int, dict[str, object]]:
     """Run ``tailrace ingest --local --wait --json`` against the case; return its exit code and what it said."""
     with running_case(case) as server:
-        done = subprocess.run(
-            [
-                sys.executable,
-                "-m",
-                "tailrace",
-                "ingest",
-                case.ref.run_id,
-                "--stream",
-                case.ref.stream_key,
-                "--local",
-                "--wait",
-                "--json",
-            ],
-            env={
-                **{name: value for name, value in os.environ.items() if name in ("PATH", "HOME", "LANG")},
-                **QUICKLY,
-                "TAILRACE_DATABASE_URL": database_url,
-                "TRIGGER_API_URL": server.url,
-                "TRIGGER_SECRET_KEY": DEFAULT_KEY,
-            },
-            capture_output=True,
-            timeout=90,
-            check=False,
-        )
-    assert done.stdout, done.stderr.decode()
-    return done.returncode, json.loads(done.stdout)
+        cli = cli_for(place, database_url=database_url, api_url=server.url, key=DEFAULT_KEY).with_(**QUICKLY)
+        options = ("--stream", case.ref.stream_key, "--local", "--wait", "--json")
+        done = cli.run("ingest", case.ref.run_id, *options)
+    assert done.stdout, done.stderr
+    return done.code, json.loads(done.stdout)
 
 
 def query(database_url: str, statement: str) -> list[tuple[object, ...]]:
@@ -82,9 +60,9 @@ def archived(case: WireCase, database_url: str) -> list[bytes]:
 
 
 @pytest.mark.parametrize("name", EXPECTED)
-def test_the_archive_shows_the_expected_chunks(name: str, database_url: str) -> None:
+def test_the_archive_shows_the_expected_chunks(name: str, database_url: str, tmp_path: Path) -> None:
     case = load_case(name)
-    code, said = ingest(case, database_url)
+    code, said = ingest(case, database_url, tmp_path)
     assert (code, said["state"]) == (0, "sealed")
     stored = archived(case, database_url)
     if case.expected_texts is not None:
@@ -98,9 +76,9 @@ def test_every_other_case_is_named_below() -> None:
 
 
 @pytest.mark.parametrize("name", WRONG_OR_REFUSED)
-def test_a_wrong_read_ends_as_the_protocol_says(name: str, database_url: str) -> None:
+def test_a_wrong_read_ends_as_the_protocol_says(name: str, database_url: str, tmp_path: Path) -> None:
     case = load_case(name)
-    code, said = ingest(case, database_url)
+    code, said = ingest(case, database_url, tmp_path)
     assert (code, said["state"]) == (0, "sealed")
     raw = [bytes(raw).decode() for (raw,) in query(
         database_url, "SELECT raw FROM tailrace.quarantine WHERE reason <> 'unterminated' ORDER BY chunk_index"
