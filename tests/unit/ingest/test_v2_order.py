@@ -286,6 +286,14 @@ def test_what_begins_as_ours_and_goes_on_as_another_is_another_only_in_the_end()
 
 
 @pytest.mark.trap(23)
+def test_a_doubt_is_settled_from_the_start_also_when_new_records_came_before_it() -> None:
+    order = begun(held(data(0), data(1), data(2)))
+    assert order.admit([data(2), data(3), data(0, "9")]).indices == [3]
+    assert order.doubt
+    assert order.resume() is None
+
+
+@pytest.mark.trap(23)
 def test_a_batch_that_comes_twice_is_no_news() -> None:
     order = begun()
     records = [data(0), other(1, Kind.COMMAND), data(2), other(3, Kind.ODD, "x")]

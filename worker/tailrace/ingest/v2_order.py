@@ -138,10 +138,10 @@ class V2Order:
     def _advance(self, after: int, last: list[int]) -> None:
         """Note that everything before ``after`` is held or accounted for, by records of this connection."""
         self._next, self._print = after, last
-        self._overlap, self._reached, self._from_start = False, True, False
+        self._overlap, self._reached = False, True
         self._ahead = self._marks = None
         if self.doubt is None:
-            self._jumped, self._believing = (0, 0), False
+            self._jumped, self._believing, self._from_start = (0, 0), False, False
         self._turn_window()
 
     def _turn_window(self) -> None:
