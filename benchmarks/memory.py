@@ -27,6 +27,8 @@ MIB = 1_048_576
 BUFFER_BYTES = 16 * MIB
 BLOCK = b"x" * 1_000_000
 WIDE = "😀".encode() * 250_000
+SETTLE_S = 2.0
+"""Until a started worker has opened its connections and looked at its runs once: that is what is compared with."""
 
 
 @dataclass
@@ -107,7 +109,7 @@ def measure(ready: Stage, name: str) -> dict[str, float]:
         hostile(runs, partial(write, sent)) as upstream,
         ready.worker(upstream, slots=count + 20, **settings) as worker,
     ):
-        time.sleep(2)
+        time.sleep(SETTLE_S)
         before = memory_mb(worker.pid, "VmRSS")
         request_all(ready, runs)
         found: dict[str, float] = {}

@@ -158,7 +158,7 @@ class Environment:
             elif PATIENCE.is_over(run.refusals + 1, run.refused_s):
                 self._fail(run, f"{error} (refused {run.refusals + 1} times in {run.refused_s:.0f} s)")
             else:
-                self.runs.refused(run, str(error), self._wait_s(run))
+                self.runs.postpone(run, str(error), self._wait_s(run), refused=True)
             return 0
         found = self.runs.observe({run.id: view}, settings.watch_seconds)
         if found:
@@ -174,7 +174,8 @@ class Environment:
         elif not (run.known and run.over):
             self.runs.postpone(run, f"{NOT_KNOWN_YET}: {error}", self._wait_s(run))
         elif run.refused_s < enough_s:
-            self.runs.refused(run, f"upstream does not know the run any more: {error}", self._wait_s(run))
+            reason = f"upstream does not know the run any more: {error}"
+            self.runs.postpone(run, reason, self._wait_s(run), refused=True)
         else:
             reason = f"upstream has not known the run any more for {run.refused_s:.0f} s: {error}"
             self.runs.unserved(run, reason, self._wait_s(run))

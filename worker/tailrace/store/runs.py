@@ -258,31 +258,20 @@ class Runs:
         due = "UPDATE tailrace.runs SET next_watch_at = now() WHERE id = ANY(:runs)"
         self._statements.execute(due, runs=list(runs))
 
-    def postpone(self, run: WatchedRun, error: str, delay_s: float) -> None:
-        """Look at a run again later: it could not be read now."""
+    def postpone(self, run: WatchedRun, error: str, delay_s: float, *, refused: bool = False) -> None:
+        """Look at a run again later: it could not be read now. ``refused``: because upstream refuses to show it."""
         self._statements.execute(
             """
             UPDATE tailrace.runs SET watch_attempt = watch_attempt + 1, last_error = :error,
+                   troubled_at = CASE WHEN :refused THEN coalesce(troubled_at, now()) ELSE troubled_at END,
+                   refusals = refusals + CAST(:refused AS int),
                    next_watch_at = now() + :delay_s * interval '1 second'
             WHERE id = :id AND state IN ('requested', 'watched')
             """,
             id=run.id,
             error=fitting(error),
             delay_s=delay_s,
-        )
-
-    def refused(self, run: WatchedRun, error: str, delay_s: float) -> None:
-        """Look at a run again later: upstream refuses to show it."""
-        self._statements.execute(
-            """
-            UPDATE tailrace.runs SET watch_attempt = watch_attempt + 1, last_error = :error,
-                   troubled_at = coalesce(troubled_at, now()), refusals = refusals + 1,
-                   next_watch_at = now() + :delay_s * interval '1 second'
-            WHERE id = :id AND state IN ('requested', 'watched')
-            """,
-            id=run.id,
-            error=fitting(error),
-            delay_s=delay_s,
+            refused=refused,
         )
 
     def unserved(self, run: WatchedRun, reason: str, delay_s: float) -> None:
