@@ -10,13 +10,14 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 from urllib.parse import urlsplit
 
 import psycopg
 
 from tailrace.serve import Timing
 from tailrace.serve.app import DEFAULT_KEY
+from tests.chaos.prepared_workers import KEPT
 from tests.chaos.tcpproxy import Proxy
 from tests.upstream import LiveStore, RunningServer, create_app, running
 
@@ -115,6 +116,33 @@ class Archive:
         ]
 
 
+class Launched(Protocol):
+    """A process that was started, as `subprocess.Popen` shows it."""
+
+    pid: int
+
+    def poll(self) -> int | None: ...
+    def wait(self, timeout: float) -> int: ...
+    def kill(self) -> None: ...
+
+
+def in_a_new_interpreter(arguments: Sequence[str], folder: Path, environ: dict[str, str], log: Path) -> Launched:
+    """Start ``tailrace worker`` as a user does."""
+    with log.open("ab") as output:
+        return subprocess.Popen(
+            [sys.executable, "-P", "-m", "tailrace", "worker", *arguments],
+            cwd=folder,
+            env=environ,
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=output,
+            start_new_session=True,
+        )
+
+
+launch: Callable[[Sequence[str], Path, dict[str, str], Path], Launched] = in_a_new_interpreter
+
+
 class Worker:
     """One worker process; known by its pid, ended by it."""
 
@@ -124,16 +152,7 @@ class Worker:
         self._told_to_end = False
         self.database, self.redis, *upstream = proxies
         self.upstream: Proxy | None = upstream[0] if upstream else None
-        with log.open("ab") as output:
-            self.process = subprocess.Popen(
-                [sys.executable, "-P", "-m", "tailrace", "worker", "--pool", pool, "--slots", str(slots)],
-                cwd=log.parent,
-                env=environ,
-                stdin=subprocess.DEVNULL,
-                stdout=output,
-                stderr=output,
-                start_new_session=True,
-            )
+        self.process = launch(["--pool", pool, "--slots", str(slots)], log.parent, environ, log)
 
     @property
     def proxies(self) -> list[Proxy]:
@@ -240,7 +259,7 @@ class Fleet:
         if upstream_too:
             proxies.append(Proxy(_address(self.api_url)))
         database_url = f"{self.database_url}?application_name={name}"
-        kept = {name: os.environ[name] for name in ("PATH", "HOME", "LANG", "LD_LIBRARY_PATH") if name in os.environ}
+        kept = {name: os.environ[name] for name in KEPT if name in os.environ}
         environ = kept | {
             "DATABASE_URL": database_url if direct else _through(database_url, proxies[0]),
             "REDIS_URL": self.redis_url if direct else _through(self.redis_url, proxies[1]),

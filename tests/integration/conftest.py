@@ -1,4 +1,5 @@
-"""A database with an engine and an archive on it, for tests that ask for them; and every archive's accounts balance."""
+"""A database with an engine and an archive on it, for tests that ask for them; every archive's accounts balance; most
+workers are forked, not started."""
 
 from __future__ import annotations
 
@@ -9,9 +10,20 @@ import sqlalchemy as sa
 
 from tailrace.store.engine import create_engine
 from tests.accounts import _accounts_balance
+from tests.chaos import fleet
+from tests.chaos.prepared_workers import prepared_workers
 from tests.integration.schema_rows import Archive
+from tests.leaks import lasting
 
 __all__ = ["_accounts_balance"]
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _prepared_workers() -> Iterator[None]:
+    with prepared_workers() as workers, lasting("prepared_workers.py"):
+        fleet.launch = workers.start
+        yield
+    fleet.launch = fleet.in_a_new_interpreter
 
 
 @pytest.fixture

@@ -39,6 +39,8 @@ if TYPE_CHECKING:
 
 log = structlog.get_logger("tailrace")
 
+LOCKED_S = 0.05
+"""After so long a stream is asked for again whose row somebody had locked: a choice among thousands takes as long."""
 TURN_S = 10.0
 """How long a reader may keep its place while others wait for one: v1 fills its 1 000 entries in that time at 100/s."""
 
@@ -231,8 +233,11 @@ class Runtime:
     def _acquire(self, stream_ids: list[int]) -> dict[int, LeasedStream]:
         got = {stream.id: stream for stream in self.leases.acquire(stream_ids)}
         missed = [stream_id for stream_id in stream_ids if stream_id not in got]
-        if missed and self.settings.max_connections is not None:
-            self.leases.unhint(missed)  # the fleet has no place for them: they must not wait for their hints to age
+        if missed:
+            # Another process, choosing too, may have had the row at this moment; it does not keep it.
+            time.sleep(LOCKED_S)
+            got |= {stream.id: stream for stream in self.leases.acquire(missed)}
+            self.leases.unhint([stream_id for stream_id in missed if stream_id not in got])
         return got
 
     def _follow_keys(self) -> float:

@@ -215,9 +215,14 @@ class Leases:
         return int(row.streams), int(row.workers)
 
     def unhint(self, stream_ids: Sequence[int]) -> None:
-        """Give claimed streams back: their hints could not be sent."""
+        """Give claimed streams back: they will not be read now. Those whose rows somebody has locked wait."""
         self._statements.execute(
-            "UPDATE tailrace.streams SET hinted_until = NULL WHERE id = ANY(:ids) AND hinted_by = :worker_id",
+            """
+            UPDATE tailrace.streams SET hinted_until = NULL WHERE id IN (
+                SELECT id FROM tailrace.streams
+                WHERE id = ANY(:ids) AND hinted_by = :worker_id AND hinted_until IS NOT NULL
+                ORDER BY id FOR NO KEY UPDATE SKIP LOCKED)
+            """,
             ids=list(stream_ids),
             worker_id=self._worker.id,
         )
