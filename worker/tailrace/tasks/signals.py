@@ -24,7 +24,7 @@ from tailrace.telemetry import configure
 log = structlog.get_logger("tailrace")
 
 _main_pid = 0
-_own_queue = f"tailrace.{uuid.uuid4().hex[:12]}"
+_own_queue = ""
 
 
 @signals.setup_logging.connect
@@ -36,7 +36,9 @@ def _logging(**_: Any) -> None:
 @signals.celeryd_after_setup.connect
 def _listen_to_own_queue(instance: Any, **_: Any) -> None:
     """Consume a queue of our own too: hints go to the process that has the free slot."""
+    global _own_queue
     if instance.app.main == app.main:
+        _own_queue = f"tailrace.{uuid.uuid4().hex[:12]}"
         instance.app.amqp.queues.select_add(_own_queue)
 
 
