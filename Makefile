@@ -43,14 +43,14 @@ demo: $(READY_TO_RUN)
 	@$(BIN)/tailrace demo
 
 # What to hand out first, and together: tests/order.py. With compiled files, else each of hundreds of processes compiles all
-# of it again. Six at a time on two cores: they wait a quarter of the time.
+# of it again. Seven at a time on two cores: they wait a quarter of the time.
 PYTEST = PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest --no-loadscope-reorder
 
 check: lint
 	@$(PYTEST) -n 2 -q tests/unit $(ARGS)
 
 test: $(READY_TO_TEST)
-	@$(PYTEST) -n 6 $(ARGS)
+	@$(PYTEST) -n 7 $(ARGS)
 
 # The blocking half of the Streams API, of its asyncio half.
 halves: $(READY_TO_TEST)
