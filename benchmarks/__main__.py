@@ -17,7 +17,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from benchmarks.scenarios import Row, Size, cold, first, growth, idle, live, reading, space, speed, two
+from benchmarks.scenarios import Row, Size, cold, first, growth, idle, live, many, reading, space, speed, two
 from benchmarks.stage import ROOT, Failed, Stage, stage
 from benchmarks.usage import load
 
@@ -34,8 +34,9 @@ SCENARIOS: dict[str, Callable[[Stage, Size], Row]] = {
     "P8": growth.run,
     "P9": two.run,
     "P10": cold.run,
+    "P11": many.run,
 }
-ONCE = frozenset({"P3", "P4", "P5", "P6", "P8"})
+ONCE = frozenset({"P3", "P4", "P5", "P6", "P8", "P11"})
 """Scenarios that measure each figure once, or of many observations. The others repeat it themselves."""
 REPEATED = frozenset({"P3", "P4", "P5"})
 """Those of them that are run several times all the same; ``--repeat-all`` does so with all."""

@@ -25,6 +25,7 @@ from httpx_sse._decoders import SSEDecoder
 
 from benchmarks.rivals import limit
 from benchmarks.scenarios.live import request_all
+from benchmarks.scenarios.many import asked_at_once
 from benchmarks.scenarios.speed import archived
 from benchmarks.stage import ROOT, Stage, UpstreamProcess, stage
 from benchmarks.usage import cpu_s, load
@@ -102,6 +103,7 @@ def measure(ready: Stage) -> dict[str, float]:
     ready.database.rows("ANALYZE")
     ratios["view: reading / plain rows"] = _view(ready)
     ratios["space: bytes in segments / bytes of JSON"] = _space(ready)
+    ratios["run: one of 900 / one of 300, worker + Postgres CPU"] = _run(ready, 900) / _run(ready, 300)
     ratios["import tailrace.tasks / import celery"] = _import("tailrace.tasks") / _import(
         "celery.app.base, kombu, redis"
     )
@@ -109,6 +111,12 @@ def measure(ready: Stage) -> dict[str, float]:
         "-c", "import typer, rich"
     )
     return {name: round(ratio, 4) for name, ratio in ratios.items()}
+
+
+def _run(ready: Stage, runs: int) -> float:
+    """CPU seconds of one finished run, of so many that are asked for at once."""
+    used = asked_at_once(ready, runs)[1].cpu_s
+    return (used["worker"] + used["postgres"]) / runs
 
 
 def _cheapest(measured: Callable[[], float]) -> float:

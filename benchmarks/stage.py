@@ -94,8 +94,8 @@ class Served(Protocol):
 class UpstreamProcess(Child):
     """`benchmarks.upstream`, spoken to."""
 
-    def __init__(self, environ: dict[str, str], log: Path) -> None:
-        super().__init__([sys.executable, "-m", "benchmarks.upstream"], environ, log)
+    def __init__(self, environ: dict[str, str], log: Path, feed: str) -> None:
+        super().__init__([sys.executable, "-m", "benchmarks.upstream", feed], environ, log)
         self.url = json.loads(self.line())
 
     def do(self, name: str, **arguments: Any) -> Any:
@@ -168,8 +168,8 @@ class Stage:
         }
 
     @contextmanager
-    def upstream(self) -> Iterator[UpstreamProcess]:
-        child = UpstreamProcess(self.environ, self.place / f"upstream-{next(self._names)}.log")
+    def upstream(self, feed: str = "native") -> Iterator[UpstreamProcess]:
+        child = UpstreamProcess(self.environ, self.place / f"upstream-{next(self._names)}.log", feed)
         try:
             yield child
         finally:
@@ -216,6 +216,12 @@ class Stage:
         # The app keeps the broker that it was asked for first, and each stage has one of its own.
         with ingest_run.app.connection_for_write(self.redis_url) as connection:
             ingest_run.apply_async((run_id,), options, connection=connection)
+
+    def row_writes(self) -> int:
+        """Rows written so far, all tables together."""
+        self.database.rows("SELECT pg_stat_clear_snapshot()")
+        counted = "SELECT sum(n_tup_ins + n_tup_upd + n_tup_del)::bigint FROM pg_stat_user_tables"
+        return int(self.database.value(counted))
 
     def stream(self, run_id: str, timeout_s: float = 30.0) -> int:
         """The id of a run's only stream, as soon as it has a row."""

@@ -1,4 +1,4 @@
-"""The stand-in upstream in a process of its own: ``python -m benchmarks.upstream``.
+"""The stand-in upstream in a process of its own: ``python -m benchmarks.upstream [native|electric]``.
 
 Commands come as JSON objects, one a line, on standard input; each is answered by one line on standard output. The
 first line of output is the URL.
@@ -12,10 +12,13 @@ import random
 import sys
 import threading
 import time
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from benchmarks.texts import chunks
 from tailrace.model import Wire
+from tailrace.serve import FeedFormat
 from tailrace.serve.entries import V1Id
 from tailrace.serve.logs import RecordLog
 from tailrace.serve.records import data_draft
@@ -98,9 +101,17 @@ class Upstream:
         if drafts:
             self.store.append_records(run, key, drafts)
 
-    def finish(self, runs: list[str]) -> None:
+    def finish(self, runs: list[str], ago_s: float = 0.0) -> None:
+        """Have runs end, as if they had ``ago_s`` ago, and begun a minute before."""
+        ended = datetime.now(UTC) - timedelta(seconds=ago_s)
         for run in runs:
-            self.store.finish_run(run)
+            if ago_s:
+                self.store._change_run(run, lambda run: replace(run, created_at=ended - timedelta(minutes=1)))
+            self.store.finish_run(run, finished_at=ended)
+
+    def requests(self) -> int:
+        """How many requests were ever made."""
+        return self.server.traffic.total
 
     def append(self, run: str, count: int = 1, key: str = "default") -> int:
         """Append chunks now; returns the time of it in ms since 1970."""
@@ -146,6 +157,7 @@ class Upstream:
         written["done"] = True
 
     loop: asyncio.AbstractEventLoop | None = None
+    server: RunningServer
 
 
 def main() -> None:
@@ -157,7 +169,7 @@ def main() -> None:
 
     gc.disable()
     found = threading.Event()
-    app = create_app(upstream.store)
+    app = create_app(upstream.store, feed=FeedFormat(sys.argv[1]) if len(sys.argv) > 1 else FeedFormat.NATIVE)
     answer = app.router.default
 
     async def remember_loop(scope: Any, receive: Any, send: Any) -> None:
@@ -167,8 +179,8 @@ def main() -> None:
         await answer(scope, receive, send)
 
     app.router.default = remember_loop
-    server: RunningServer
     with running(app) as server:
+        upstream.server = server
         _knock(server.url)
         found.wait(10)
         _say(server.url)

@@ -16,12 +16,15 @@ FIRST = ("tests/acceptance/test_demo.py",)
 
 APART = (
     "tests/integration/test_outage.py",
+    "tests/integration/test_upstream_returns.py",
     "tests/integration/test_takeover.py",
     "tests/integration/test_fleet_limit.py",
     "tests/integration/test_backpressure.py",
     "tests/integration/test_drain.py",
     "tests/integration/test_few_slots.py",
     "tests/integration/test_cancel.py",
+    "tests/integration/test_refused_messages.py",
+    "tests/integration/test_clock_set_back.py",
     "tests/integration/test_wire_cases.py",
     "tests/integration/test_keys_file.py",
     "tests/integration/test_streams_clients.py",

@@ -17,7 +17,7 @@ CREATE TABLE tailrace.runs (
     requested_at    timestamptz NOT NULL DEFAULT now(),
     terminal_at     timestamptz,
     keys_read_at    timestamptz,
-    next_watch_at   timestamptz NOT NULL DEFAULT now(),
+    next_watch_at   timestamptz DEFAULT now(),
     watch_attempt   int NOT NULL DEFAULT 0,
     troubled_at     timestamptz,
     refusals        int NOT NULL DEFAULT 0,
@@ -41,6 +41,8 @@ COMMENT ON COLUMN tailrace.runs.selection IS 'The stream keys that were asked fo
 COMMENT ON COLUMN tailrace.runs.options IS 'Batch limits of this request; see tailrace.options_problem.';
 COMMENT ON COLUMN tailrace.runs.priority IS '0 live, 1 backfill: live goes first.';
 COMMENT ON COLUMN tailrace.runs.terminal_at IS 'When a terminal status was first seen.';
+COMMENT ON COLUMN tailrace.runs.next_watch_at IS
+    'When the run is to be looked at: it was asked for, or could not be read. Null: whoever watches knows it and decides.';
 COMMENT ON COLUMN tailrace.runs.watch_attempt IS 'How often in a row looking at the run brought nothing.';
 COMMENT ON COLUMN tailrace.runs.troubled_at IS
     'When upstream first refused to show the run, since it last showed it; null: it does not refuse.';
@@ -53,8 +55,10 @@ COMMENT ON COLUMN tailrace.runs.listed_at IS
 COMMENT ON COLUMN tailrace.runs.late_check_at IS
     'When the sealed run is looked at once more; not after sealed_at: that has been done.';
 
--- Runs due to be watched. Small whatever the archive holds.
-CREATE INDEX runs_watch_idx ON tailrace.runs (next_watch_at) WHERE state IN ('requested', 'watched');
+-- Runs whose rows say that they are due, and all that are watched. Small whatever the archive holds.
+CREATE INDEX runs_watch_idx ON tailrace.runs (environment_id, next_watch_at)
+    WHERE state IN ('requested', 'watched') AND next_watch_at IS NOT NULL;
+CREATE INDEX runs_open_idx ON tailrace.runs (environment_id) WHERE state IN ('requested', 'watched');
 CREATE INDEX runs_environment_id_idx ON tailrace.runs (environment_id);
 -- Runs of a tag.
 CREATE INDEX runs_tags_idx ON tailrace.runs USING gin (tags);

@@ -94,8 +94,10 @@ COMMENT ON COLUMN tailrace.streams.known_verdict IS
     'Of a stream that was sealed before and is read again: what its verdict was; else null.';
 COMMENT ON COLUMN tailrace.streams.known_rows IS 'And how many chunks, holes and quarantined records it had.';
 
--- Streams due to be read. Sealed ones are not in it, so a million of them costs nothing.
-CREATE INDEX streams_attempt_idx ON tailrace.streams (next_attempt_at) WHERE state IN ('pending', 'active', 'parked');
+-- Streams by who reads them, those that nobody reads by when they are due. Sealed ones are not in it, so a million of them
+-- costs nothing.
+CREATE INDEX streams_open_idx ON tailrace.streams (worker_id, next_attempt_at)
+    WHERE state IN ('pending', 'active', 'parked');
 -- Sealed streams that wait to be compacted or made searchable: nearly none, whatever the archive holds.
 CREATE INDEX streams_keep_idx ON tailrace.streams (id)
     WHERE state = 'sealed' AND keep_error IS NULL AND (compacted_at IS NULL OR indexed_at IS NULL);

@@ -60,7 +60,7 @@ def begun(place: Place, days: float = 30, filters: dict[str, object] | None = No
 
 def finish(place: Place, backfills: Backfills) -> None:
     while place.archive.value("SELECT count(*) FROM tailrace.backfills WHERE state = 'running'"):
-        if not backfills.step():
+        if backfills.step() is None:
             place.archive.run("UPDATE tailrace.backfills SET next_page_at = now(), leased_until = NULL")
 
 
@@ -212,7 +212,7 @@ def test_it_keeps_to_its_share_of_the_rate_limit(database_url: str) -> None:
         lowest = 40
         ended = time.monotonic() + 20
         while run_end(place)[0] == "running" and time.monotonic() < ended:
-            if not backfills.step():
+            if backfills.step() is None:
                 time.sleep(0.05)
             lowest = min(lowest, server.bucket._tokens)
         assert run_end(place)[:3] == ("done", 25, 2_500)
@@ -263,7 +263,7 @@ runtime = Runtime(Settings(secret_key=sys.argv[3], api_url=sys.argv[2], backfill
 backfills = backfills_of(runtime.environments.default)
 print("up", flush=True)
 while True:
-    if not backfills.step():
+    if backfills.step() is None:
         time.sleep(0.01)
 """
 

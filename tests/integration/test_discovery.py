@@ -46,6 +46,10 @@ class Place:
         return [request.path for request in new]
 
     def due(self) -> None:
+        """Everything is to be looked at now, and it is time to ask the feed."""
+        for runtime in self.runtimes:
+            for environment in runtime.environments.all():
+                environment.watching._asked_at -= 60.0
         self.archive.run("UPDATE tailrace.runs SET next_watch_at = now()")
         self.archive.run("UPDATE tailrace.discoveries SET next_look_at = now(), next_scan_at = now()")
 

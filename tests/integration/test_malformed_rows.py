@@ -117,7 +117,7 @@ def test_a_backfill_goes_on(place: Place) -> None:
     place.server.faults.run_list().answer(200, body=listed([*GOOD[3:], *BAD, *ODD]))
     for _ in range(2):
         place.archive.run("UPDATE tailrace.backfills SET next_page_at = now()")
-        assert backfills_of(environment).step()
+        assert backfills_of(environment).step() is not None
     assert place.archive.rows("SELECT state, pages, last_error FROM tailrace.backfills") == [("done", 2, None)]
     assert found(place) == {f"run_{n}" for n in range(5)} | ODD_IDS
 
@@ -129,11 +129,11 @@ def test_a_page_that_is_none_is_asked_for_again(page: bytes, place: Place) -> No
     environment = place.runtime().environments.default
     environment.listed_runs.begin_backfill(NOW - timedelta(days=2), NOW, {})
     place.server.faults.run_list().answer(200, body=page)
-    assert backfills_of(environment).step()
+    assert backfills_of(environment).step() is not None
     assert place.archive.rows("SELECT state, attempt, last_error IS NULL FROM tailrace.backfills") == [
         ("running", 1, False)
     ]
     place.server.faults.run_list().answer(200, body=listed(GOOD))
     place.archive.run("UPDATE tailrace.backfills SET next_page_at = now()")
-    assert backfills_of(environment).step()
+    assert backfills_of(environment).step() is not None
     assert place.archive.value("SELECT state FROM tailrace.backfills") == "done"

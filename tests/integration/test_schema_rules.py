@@ -98,10 +98,11 @@ def test_finding_due_streams_reads_no_sealed_ones(archive: Archive) -> None:
         row[0]
         for row in archive.rows(
             """EXPLAIN SELECT id FROM tailrace.streams
-               WHERE state IN ('pending', 'active', 'parked') AND next_attempt_at <= now() ORDER BY next_attempt_at"""
+               WHERE state IN ('pending', 'active', 'parked') AND worker_id IS NULL AND next_attempt_at <= now()
+               ORDER BY next_attempt_at"""
         )
     )
-    assert "streams_attempt_idx" in plan
+    assert "streams_open_idx" in plan
 
 
 def test_deleting_a_run_deletes_its_streams(archive: Archive) -> None:

@@ -1,34 +1,193 @@
-"""Who looks at a run keeps others from it, but not for longer than it lives."""
+"""One process watches an environment, in memory; what it writes is what has changed, and another can take its place."""
 
 from __future__ import annotations
 
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
 
 from tailrace.errors import WorkerError
-from tailrace.model import Wire
+from tailrace.model import RunView, Wire
+from tailrace.serve import FeedFormat
 from tailrace.service.runtime import Runtime
+from tailrace.service.watching import Watching
+from tailrace.store.engine import create_engine
+from tailrace.store.runs import Runs, Seen
 from tests.ingestion import Ingestion, ingesting
+from tests.integration.schema_rows import Archive
 from tests.upstream import LiveStore
+
+RUNS = 20
+QUIET_S = 60.0
+
+
+def store_of(runs: int = RUNS, **made: Any) -> LiveStore:
+    store = LiveStore()
+    for number in range(runs):
+        store.create_run(f"run_{number}", Wire.V2, **made)
+        store.open_stream(f"run_{number}", "ai")
+    return store
 
 
 @contextmanager
-def a_look_that_hangs(database_url: str) -> Iterator[tuple[Ingestion, Runtime]]:
-    """A run, and beside the usual worker another one, whose question about it upstream does not answer."""
+def watched(database_url: str, store: LiveStore, **app: Any) -> Iterator[Ingestion]:
+    """Runs that somebody has asked for, all of them known."""
+    with ingesting(database_url, store, app=app, late_check_seconds=0.0) as (ingestion, server):
+        ingestion.server = server  # type: ignore[attr-defined]
+        for run_id in store._runs:
+            ingestion.request(run_id)
+        while ingestion.value("SELECT count(*) FROM tailrace.runs WHERE state = 'requested'"):
+            ingestion.runtime.watch(10)
+        yield ingestion
+
+
+def watching(runtime: Runtime) -> Watching:
+    return runtime.environments.default.watching
+
+
+def later(runtime: Runtime, seconds: float = 3_600.0) -> None:
+    """Have everything that the process knows in memory have happened earlier, as if time had passed."""
+    its = watching(runtime)
+    clock_s = its._clock_s
+    its._clock_s = lambda: clock_s() + seconds
+    its._feed._clock_s = its._clock_s
+
+
+def versions(ingestion: Ingestion) -> list[tuple[Any, ...]]:
+    return ingestion.rows("SELECT id, xmin::text, ctid::text FROM tailrace.runs ORDER BY id")
+
+
+@pytest.mark.parametrize("feed", list(FeedFormat))
+@pytest.mark.parametrize("age", [timedelta(0), timedelta(days=3)], ids=["in the feed", "older than the feed"])
+def test_a_look_that_brings_no_change_writes_no_row(database_url: str, feed: FeedFormat, age: timedelta) -> None:
+    """Not even a lock, which would make the page dirty: `xmax` stays too."""
+    store = store_of(created_at=datetime.now(UTC) - age)
+    with watched(database_url, store, feed=feed) as ingestion:
+        before = ingestion.rows("SELECT id, xmin::text, xmax::text, ctid::text FROM tailrace.runs ORDER BY id")
+        asked = len(ingestion.server.traffic.requests())  # type: ignore[attr-defined]
+        for _ in range(3):
+            later(ingestion.runtime)
+            ingestion.runtime.watch(100)
+        assert len(ingestion.server.traffic.requests()) > asked  # type: ignore[attr-defined]
+        assert ingestion.rows("SELECT id, xmin::text, xmax::text, ctid::text FROM tailrace.runs ORDER BY id") == before
+
+
+@pytest.mark.parametrize("feed", list(FeedFormat))
+@pytest.mark.parametrize("age", [timedelta(0), timedelta(days=3)], ids=["in the feed", "older than the feed"])
+def test_what_changes_is_written_and_nothing_else(database_url: str, feed: FeedFormat, age: timedelta) -> None:
+    store = store_of(created_at=datetime.now(UTC) - age)
+    with watched(database_url, store, feed=feed) as ingestion:
+        before = versions(ingestion)
+        store.open_stream("run_3", "late")
+        store.finish_run("run_5")
+        later(ingestion.runtime)
+        assert ingestion.runtime.watch(100)[1] == 1
+        changed = {run for run, *_ in set(versions(ingestion)) - set(before)}
+        assert changed == {
+            run for (run,) in ingestion.rows("SELECT id FROM tailrace.runs WHERE run_id IN ('run_3', 'run_5')")
+        }
+        assert ingestion.value("SELECT terminal_at IS NOT NULL FROM tailrace.runs WHERE run_id = 'run_5'")
+
+
+@pytest.mark.parametrize("feed", list(FeedFormat))
+def test_thousands_of_quiet_runs_cost_one_request(database_url: str, feed: FeedFormat) -> None:
+    """The Electric backend tells of all of them; the native one of the newest thousand."""
+    with watched(database_url, store_of(1_500 if feed is FeedFormat.ELECTRIC else 1_000), feed=feed) as ingestion:
+        asked = len(ingestion.server.traffic.requests())  # type: ignore[attr-defined]
+        later(ingestion.runtime, 6.0)
+        assert ingestion.runtime.watch(100) == (0, 0)
+        assert len(ingestion.server.traffic.requests()) == asked + 1  # type: ignore[attr-defined]
+
+
+def test_a_run_that_the_feed_has_ceased_to_tell_of_is_looked_at_alone(database_url: str) -> None:
+    """The native backend shows the newest thousand, and does not say when there are more."""
+    store = store_of(5)
+    with watched(database_url, store) as ingestion:
+        for number in range(1_000):
+            store.create_run(f"run_newer_{number}", Wire.V2)
+        later(ingestion.runtime, 6.0)
+        ingestion.runtime.watch(10)
+        store.open_stream("run_3", "late")
+        later(ingestion.runtime, 6.0)
+        assert ingestion.runtime.watch(10) == (5, 1)
+
+
+def test_a_new_stream_is_no_older_than_the_last_look(database_url: str) -> None:
+    """Though that look wrote nothing: what can have been lost of the stream depends on it."""
+    store = store_of()
+    with watched(database_url, store) as ingestion:
+        ingestion.pass_time(7_200.0)  # all that was written was long ago
+        later(ingestion.runtime, 6.0)
+        ingestion.runtime.watch(100)
+        store.open_stream("run_3", "late")
+        later(ingestion.runtime, 6.0)
+        assert ingestion.runtime.watch(100)[1] == 1
+        age_s = ingestion.value(
+            "SELECT extract(epoch FROM now() - not_before)::float8 FROM tailrace.streams WHERE stream_key = 'late'"
+        )
+        assert age_s < 60.0
+
+
+# --- who watches
+
+
+def test_one_process_watches_and_another_takes_over_when_it_leaves(database_url: str) -> None:
+    store = store_of()
+    with watched(database_url, store) as ingestion:
+        other = Runtime(ingestion.settings, database_url, slots=1)
+        other.start()
+        try:
+            store.open_stream("run_3", "late")
+            assert other.watch(100) == (0, 0)
+            ingestion.runtime.stop(1.0)
+            later(other)
+            assert other.watch(100) == (0, 1)
+        finally:
+            other.stop(1.0)
+
+
+def test_one_that_does_not_watch_looks_at_what_it_is_asked_for_and_the_watcher_keeps_it(database_url: str) -> None:
+    store = store_of()
+    with watched(database_url, store) as ingestion:
+        other = Runtime(ingestion.settings, database_url, slots=1)
+        other.start()
+        try:
+            store.create_run("run_more", Wire.V2)
+            store.open_stream("run_more", "ai")
+            run = other.request("run_more", None, {})
+            other.look_soon(run, "run_more")
+            assert ingestion.value("SELECT count(*) FROM tailrace.streams WHERE run = %s", run) == 1
+            ingestion.runtime.watch(10)
+            assert watching(ingestion.runtime)._list.kept(run) is not None
+            assert watching(other)._list.kept(run) is None
+        finally:
+            other.stop(1.0)
+
+
+def test_a_look_that_hangs_keeps_only_its_run_from_others(database_url: str) -> None:
+    """And from a process that takes over, nothing: no row says that somebody is looking."""
     store = LiveStore()
     store.create_run("run_1", Wire.V1)
     with ingesting(database_url, store) as (ingestion, server):
         ingestion.request("run_1")
-        server.faults.everything().silence()
+        hanging = server.faults.everything()
+        hanging.silence()
         other = Runtime(ingestion.settings, database_url, slots=1)
         other.start()
         looking = threading.Thread(target=_look, args=(other,), daemon=True)
         looking.start()
         assert server.traffic.wait_until(lambda: server.faults.waiting() == 0, 10)
-        yield ingestion, other
+        assert other.watch(10) == (0, 0), "it is being looked at"
+        assert ingestion.runtime.watch(10) == (0, 0), "the other watches"
+        other.stop(0.1)
+        watching(ingestion.runtime)._held_at -= 60.0
+        assert ingestion.runtime.watch(10) == (1, 0)
+        assert ingestion.value("SELECT state FROM tailrace.runs") == "watched"
     looking.join(10)  # upstream has gone
-    other.stop(1)
 
 
 def _look(runtime: Runtime) -> None:
@@ -38,15 +197,63 @@ def _look(runtime: Runtime) -> None:
         return
 
 
-def test_a_worker_that_leaves_gives_back_the_runs_it_was_looking_at(database_url: str) -> None:
-    """Its question may hang for as long as the read timeout; a new stream must not wait for that."""
-    with a_look_that_hangs(database_url) as (ingestion, leaving):
-        assert ingestion.runtime.environments.default.runs.claim_watch(10, 1.0) == []
-        leaving.stop(0.1)
-        assert [run.run_id for run in ingestion.runtime.environments.default.runs.claim_watch(10, 1.0)] == ["run_1"]
+# --- two that believe that they watch
 
 
-def test_the_runs_of_a_worker_that_died_wait_no_longer_than_its_streams(database_url: str) -> None:
-    with a_look_that_hangs(database_url) as (ingestion, _):
-        ((wait_s,),) = ingestion.rows("SELECT extract(epoch FROM next_watch_at - now())::float8 FROM tailrace.runs")
-        assert 0 < wait_s <= ingestion.settings.lease_seconds
+@pytest.fixture
+def runs(database_url: str) -> Iterator[Runs]:
+    engine = create_engine(database_url)
+    yield Runs(engine, "default")
+    engine.dispose()
+
+
+def seen(status: str, *keys: str, age_s: float = 0.0, finished_at: datetime | None = None) -> Seen:
+    terminal = status == "COMPLETED"
+    return Seen(RunView("run_1", status, terminal, keys, finished_at=finished_at), age_s)
+
+
+def test_an_answer_that_was_asked_for_before_one_that_was_noted_says_nothing(archive: Archive, runs: Runs) -> None:
+    """Who was suspended between upstream's answer and the row would open a run again that is over, and seal it without
+    a key that has come since."""
+    run = runs.request("run_1", None, {}, 0)
+    runs.observe({run: seen("COMPLETED", "ai", finished_at=datetime.now(UTC))}, QUIET_S)
+    noted = archive.row("SELECT status, terminal_at, keys_read_at FROM tailrace.runs")
+    (standing,), found = runs.observe({run: seen("EXECUTING", "ai", "old", age_s=30.0)}, QUIET_S)
+    assert (found, standing.settled) == (0, False)
+    assert archive.row("SELECT status, terminal_at, keys_read_at FROM tailrace.runs") == noted
+
+
+def test_keys_that_were_asked_for_before_the_quiet_time_ended_are_not_the_last(archive: Archive, runs: Runs) -> None:
+    run = runs.request("run_1", None, {}, 0)
+    over = datetime.now(UTC)
+    runs.observe({run: seen("COMPLETED", finished_at=over)}, QUIET_S)
+    archive.run(
+        "UPDATE tailrace.runs SET terminal_at = now() - interval '70 s', keys_read_at = now() - interval '70 s'"
+    )
+    (standing,), _ = runs.observe({run: seen("COMPLETED", finished_at=over, age_s=15.0)}, QUIET_S)
+    assert not standing.settled
+    assert runs.seal([run], QUIET_S) == []
+    (standing,), _ = runs.observe({run: seen("COMPLETED", finished_at=over, age_s=5.0)}, QUIET_S)
+    assert standing.settled
+    assert runs.seal([run], QUIET_S) == [run]
+
+
+@pytest.mark.parametrize(("ended_ago", "settled"), [(timedelta(minutes=50), False), (timedelta(hours=2), True)])
+def test_a_run_that_ended_long_before_it_was_first_looked_at_needs_no_quiet_time(
+    archive: Archive, runs: Runs, ended_ago: timedelta, settled: bool
+) -> None:
+    run = runs.request("run_1", None, {}, 0)
+    (standing,), _ = runs.observe({run: seen("COMPLETED", finished_at=datetime.now(UTC) - ended_ago)}, QUIET_S)
+    assert standing.settled is settled
+    assert runs.seal([run], QUIET_S) == ([run] if settled else [])
+
+
+def test_nor_is_one_without_a_confirmed_end_settled_before_ten_minutes(archive: Archive, runs: Runs) -> None:
+    run = runs.request("run_1", None, {}, 0)
+    (standing,), _ = runs.observe({run: seen("COMPLETED")}, QUIET_S)
+    assert standing.settles_in_s == pytest.approx(600.0, abs=5.0)
+    archive.run(
+        "UPDATE tailrace.runs SET terminal_at = now() - interval '9 min', keys_read_at = now() - interval '9 min'"
+    )
+    (standing,), _ = runs.observe({run: seen("COMPLETED")}, QUIET_S)
+    assert not standing.settled

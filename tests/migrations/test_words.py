@@ -24,7 +24,8 @@ RULES: dict[str, Iterable[StrEnum]] = {
 }
 INDEXES: dict[str, Iterable[StrEnum]] = {
     "runs_watch_idx": [RunState.REQUESTED, RunState.WATCHED],
-    "streams_attempt_idx": OPEN_STATES,
+    "streams_open_idx": OPEN_STATES,
+    "runs_open_idx": [RunState.REQUESTED, RunState.WATCHED],
     "streams_keep_idx": [StreamState.SEALED],
     "runs_late_check_idx": [RunState.SEALED],
 }

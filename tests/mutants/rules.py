@@ -26,7 +26,10 @@ from tailrace.ingest.v2_order import V2Order
 from tailrace.model import Arrival, Batch, HoleReason, Outcome, StreamState, V1Record, Verdict, Wire
 from tailrace.retry import Patience
 from tailrace.room import PROGRESS_BYTES, Room, Share
-from tailrace.service import discovery
+from tailrace.service import reach, sharing, watch_list
+from tailrace.service.reach import Reach
+from tailrace.service.sharing import Sharing
+from tailrace.service.watch_list import Kept, WatchList
 from tailrace.source import body
 from tailrace.source.body import BodyText
 from tailrace.source.connection import Tail
@@ -43,7 +46,7 @@ from tests import foreignmessages, optioncases
 from tests.unit import test_arguments, test_hold, test_retry, test_room, test_telemetry
 from tests.unit.config import test_unknown
 from tests.unit.ingest import test_completeness_of_v1, test_ingest_reader, test_late, test_v1_order, test_v2_order
-from tests.unit.service import test_turns
+from tests.unit.service import test_reach, test_sharing, test_watch_list, test_watch_turns
 from tests.unit.source import test_body, test_room_of_readers
 from tests.unit.streams import test_streams_follow
 from tests.unit.tasks import test_checked_tasks, test_envelope
@@ -716,6 +719,26 @@ def longest_due(alone: Any, limit: int) -> Any:
     return sorted(alone, key=lambda run: run.sought)[:limit]
 
 
+def each_alone(patch: Patch) -> None:
+    due = WatchList.due
+    patch.setattr(WatchList, "due", lambda self, now, told_of, limit, busy: due(self, now, (), limit, busy))
+
+
+def rows_know_better(patch: Patch) -> None:
+    reconcile = WatchList.reconcile
+    patch.setattr(
+        WatchList,
+        "reconcile",
+        lambda self, standings, now, before: reconcile(self, standings, now, self.snapshot()),
+    )
+
+
+def as_if_new(self: WatchList, standings: Any, now: float, before: Any) -> None:
+    self.drop(list(self._kept))
+    for standing in standings:
+        self.take(standing, now, now)
+
+
 def all_or_none(patch: Patch) -> None:
     read = FeedRows.read
 
@@ -727,6 +750,42 @@ def all_or_none(patch: Patch) -> None:
 
 
 RUNS = [
+    Mutant(
+        "rows: an answer adds to those before, also a whole one",
+        put(FeedRows, "_drop", lambda self, key: None),
+        test_feed.test_a_whole_answer_is_all_that_there_is,
+    ),
+    Mutant(
+        "rows: what is over is kept whoever wants it",
+        put(FeedRows, "changes", FeedRows.read),
+        test_feed.test_of_runs_that_are_over_those_are_kept_that_somebody_wants,
+    ),
+    Mutant(
+        "share: whoever asks first takes all",
+        put(Sharing, "may_take", lambda self, free, balance: free),
+        test_sharing.test_all_have_their_share_after_the_first_turn,
+        ((1_000, 1_000, 1_000),),
+    ),
+    Mutant(
+        "share: nothing is given up",
+        put(Sharing, "gives_up", lambda self, free, balance: 0),
+        test_sharing.test_one_that_comes_has_its_share_within_a_minute_and_each_stream_moves_once_at_most,
+    ),
+    Mutant(
+        "share: it is given up again and again, wanted or not",
+        put(sharing, "REST_TURNS", 0),
+        test_sharing.test_what_one_that_hangs_does_not_take_is_read_by_the_others_and_nothing_is_given_up_for_it,
+    ),
+    Mutant(
+        "reach: one stream's trouble is upstream's",
+        put(reach, "MANY", 1),
+        test_reach.test_one_stream_that_can_not_be_read_is_no_outage,
+    ),
+    Mutant(
+        "reach: all look at once",
+        put(Reach, "_takes_turn", lambda self: True),
+        test_reach.test_one_that_does_not_wait_takes_its_turn_among_them,
+    ),
     Mutant(
         "rows: one that is wrong spoils the answer",
         all_or_none,
@@ -745,19 +804,49 @@ RUNS = [
         ("x" * 2_001,),
     ),
     Mutant(
+        "watching: each run is looked at alone at each interval",
+        put(watch_list, "ALONE_PER_S", 1e9),
+        test_watch_list.test_many_share_a_budget,
+    ),
+    Mutant(
+        "watching: also those that the feed tells of",
+        each_alone,
+        test_watch_list.test_what_the_feed_tells_of_is_not_looked_at_alone_and_does_not_count,
+    ),
+    Mutant(
+        "watching: a run's end is looked at when its turn comes",
+        put(Kept, "due_at", lambda self, every_s: self.looked_at + every_s),
+        test_watch_list.test_a_run_that_is_over_is_looked_at_when_its_keys_have_settled_however_many_there_are,
+    ),
+    Mutant(
+        "watching: only news from the feed counts",
+        put(WatchList, "from_the_feed", lambda self, now, told_of: []),
+        test_watch_list.test_the_feeds_word_counts_also_when_it_is_no_news,
+    ),
+    Mutant(
+        "watching: what the rows said is newer than what was noted meanwhile",
+        rows_know_better,
+        test_watch_list.test_what_was_noted_while_the_rows_were_asked_is_newer_than_their_answer,
+    ),
+    Mutant(
+        "watching: what a new watcher finds was looked at when it began",
+        put(WatchList, "reconcile", as_if_new),
+        test_watch_list.test_what_the_rows_say_is_kept_and_nothing_else,
+    ),
+    Mutant(
         "turns: wrong ids before what is there",
-        put(discovery, "turns", first_come),
-        test_turns.test_what_was_looked_for_in_vain_comes_after_what_is_new_or_known,
+        put(watch_list, "turns", first_come),
+        test_watch_turns.test_what_was_looked_for_in_vain_comes_after_what_is_new_or_known,
     ),
     Mutant(
         "turns: a new run behind all that came before",
-        put(discovery, "turns", longest_due),
-        test_turns.test_who_asked_last_does_not_wait_behind_all_who_came_before,
+        put(watch_list, "turns", longest_due),
+        test_watch_turns.test_who_asked_last_does_not_wait_behind_all_who_came_before,
     ),
     Mutant(
         "turns: wrong ids never",
-        put(discovery, "turns", longest_due),
-        test_turns.test_what_was_looked_for_in_vain_keeps_a_fifth_of_the_places,
+        put(watch_list, "turns", longest_due),
+        test_watch_turns.test_what_was_looked_for_in_vain_keeps_a_fifth_of_the_places,
     ),
     Mutant(
         "refusal: many in one bad minute are believed",

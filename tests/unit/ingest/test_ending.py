@@ -39,6 +39,15 @@ def clean(**fields: object) -> Clean:
         (clean(sweep=True), over(60.0), Outcome(SEALED, verdict=Verdict.COMPLETE)),
         # A run that was over and is not any more: nothing is swept.
         (clean(sweep=True), LIVE, None),
+        # Nobody can be writing any more: the next sweep follows at once, and is the last when it brings nothing.
+        (clean(sweep=True, brought=True, unwritten=True), over(), None),
+        (clean(sweep=True, unwritten=True), over(), Outcome(SEALED, verdict=Verdict.COMPLETE)),
+        (clean(unwritten=True), over(), None),
+        (
+            clean(sweep=True, anchored=False, unwritten=True),
+            over(60.0),
+            Outcome(PARKED, delay_s=60.0, attempt=1, error=UNANCHORED),
+        ),
         # A sweep that ended before it came to what we hold.
         (clean(sweep=True, anchored=False), over(60.0), Outcome(PARKED, delay_s=60.0, attempt=1, error=UNANCHORED)),
         (
@@ -58,13 +67,16 @@ def test_how_a_stream_is_left(end: Clean, run_end: RunEnd, outcome: Outcome | No
 
 
 @pytest.mark.parametrize(
-    ("lost", "unsure", "verdict"),
+    ("lost", "unsure", "anchored", "verdict"),
     [
-        (False, False, Verdict.COMPLETE),
-        (False, True, Verdict.POSSIBLY_TRUNCATED),
-        (True, False, Verdict.COMPLETE_WITH_GAPS),
-        (True, True, Verdict.COMPLETE_WITH_GAPS),
+        (False, False, True, Verdict.COMPLETE),
+        (False, True, True, Verdict.POSSIBLY_TRUNCATED),
+        (True, False, True, Verdict.COMPLETE_WITH_GAPS),
+        (True, True, True, Verdict.COMPLETE_WITH_GAPS),
+        (False, False, False, Verdict.POSSIBLY_TRUNCATED),
+        (True, False, False, Verdict.POSSIBLY_TRUNCATED),
+        (True, True, False, Verdict.POSSIBLY_TRUNCATED),
     ],
 )
-def test_the_verdict_claims_no_more_than_is_proven(lost: bool, unsure: bool, verdict: Verdict) -> None:
-    assert verdict_of(lost=lost, unsure=unsure) is verdict
+def test_the_verdict_claims_no_more_than_is_proven(lost: bool, unsure: bool, anchored: bool, verdict: Verdict) -> None:
+    assert verdict_of(lost=lost, unsure=unsure, anchored=anchored) is verdict

@@ -200,6 +200,73 @@ def test_a_row_is_read_again_when_it_changes_and_only_then(monkeypatch: pytest.M
     assert read == ["run_0", "run_1", "run_2", "run_1"]
 
 
+def ids(found: tuple[list[RunView], list[Any]]) -> list[str]:
+    return [view.run_id for view in found[0]]
+
+
+def named(number: int, status: str = "EXECUTING", operation: str = "insert") -> dict[str, Any]:
+    value = {"friendlyId": f"run_{number}", "status": status}
+    return {"key": f"k{number}", "value": value, "headers": {"operation": operation}}
+
+
+def test_what_has_not_changed_is_told_once_whichever_backend_answers() -> None:
+    """The native one sends whole answers again and again."""
+    rows = FeedRows()
+    rows.feed([named(1), named(2)])
+    assert ids(rows.changes()) == ["run_1", "run_2"]
+    rows.feed([named(1), named(2, "WAITING_TO_RESUME")])
+    assert ids(rows.changes()) == ["run_2"]
+    rows.feed([{"key": "k1", "value": {"status": "PENDING"}, "headers": {"operation": "update"}}])
+    assert ids(rows.changes()) == ["run_1"]
+    assert ids(rows.changes()) == []
+
+
+def test_a_whole_answer_is_all_that_there_is() -> None:
+    """The native backend shows the newest thousand: who is not among them any more is not told of."""
+    rows = FeedRows()
+    rows.feed([named(1), named(2), UP_TO_DATE])
+    rows.changes()
+    rows.feed([named(2), named(3), UP_TO_DATE])
+    assert ids(rows.changes()) == ["run_3"]
+    assert set(rows.told_of) == {"run_2", "run_3"}
+
+
+def test_what_changed_is_not_all_that_there_is() -> None:
+    rows = FeedRows()
+    rows.feed([named(1), named(2), UP_TO_DATE])
+    rows.feed([named(3), {"key": "k1", "value": {"status": "PENDING"}, "headers": {"operation": "update"}}, UP_TO_DATE])
+    rows.changes()
+    assert set(rows.told_of) == {"run_1", "run_2", "run_3"}
+    assert rows.view("run_1").status == "QUEUED"
+
+
+def test_of_runs_that_are_over_those_are_kept_that_somebody_wants() -> None:
+    rows = FeedRows(wanted=lambda run_id: run_id in ("run_1", "run_2"))
+    over = "COMPLETED_SUCCESSFULLY"
+    rows.feed([named(1, over), named(2), named(3, over), named(4)])
+    assert ids(rows.changes()) == ["run_1", "run_2", "run_4"]
+    rows.feed(
+        [{"key": f"k{number}", "value": {"status": over}, "headers": {"operation": "update"}} for number in (2, 4)]
+    )
+    assert ids(rows.changes()) == ["run_2", "run_4"], "its end is told"
+    assert set(rows.told_of) == {"run_1", "run_2"}
+
+
+def test_an_update_of_what_was_let_go_is_none() -> None:
+    """It does not say which run it is of."""
+    rows = FeedRows(wanted=lambda run_id: False)
+    rows.feed([named(1, "COMPLETED_SUCCESSFULLY")])
+    rows.feed([{"key": "k1", "value": {"metadata": "{}"}, "headers": {"operation": "update"}}])
+    assert rows.changes() == ([], [])
+
+
+def test_a_hundred_thousand_runs_that_are_over_take_no_room() -> None:
+    rows = FeedRows(wanted=lambda run_id: False)
+    rows.feed([named(number, "COMPLETED_SUCCESSFULLY") for number in range(100_000)])
+    rows.changes()
+    assert sum(len(each) for each in (rows._rows, rows._read, rows._changed, rows._named)) == 0
+
+
 def test_a_row_that_was_deleted_or_has_no_name_is_no_run() -> None:
     rows = FeedRows()
     rows.feed([message(**row()), message(key="b", id="cm2"), UP_TO_DATE])

@@ -359,11 +359,11 @@ class Settings(BaseSettings):
         "Three quarters are left to your own calls: a backfill asks only while at least so much is left.",
     )
     backfill_open_runs: int = _number(
-        500,
+        1_000,
         1,
         100_000,
         "runs",
-        "A backfill asks for no more while so many of its runs are not sealed: live streams need the slots.",
+        "A backfill asks for no more while so many of its runs are being read; each takes some 4 s.",
     )
     retention_days: int | None = _number(
         None, 1, 36_500, "days", "Everything is kept. Whole days go, counted from when a stream was archived."

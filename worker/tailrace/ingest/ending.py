@@ -13,6 +13,9 @@ from tailrace.model import Outcome, RunEnd, StreamState, Verdict
 UNANCHORED_SWEEPS = 3
 """So often a sweep that does not show the newest chunk we hold is made again: something on the way may have ended it.
 After that, upstream's copy must be gone."""
+UNWRITTEN_AFTER_S = 26 * 3_600.0
+"""A run that has been over for so long: nobody writes to its v2 streams any more. A writer's token is good for a day,
+and no other is given once the run has ended (protocol §3); two hours are more than two clocks differ by."""
 UNANCHORED = "the sweep ended before the newest chunk that we hold came back"
 
 
@@ -23,6 +26,7 @@ class Clean:
     ``sweep``: the run was already over when the connection was opened, with the shortest wait. ``brought``: it brought
     something that was not held. ``silent_s``: how long nothing new has come, over all connections. ``anchored``: it
     showed that what is held is up to where upstream is. ``attempt``: how many times in a row something went wrong.
+    ``unwritten``: something is held, and nobody can be writing any more.
     """
 
     sweep: bool
@@ -30,6 +34,7 @@ class Clean:
     silent_s: float
     anchored: bool = True
     attempt: int = 0
+    unwritten: bool = False
 
 
 def after_clean_end(
@@ -42,6 +47,8 @@ def after_clean_end(
         return None
     if not end.anchored and end.attempt < UNANCHORED_SWEEPS:
         return Outcome(StreamState.PARKED, delay_s=quiet_s, attempt=end.attempt + 1, error=UNANCHORED)
+    if end.anchored and end.unwritten:  # what this one brought, the next must confirm; there is nothing to wait for
+        return None if end.brought else Outcome(StreamState.SEALED, verdict=verdict)
     if end.brought or run_end.swept_for_s is None:
         return Outcome(StreamState.PARKED, delay_s=quiet_s, swept=True)
     if run_end.swept_for_s < quiet_s:
@@ -49,8 +56,14 @@ def after_clean_end(
     return Outcome(StreamState.SEALED, verdict=verdict)
 
 
-def verdict_of(*, lost: bool, unsure: bool) -> Verdict:
-    """Return what the archive can claim about a stream that is being sealed."""
+def verdict_of(*, lost: bool, unsure: bool, anchored: bool) -> Verdict:
+    """Return what the archive can claim about a stream that is being sealed.
+
+    ``anchored``: what is held is up to where upstream is. If it is not, that some loss is known does not make it all
+    that is lost: the stream may have been made anew since.
+    """
+    if not anchored:
+        return Verdict.POSSIBLY_TRUNCATED
     if lost:
         return Verdict.COMPLETE_WITH_GAPS
     return Verdict.POSSIBLY_TRUNCATED if unsure else Verdict.COMPLETE

@@ -24,7 +24,7 @@ from tailrace.errors import (
     WorkerError,
 )
 from tailrace.ingest.assembly import Assembly, Records, generation_wait_s
-from tailrace.ingest.ending import Clean, after_clean_end, verdict_of
+from tailrace.ingest.ending import UNWRITTEN_AFTER_S, Clean, after_clean_end, verdict_of
 from tailrace.ingest.signal import Signal
 from tailrace.model import (
     UNSET_INDEX,
@@ -305,11 +305,15 @@ class Reader:
                 anchored=order.anchored,
                 attempt=progress.attempt,
                 silent_s=now - progress.last_data,
+                unwritten=assembly.wire is Wire.V2
+                and assembly.checkpoint.last_index != UNSET_INDEX
+                and self._run_end.over_for_s >= UNWRITTEN_AFTER_S,
             ),
             self._run_end,
             verdict_of(
                 lost=progress.lost or order.cut_short,
-                unsure=order.unsure or not order.anchored,
+                unsure=order.unsure,
+                anchored=order.anchored,
             ),
             quiet_s=timing.quiet_s,
             park_after_s=timing.park_after_s,

@@ -38,6 +38,19 @@ class Signal:
         if not self.leaving:
             self._changed.clear()
 
+    def poke(self) -> None:
+        """Wake a reader that rests, and nothing else."""
+        self._changed.set()
+
+    def rest(self, timeout_s: float) -> None:
+        """Wait until somebody calls or pokes, at most so long; the next time a new poke is needed."""
+        if timeout_s > 0:
+            self._changed.wait(timeout_s)
+        if not self.called:
+            self._changed.clear()
+            if self.called:  # since it was asked: whoever calls sets the flag first
+                self._changed.set()
+
     def wait(self, timeout_s: float) -> None:
         """Wait, but not longer than until somebody calls."""
         if timeout_s > 0:

@@ -1,14 +1,16 @@
-"""The run feed in the format of the Electric backend: a log of a row, with updates that carry only what changed.
+"""The run feed in the format of the Electric backend: a log of rows, with updates that carry only what changed.
 
-A shape is made at the first request for a run and a set of columns. What changed is found by comparing the row with the
-one before whenever somebody asks, so changes that nobody saw in between are one update here (protocol §5).
+A shape is made at the first request for a run, or for the runs of a window, and a set of columns. What changed is
+found by comparing the rows with those before whenever somebody asks, so changes that nobody saw in between are one
+update here (protocol §5). A window is fixed when its shape is made: a run that grows older than it is still told of.
 """
 
 from __future__ import annotations
 
 import random
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import datetime
 from typing import Any
 
 import msgspec
@@ -32,11 +34,20 @@ _CACHEABLE = "public, max-age=60, stale-while-revalidate=300"
 _Offset = tuple[int, int]
 
 
+_ShapeId = tuple[str, frozenset[str]]
+
+
+@dataclass(slots=True)
+class _Row:
+    value: dict[str, str | None]
+    updated_at: datetime
+
+
 @dataclass(slots=True)
 class _Shape:
     handle: str
-    row: dict[str, str | None]
-    run: Run
+    since: datetime
+    rows: dict[str, _Row] = field(default_factory=dict)
     log: list[tuple[_Offset, dict[str, Any]]] = field(default_factory=list)
 
 
@@ -51,7 +62,7 @@ class ElectricFeed:
         self._timing = timing
         self._chance = chance
         self._page_messages = page_messages
-        self._shapes: dict[tuple[str, frozenset[str]], _Shape] = {}
+        self._shapes: dict[_ShapeId, _Shape] = {}
         self._handles = 0
         self._lsn = _FIRST_LSN
 
@@ -61,46 +72,57 @@ class ElectricFeed:
             self._shapes.pop(shape_id, None)
 
     async def answer(self, run: Run, request: FeedRequest) -> FeedAnswer:
-        """What the log holds after the request's offset; with ``live``, waits for something when that is nothing."""
-        shape = self._shape(run, request)
-        initial = request.offset == "-1" or not request.handle
-        if not initial and request.handle != shape.handle:
-            return _must_refetch(shape, request)
-        after = (-1, 0) if initial else _parse(request.offset)
-        if request.live and not initial and not _messages(shape, after):
-            changed = await self._store.run_changed(run.run_id, shape.run.updated_at, self._hold_s())
-            shape = self._shape(changed or shape.run, request)
-            if request.handle != shape.handle:  # rotated during the hold
-                return _must_refetch(shape, request)
-        return self._answer(shape, after, request)
+        """What the log of a run holds after the request's offset; with ``live``, waits for something when that is
+        nothing."""
+        shape = self._shape((run.run_id, request.skip), run.created_at)
+        self._bring_up(shape, [run], request)
+        if request.live and request.handle == shape.handle and not _messages(shape, _after(request)):
+            seen_at = shape.rows[row_key(run)].updated_at
+            changed = await self._store.run_changed(run.run_id, seen_at, self._hold_s())
+            shape = self._shape((run.run_id, request.skip), run.created_at)  # another, if it was rotated meanwhile
+            self._bring_up(shape, [changed or run], request)
+        return self._answer(shape, request)
 
-    def _shape(self, run: Run, request: FeedRequest) -> _Shape:
-        """The shape of this run and these columns, brought up to ``run``."""
-        shape_id = (run.run_id, request.skip)
-        value = row_value(run, request, " ")
-        shape = self._shapes.get(shape_id)
-        if shape is None:
+    def answer_many(self, window: str, since: datetime, runs: Iterable[Run], request: FeedRequest) -> FeedAnswer:
+        """What the log of many runs holds after the request's offset, at once.
+
+        ``since``: if there is no shape yet, it has the runs that were created then or later.
+        """
+        shape = self._shape((f"runs {window}", request.skip), since)
+        self._bring_up(shape, [run for run in runs if run.created_at >= shape.since], request)
+        return self._answer(shape, request)
+
+    def _shape(self, shape_id: _ShapeId, since: datetime) -> _Shape:
+        if shape_id not in self._shapes:
             self._handles += 1
-            handle = f"{_FIRST_HANDLE + self._handles}-{int(run.created_at.timestamp() * 1000)}"
-            shape = self._shapes[shape_id] = _Shape(handle, value, run)
-            insert = {"operation": "insert", "relation": ["public", "TaskRun"]}
-            shape.log.append(((0, 0), {"key": row_key(run), "value": value, "headers": insert}))
-        elif run.updated_at > shape.run.updated_at:
-            changed = {name: text for name, text in value.items() if name == "id" or text != shape.row[name]}
-            self._lsn += 8
-            update = {
-                "operation": "update",
-                "lsn": str(self._lsn),
-                "op_position": 4,
-                "last": True,
-                "txids": [self._lsn],
-            }
-            shape.log.append(((self._lsn, 4), {"key": row_key(run), "value": changed, "headers": update}))
-            shape.row, shape.run = value, run
-        return shape
+            handle = f"{_FIRST_HANDLE + self._handles}-{int(since.timestamp() * 1000)}"
+            self._shapes[shape_id] = _Shape(handle, since)
+        return self._shapes[shape_id]
 
-    def _answer(self, shape: _Shape, after: _Offset, request: FeedRequest) -> FeedAnswer:
-        messages = _messages(shape, after)
+    def _bring_up(self, shape: _Shape, runs: Sequence[Run], request: FeedRequest) -> None:
+        """Add to the log what has become of the shape's rows."""
+        first = not shape.log
+        for run in runs:
+            key, before = row_key(run), shape.rows.get(row_key(run))
+            if before is not None and before.updated_at >= run.updated_at:
+                continue
+            value = row_value(run, request, " ")
+            headers: dict[str, Any] = {"operation": "insert", "relation": ["public", "TaskRun"]}
+            changed = value
+            if before is not None:
+                changed = {name: text for name, text in value.items() if name == "id" or text != before.value[name]}
+                headers = {"operation": "update", "last": True}
+            if not first:
+                self._lsn += 8
+                headers |= {"lsn": str(self._lsn), "op_position": 4, "txids": [self._lsn]}
+            offset = (0, len(shape.log)) if first else (self._lsn, 4)
+            shape.log.append((offset, {"key": key, "value": changed, "headers": headers}))
+            shape.rows[key] = _Row(value, run.updated_at)
+
+    def _answer(self, shape: _Shape, request: FeedRequest) -> FeedAnswer:
+        if not _begins(request) and request.handle != shape.handle:
+            return _must_refetch(shape, request)
+        messages = _messages(shape, _after(request))
         page = messages[: self._page_messages]
         body = [message for _, message in page]
         tokens = {"handle": shape.handle, "offset": _show(page[-1][0]) if page else request.offset}
@@ -129,6 +151,14 @@ def _must_refetch(shape: _Shape, request: FeedRequest) -> FeedAnswer:
 
 def _messages(shape: _Shape, after: _Offset) -> list[tuple[_Offset, dict[str, Any]]]:
     return [(offset, message) for offset, message in shape.log if offset > after]
+
+
+def _begins(request: FeedRequest) -> bool:
+    return request.offset == "-1" or not request.handle
+
+
+def _after(request: FeedRequest) -> _Offset:
+    return (-1, 0) if _begins(request) else _parse(request.offset)
 
 
 def _parse(offset: str) -> _Offset:

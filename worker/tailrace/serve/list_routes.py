@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -10,24 +11,38 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from tailrace.serve import answers
-from tailrace.serve.feed import UP_TO_DATE, feed_headers, feed_request, row_key, row_value, schema_header
-from tailrace.serve.listing import BadQuery, feed_runs, list_page
+from tailrace.serve.electric import ElectricFeed
+from tailrace.serve.feed import UP_TO_DATE, FeedRequest, feed_headers, feed_request, row_key, row_value, schema_header
+from tailrace.serve.listing import FEED_MAX_RUNS, BadQuery, feed_window, list_page
 from tailrace.serve.retrieve import listed_run
+from tailrace.serve.store import Run
 from tailrace.serve.upstream import Target, Upstream
 
 _JSON = {"access-control-allow-origin": "*", "content-type": "application/json; charset=utf-8"}
 
 
 async def many_runs_feed(upstream: Upstream, request: Request, _: Target) -> Response:
-    """Status and stream keys of the newest runs: full rows each time, as the native backend answers.
-
-    ``live=true`` is answered at once too: nobody here waits for a change of any of a thousand runs.
+    """Status and stream keys of many runs. ``live=true`` is answered at once too: nobody here waits for a change of any
+    of thousands of runs.
     """
     wanted = feed_request(request.query_params, request.headers)
     try:
-        runs = feed_runs(await upstream.store.runs(), request.query_params, _now(upstream))
+        window = feed_window(request.query_params, _now(upstream))
     except BadQuery:
         return answers.error(400, b'{"error":"Invalid tags"}')
+    runs = await upstream.store.runs()
+    if isinstance(upstream.feed, ElectricFeed):
+        query = request.query_params
+        name = f"{query.get('createdAt', '24h')} {','.join(sorted(window.tags))}"
+        answer = upstream.feed.answer_many(
+            name, window.since, [run for run in runs if window.tags <= set(run.tags)], wanted
+        )
+        return Response(answer.body, answer.status, answer.headers)
+    return _whole(window.of(runs)[:FEED_MAX_RUNS], wanted)
+
+
+def _whole(runs: Sequence[Run], wanted: FeedRequest) -> Response:
+    """Full rows each time, as the native backend answers."""
     rows: list[dict[str, Any]] = [
         {"key": row_key(run), "value": row_value(run, wanted, "T"), "headers": {"operation": "insert"}} for run in runs
     ]

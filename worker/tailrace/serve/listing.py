@@ -51,18 +51,29 @@ class ListPage:
     previous: str | None
 
 
-def feed_runs(runs: Iterable[Run], query: Mapping[str, str], now: datetime) -> list[Run]:
-    """The newest runs that the feed shows: created within ``createdAt``, having all of ``tags``.
+@dataclass(frozen=True, slots=True)
+class FeedWindow:
+    """Which runs the feed is asked for: created ``since``, having all of ``tags``."""
+
+    since: datetime
+    tags: frozenset[str]
+
+    def of(self, runs: Iterable[Run]) -> list[Run]:
+        """The runs in it, newest first."""
+        shown = (run for run in runs if run.created_at >= self.since and self.tags <= set(run.tags))
+        return sorted(shown, key=_order, reverse=True)
+
+
+def feed_window(query: Mapping[str, str], now: datetime) -> FeedWindow:
+    """Read ``createdAt`` and ``tags``.
 
     Raises:
         BadQuery: a tag that cannot be put into an array literal.
     """
-    tags = [tag for tag in query.get("tags", "").split(",") if tag]
+    tags = frozenset(tag for tag in query.get("tags", "").split(",") if tag)
     if any(_NO_TAG.search(tag) for tag in tags):
         raise BadQuery("tags")
-    since = now - min(_duration(query.get("createdAt", "24h")) or FEED_MAX_AGE, FEED_MAX_AGE)
-    shown = [run for run in runs if run.created_at >= since and set(tags) <= set(run.tags)]
-    return sorted(shown, key=_order, reverse=True)[:FEED_MAX_RUNS]
+    return FeedWindow(now - min(_duration(query.get("createdAt", "24h")) or FEED_MAX_AGE, FEED_MAX_AGE), tags)
 
 
 def list_page(runs: Iterable[Run], query: Mapping[str, str], now: datetime, index: Index) -> ListPage:

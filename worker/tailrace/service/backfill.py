@@ -23,8 +23,8 @@ log = structlog.get_logger("tailrace")
 
 LEASE_S = 60.0
 """How long a step may take; then another process takes it. Reading one page takes less than a second."""
-YIELD_S = 2.0
-"""How often a backfill that waits for its runs to be sealed looks again."""
+YIELD_S = 0.5
+"""How often a backfill that waits for its runs to be read looks again."""
 RETRY_CAP_S = 300.0
 CURSOR_REFUSALS = 3
 """A cursor that is refused so often in a row is given up: to begin again costs a call for each page."""
@@ -32,10 +32,10 @@ CURSOR_REFUSALS = 3
 
 @dataclass(frozen=True, slots=True)
 class BackfillPolicy:
-    """``rate_share`` of the rate limit may be used; no page is asked for while ``open_runs`` are unsettled."""
+    """``rate_share`` of the rate limit may be used; no page is asked for while ``open_runs`` are being read."""
 
     rate_share: float = 0.25
-    open_runs: int = 500
+    open_runs: int = 1_000
 
 
 class Backfills:
@@ -52,21 +52,25 @@ class Backfills:
         self._store = store
         self._upstream = upstream
         self._bad_rows = bad_rows
-        self._timing = policy
+        self._policy = policy
         self._refused_key = refused
 
-    def step(self, backfill: int | None = None) -> bool:
-        """Take one step of a backfill that is due, of any or of this one; False when there is none.
+    def step(self, backfill: int | None = None) -> float | None:
+        """Take one step of a backfill that is due, of any or of this one; return in how many seconds its next is due.
+
+        None when there is none.
 
         Raises:
             StoreUnavailable
         """
         owned = self._store.claim_backfill(LEASE_S, backfill)
         if owned is None:
-            return False
-        if self._store.open_runs() >= self._timing.open_runs:
+            return None
+        later_s = YIELD_S
+        most = self._policy.open_runs
+        if self._store.being_read(most) >= most:
             self._store.postpone_backfill(owned, YIELD_S, None)
-            return True
+            return YIELD_S
         try:
             page = list_runs(self._upstream, filter_of(owned.since, owned.until, owned.filters), owned.cursor)
         except StoreUnavailable:
@@ -86,10 +90,11 @@ class Backfills:
             self._store.postpone_backfill(owned, self._backoff(owned), str(error))
         else:
             self._bad_rows.note("list", page.malformed)
-            new = self._store.note_page(owned, page.runs, page.next, wait_s(page.rate, self._timing.rate_share))
+            later_s = wait_s(page.rate, self._policy.rate_share)
+            new = self._store.note_page(owned, page.runs, page.next, later_s)
             if new is not None and page.next is None:
                 log.info("backfill_listed", backfill=owned.id)
-        return True
+        return later_s
 
     def _refused(self, owned: OwnedBackfill, error: RequestRefused) -> None:
         """The cursor may be too old: begin again, what is known costs nothing. In the end the filters are wrong."""

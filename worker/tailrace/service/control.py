@@ -10,6 +10,7 @@ runs that are settled.
 
 from __future__ import annotations
 
+import math
 import random
 import threading
 import time
@@ -23,6 +24,8 @@ from tailrace.retry import backoff
 from tailrace.service.environments import Environment
 from tailrace.service.loops import Loop
 from tailrace.service.runtime import Runtime
+from tailrace.service.sharing import Sharing
+from tailrace.store.leases import Balance
 from tailrace.store.outbox import Message
 from tailrace.telemetry import Failing
 
@@ -32,13 +35,18 @@ WATCHERS = 4
 LATE_CHECKERS = 4
 LATE_EVERY_S = 30.0
 RUNS_PER_LOOK = 10
+LOOKS_AT_ONCE = 4
+"""Of each watcher, when many runs wait: an answer takes some 20 ms, and hundreds a second are to be looked at."""
+SOON_S = 0.3
 MAINTENANCE_S = 3_600.0
 MAINTENANCE_RETRY_S = 60.0
 EXPIRY_MARGIN_S = 0.02
 TURN_PAUSE_S = 0.25
-"""Until the places of readers that were asked to leave are looked for."""
+"""Until the places of readers that leave are looked for, while streams wait for them."""
 MESSAGES_PER_TURN = 100
 TELL_CAP_S = 60.0
+OVERDUE_TURNS = 2.5
+"""A stream that has waited for so many turns is taken by whoever has a slot, whatever its share."""
 
 
 class Announcer(Protocol):
@@ -67,15 +75,21 @@ class ControlLoop:
         every_s: float,
         run: int | None = None,
         announcer: Announcer | None = None,
+        sharing: Sharing | None = None,
     ) -> None:
+        """``sharing``: how the work is shared with other processes; None: this one takes what it has slots for."""
         self._runtime = runtime
         self._free_slots = free_slots
         self._dispatch = dispatch
         self._every_s = every_s
         self._run = run
         self._announcer = announcer
+        self._sharing = sharing
+        self._balance: Balance | None = None
+        self._balanced_at = self._made_room_at = -math.inf
         self._ended = threading.Event()
         self._maintain_at = 0.0
+        self._more = False  # as many streams as could be chosen were: others wait for the next places
         self._turns = 0  # readers that were just asked to leave for others
         self._known = ""  # the broker's mark
         self._maintaining = Failing("maintenance")  # mostly there is nothing to do: that is no recovery
@@ -106,10 +120,12 @@ class ControlLoop:
             WorkerError: the database is away; the next turn tries again.
         """
         free = self._free_slots()
-        chosen = self._runtime.claim(free, self._run)
+        most = self._share(free)
+        chosen = self._runtime.claim(most, self._run)
+        if most > 0:
+            self._more = most <= len(chosen)
         if not chosen:
-            if free <= 0 or self._runtime.settings.max_connections is not None:
-                self._turns = self._runtime.give_turns()
+            self._make_room(free)
             return
         try:
             self._dispatch(chosen)
@@ -117,6 +133,26 @@ class ControlLoop:
             # Usually the broker is away. The rows keep the truth; somebody whose broker works may take them.
             self._runtime.leases.unhint(chosen)
             raise
+
+    def _make_room(self, free: int) -> None:
+        """Have readers leave that have had their turn, if streams wait and there is no place for them."""
+        now = time.monotonic()
+        limited = self._runtime.settings.max_connections is not None
+        if (free <= 0 or limited) and now - self._made_room_at >= self._every_s / 2:
+            self._made_room_at = now
+            self._turns = self._runtime.give_turns()
+
+    def _share(self, free: int) -> int:
+        """Return how many of the free slots are for streams at present, and now and then give up what is too much."""
+        if self._sharing is None:
+            return free
+        now = time.monotonic()
+        if now - self._balanced_at >= self._every_s / 2:
+            self._balanced_at = now
+            self._balance = self._runtime.balance(OVERDUE_TURNS * self._every_s)
+            self._runtime.readers.shed(self._sharing.gives_up(free, self._balance))
+        assert self._balance is not None
+        return self._sharing.may_take(free, self._balance)
 
     # --- the loops
 
@@ -159,7 +195,7 @@ class ControlLoop:
             self._turns = 0
             self._runtime.environments.enrol_missed()
             self.fill()
-            wait_s = TURN_PAUSE_S if self._turns else self._every_s
+            wait_s = TURN_PAUSE_S if self._turns or self._more else self._every_s
             expiry_s = self._runtime.leases.soonest_expiry_s()
             return wait_s if expiry_s is None else min(wait_s, expiry_s + EXPIRY_MARGIN_S)
         finally:
@@ -173,10 +209,12 @@ class ControlLoop:
             self._maintain_at = time.monotonic() + MAINTENANCE_S
 
     def _watch(self, environment: Environment) -> float:
-        looked, found = environment.watch(RUNS_PER_LOOK, self._run)
+        looked, found = environment.watch(RUNS_PER_LOOK, self._run, LOOKS_AT_ONCE)
         if found:
             self.wake()
-        return 0.0 if looked >= RUNS_PER_LOOK else self._pause_s()
+        if looked >= RUNS_PER_LOOK:
+            return 0.0
+        return SOON_S if looked else self._pause_s()  # where one run was due, others may be
 
     def _check_late(self, environment: Environment) -> float:
         looked = environment.check_late(RUNS_PER_LOOK)

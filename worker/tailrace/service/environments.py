@@ -6,7 +6,6 @@ An `Environment` is one key: when the key changes, another object takes its plac
 from __future__ import annotations
 
 import contextlib
-import random
 import threading
 from collections.abc import Callable
 from typing import TYPE_CHECKING
@@ -17,29 +16,27 @@ from tailrace.config.keys import Access, KeysFile, accesses, meant
 from tailrace.config.settings import Settings
 from tailrace.errors import (
     BadSettings,
-    MalformedRecord,
     NotFound,
-    RequestRefused,
-    SourceUnavailable,
     StoreUnavailable,
     Unauthorized,
     WorkerError,
 )
 from tailrace.ingest.late import has_more
-from tailrace.model import NOT_KNOWN_YET, Wire
-from tailrace.retry import PATIENCE, backoff
+from tailrace.model import Wire
 from tailrace.room import Room
 from tailrace.service.bad_rows import BadRows
-from tailrace.service.discovery import TOGETHER_RUNS, WatchTogether, turns
 from tailrace.service.key_check import KeyCheck
+from tailrace.service.reach import Reach
+from tailrace.service.watching import Watching
 from tailrace.source.client import Endpoint, Upstream
 from tailrace.source.connection import Tail
 from tailrace.store.backfills import ListedRuns
 from tailrace.store.keeping.late import LateChecks, LateRun, LateStream
-from tailrace.store.runs import Runs, WatchedRun
-from tailrace.wire.run_fields import BadRow
+from tailrace.store.runs import Runs
 
 if TYPE_CHECKING:
+    from uuid import UUID
+
     import sqlalchemy as sa
 
 log = structlog.get_logger("tailrace")
@@ -50,9 +47,6 @@ LATE_GIVE_UP_S = 86_400.0
 """A late check that has failed for so long is not made."""
 V1_FORGETS_S = 23 * 3_600.0
 """A v1 stream has no late check after this: upstream forgets it a day after its last writer."""
-
-TRANSIENT = frozenset({408, 429})
-"""Statuses of the 4xx that say "later", not "never"."""
 
 
 def upstream_of(access: Access, settings: Settings) -> Upstream:
@@ -75,11 +69,17 @@ class Environment:
     """
 
     def __init__(
-        self, access: Access, settings: Settings, engine: sa.Engine, vital_engine: sa.Engine, room: Room
+        self,
+        access: Access,
+        settings: Settings,
+        engine: sa.Engine,
+        vital_engine: sa.Engine,
+        room: Room,
+        worker: UUID,
     ) -> None:
         """``vital_engine``: connections for what keeps the process going, which must not wait behind readers.
 
-        ``room``: for what late checks hold.
+        ``room``: for what late checks hold. ``worker``: who watches, if it is for this process.
         """
         self.access = access
         self.name = access.name
@@ -92,15 +92,8 @@ class Environment:
         self.late = LateChecks(vital_engine, access.name)
         self.listed_runs = ListedRuns(engine, access.name)
         self.bad_rows = BadRows(access.name)
-        self._claimed: set[int] = set()  # runs that are being looked at
-        self._together = WatchTogether(
-            self.runs,
-            self.upstream,
-            self.bad_rows,
-            watch_s=settings.watch_seconds,
-            quiet_s=settings.seal_quiet_seconds,
-            late_check_s=settings.late_check_seconds,
-        )
+        self.reach = Reach()
+        self.watching = Watching(self.runs, self.upstream, self.reach, self.key, self.bad_rows, settings, worker)
 
     def enrol(self) -> None:
         """Make the environment's row; a key that was refused gets a new chance."""
@@ -108,91 +101,9 @@ class Environment:
 
     # --- runs
 
-    def watch(self, limit: int, run: int | None = None) -> tuple[int, int]:
-        """Look at runs that are due: status and stream keys. Many are looked at with one call, up to ``limit`` alone.
-
-        Return how many were looked at alone, and how many streams are new.
-        """
-        # Whoever claimed runs and died keeps them from others as long as its streams.
-        many = TOGETHER_RUNS if run is None and self._together.free else limit
-        due = self.runs.claim_watch(many, self.settings.lease_seconds, run, sought=limit)
-        claimed = {watched.id for watched in due}
-        self._claimed |= claimed
-        try:
-            alone, found = self._together.look(due)
-            chosen = turns(alone, limit)
-            later = {watched.id for watched in alone}.difference(watched.id for watched in chosen)
-            if later:
-                self.runs.give_back(later)
-            return len(chosen), found + sum(self._watch_one(watched) for watched in chosen)
-        finally:
-            self._claimed -= claimed
-
-    def give_back(self) -> None:
-        """Let others look at the runs that are being looked at here: whoever waits for upstream won't come to an end.
-
-        Raises:
-            StoreUnavailable
-        """
-        if self._claimed:
-            self.runs.give_back(list(self._claimed))
-
-    def _watch_one(self, run: WatchedRun) -> int:
-        settings = self.settings
-        try:
-            view = self.upstream.run(run.run_id)
-        except NotFound as error:
-            self._not_found(run, error)
-            return 0
-        except Unauthorized as error:
-            self.key.refused(error)
-            self.runs.postpone(run, str(error), settings.watch_seconds)
-            return 0
-        except StoreUnavailable:
-            raise
-        except WorkerError as error:
-            if isinstance(error, MalformedRecord):
-                self.bad_rows.note("run", [BadRow(run.run_id, error.field, str(error))])
-            if not refuses(error):
-                self.runs.postpone(run, str(error), self._wait_s(run))
-            elif PATIENCE.is_over(run.refusals + 1, run.refused_s):
-                self._fail(run, f"{error} (refused {run.refusals + 1} times in {run.refused_s:.0f} s)")
-            else:
-                self.runs.postpone(run, str(error), self._wait_s(run), refused=True)
-            return 0
-        found = self.runs.observe({run.id: view}, settings.watch_seconds)
-        if found:
-            log.info("streams_found", environment=self.name, run_id=run.run_id, streams=found)
-        self._seal(run)
-        return found
-
-    def _not_found(self, run: WatchedRun, error: NotFound) -> None:
-        """Go on without upstream's word: it does not know the run yet, or no longer, or this answer is a mistake."""
-        enough_s = self.settings.unknown_run_seconds
-        if not run.known and run.asked_for_s >= enough_s:
-            self._fail(run, f"upstream did not know the run for {enough_s:g} s: {error}")
-        elif not (run.known and run.over):
-            self.runs.postpone(run, f"{NOT_KNOWN_YET}: {error}", self._wait_s(run))
-        elif run.refused_s < enough_s:
-            reason = f"upstream does not know the run any more: {error}"
-            self.runs.postpone(run, reason, self._wait_s(run), refused=True)
-        else:
-            reason = f"upstream has not known the run any more for {run.refused_s:.0f} s: {error}"
-            self.runs.unserved(run, reason, self._wait_s(run))
-            self._seal(run)
-
-    def _seal(self, run: WatchedRun) -> None:
-        if self.runs.seal([run.id], self.settings.seal_quiet_seconds, self.settings.late_check_seconds):
-            log.info("run_sealed", environment=self.name, run_id=run.run_id)
-
-    def _fail(self, run: WatchedRun, reason: str) -> None:
-        self.runs.fail(run, reason)
-        log.warning("run_failed", environment=self.name, run_id=run.run_id, reason=reason)
-
-    def _wait_s(self, run: WatchedRun) -> float:
-        """Return how long a run is not looked at after an attempt that brought nothing."""
-        watch_s = self.settings.watch_seconds
-        return max(watch_s, backoff(run.attempt, watch_s, self.settings.retry_cap_s, random.random))
+    def watch(self, limit: int, run: int | None = None, at_once: int = 1) -> tuple[int, int]:
+        """Look at runs that are due, as `Watching.turn` does."""
+        return self.watching.turn(limit, run, at_once)
 
     def check_late(self, limit: int) -> int:
         """Look once more at sealed runs that are due, reopen those that have more; return the number looked at.
@@ -200,6 +111,8 @@ class Environment:
         While the environment is halted, ask now and then whether its key is taken again instead.
         """
         self.key.probe()
+        if self.reach.away:
+            return 0
         due = self.late.claim(limit, LATE_CLAIM_S)
         for run in due:
             self._check_late(run)
@@ -232,12 +145,6 @@ class Environment:
         with self.upstream.stream(stream.ref) as source:
             tail = Tail(source, self.settings.event_max_bytes, self._room.share())
             return has_more(tail, stream.wire, stream.checkpoint)
-
-
-def refuses(error: WorkerError) -> bool:
-    """Return whether upstream calls our question wrong: a 4xx that has no meaning of its own. Pure."""
-    status = error.status if isinstance(error, RequestRefused | SourceUnavailable) else None
-    return status is not None and 400 <= status < 500 and status not in TRANSIENT
 
 
 class Environments:
@@ -361,15 +268,6 @@ class Environments:
             for environment in new.values():
                 follower(environment)
         return [each.name for each in over]
-
-    def give_back(self) -> None:
-        """Let others look at the runs that are being looked at here.
-
-        Raises:
-            StoreUnavailable
-        """
-        for environment in (*self.all(), *self._gone):
-            environment.give_back()
 
     def close(self) -> None:
         for environment in (*self.all(), *self._gone):

@@ -45,6 +45,10 @@ class LeaseKeeper:
         self._renewed_at = time.monotonic()
         self._loop.start()
 
+    def wake(self) -> None:
+        """Renew now: what the row says of this process has changed."""
+        self._loop.wake()
+
     def stop(self) -> None:
         """Leave the row to others, and say for the last time what this process has done."""
         self._loop.stop(1.0)

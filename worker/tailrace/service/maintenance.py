@@ -37,16 +37,19 @@ class Finder:
         self._backfills = backfills_of(environment)
         self._goes_on = goes_on
 
-    def find(self) -> None:
-        """Look for new runs if it is time, and take each backfill that is due one step forward.
+    def find(self) -> float:
+        """Look for new runs if it is time, and take each backfill that is due forward; return when to look again, in
+        seconds.
 
         Raises:
             StoreUnavailable
         """
         if self._discovery is not None:
             self._discovery.step()
-        while self._goes_on() and self._backfills.step():
-            pass
+        later_s = FIND_S
+        while self._goes_on() and (step_s := self._backfills.step()) is not None:
+            later_s = min(later_s, step_s)
+        return later_s
 
 
 class Maintenance:
@@ -116,16 +119,16 @@ class Maintenance:
                 log.warning("day_not_dropped", day=day.day.isoformat(), reason=day.fate.value)
 
     def _begin(
-        self, name: str, turn: Callable[[], None], every_s: float, goes_on: Callable[[], bool], **whose: str
+        self, name: str, turn: Callable[[], float | None], every_s: float, goes_on: Callable[[], bool], **whose: str
     ) -> None:
-        """Take turns in a thread of its own."""
+        """Take turns in a thread of its own, every ``every_s`` or so, or when a turn says in how many seconds."""
 
         def pause_s() -> float:
             return every_s * random.uniform(0.5, 1.5)
 
         def once() -> float:
-            turn()
-            return pause_s()
+            next_s = turn()
+            return pause_s() if next_s is None else next_s
 
         loop = Loop(name, once, what=name, retry_s=pause_s, goes_on=goes_on, **whose)
         self._loops.append(loop)

@@ -42,10 +42,15 @@ class Readers:
     def __len__(self) -> int:
         return len(self._signals)
 
-    def leased(self, stream_id: int, environment: str) -> None:
-        """Note that the reader has its lease: from now on, losing it is a reason to stop."""
+    def leased(self, stream_id: int, environment: str, over: bool = False) -> None:
+        """Note that the reader has its lease: from now on, losing it is a reason to stop.
+
+        ``over``: it knows that its run is.
+        """
         with self._lock:
             self._leased[stream_id] = environment
+            if over:
+                self._seen_over.add(stream_id)
 
     def begun_ids(self) -> list[int]:
         """Return all streams whose reader has begun, with its lease or about to get it."""

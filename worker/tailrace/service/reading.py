@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import contextlib
 import random
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 import sqlalchemy as sa
 
 from tailrace.arguments import BATCH_LIMITS, checked_options
-from tailrace.errors import BadArgument, LeaseLost, TransientError, Unauthorized, WorkerError
+from tailrace.errors import BadArgument, LeaseLost, SourceUnavailable, TransientError, Unauthorized, WorkerError
 from tailrace.ingest.reader import Reader, Timing
 from tailrace.ingest.signal import Signal
 from tailrace.ingest.v2_order import REPEAT_WINDOW
-from tailrace.model import LeasedStream, Outcome, StreamState, Verdict
+from tailrace.model import LeasedStream, Outcome, StreamRef, StreamState, Verdict
 from tailrace.retry import backoff
 from tailrace.service.environments import Environments
-from tailrace.source.connection import Tail
+from tailrace.service.reach import Reach
+from tailrace.source.connection import Connection, Tail
 from tailrace.store.engine import autocommit
 from tailrace.store.flush_rule import BatchLimits
 from tailrace.store.sink import Sink
@@ -26,6 +28,28 @@ if TYPE_CHECKING:
     from tailrace.config.settings import Settings
 
 NOT_SERVED = "the environment is not served here any more: TAILRACE_KEYS_FILE does not name it"
+
+
+class _WhenItIsThere:
+    """Connects to a stream when upstream can be reached, as far as that is known."""
+
+    def __init__(self, tail: Tail, reach: Reach, signal: Signal, ref: StreamRef) -> None:
+        self._tail = tail
+        self._reach = reach
+        self._signal = signal
+        self._ref = ref
+        self.interrupt = tail.interrupt
+
+    @contextlib.contextmanager
+    def connect(self, last_event_id: str | None, wait_s: int) -> Iterator[Connection]:
+        """As `Tail.connect`; also raises SourceUnavailable when the reader is called while it waits."""
+        self._reach.wait(self._signal)
+        if self._signal.called:
+            raise SourceUnavailable("called away before it connected")
+        with contextlib.ExitStack() as opened:
+            with self._reach.asking(self._ref):
+                connection = opened.enter_context(self._tail.connect(last_event_id, wait_s))
+            yield connection
 
 
 class Reading:
@@ -64,8 +88,9 @@ class Reading:
         queries = StreamQueries(self._statements, stream.id, REPEAT_WINDOW)
         with environment.upstream.stream(stream.ref) as source:
             tail = Tail(source, self._settings.event_max_bytes, sink.share)
+            connector = _WhenItIsThere(tail, environment.reach, signal, stream.ref)
             reader = Reader(
-                *(stream, tail, sink, queries, self._timing(), signal),
+                *(stream, connector, sink, queries, self._timing(), signal),
                 random=random.random,
                 alarm=lambda what: bound.error("stream_changed", reason=what),
             )

@@ -29,7 +29,7 @@ from tailrace.service.reading import Reading
 from tailrace.store.backfills import ListedRuns
 from tailrace.store.commit import Committer
 from tailrace.store.engine import create_engine, end
-from tailrace.store.leases import Leases, WorkerRow
+from tailrace.store.leases import Balance, Leases, WorkerRow
 from tailrace.store.outbox import Outbox
 from tailrace.store.runs import Runs
 from tailrace.store.writer import Writer, WriterLimits
@@ -73,7 +73,8 @@ class Runtime:
             random=random.random,
         )
         self.environments = Environments(
-            settings, lambda access: Environment(access, settings, self.engine, self._vital_engine, self.writer.room)
+            settings,
+            lambda access: Environment(access, settings, self.engine, self._vital_engine, self.writer.room, row.id),
         )
         self.outbox = Outbox(self._vital_engine, self.environments.names)
         self.leases = Leases(self._vital_engine, row, settings.lease_seconds, settings.max_connections)
@@ -106,6 +107,8 @@ class Runtime:
     def drain(self) -> None:
         """Tell every reader to leave; does not wait. What they have is committed, and others go on at once."""
         self.readers.drain()
+        self.leases.leave()
+        self._keeper.wake()  # in its own thread: Postgres may be away
 
     def stop(self, timeout_s: float) -> None:
         """Leave every stream, commit, give the leases back. What does not end in time is read again by others."""
@@ -117,7 +120,6 @@ class Runtime:
         self._keeper.stop()
         try:
             self.leases.retire()
-            self.environments.give_back()
         except WorkerError as error:
             log.warning("leases_not_returned", error=str(error))
         self.close()
@@ -176,6 +178,16 @@ class Runtime:
         looks = [environment.watch(limit, run) for environment in self.environments.all()]
         return sum(looked for looked, _ in looks), sum(found for _, found in looks)
 
+    def look_soon(self, run: int, run_id: str, environment: str | None = None) -> None:
+        """Look at a run that was just asked for, if its environment is served here.
+
+        Raises:
+            StoreUnavailable
+        """
+        served = self.environments.get(environment or self.environments.meant())
+        if served is not None:
+            served.watching.look_soon(run, run_id)
+
     def maintenance(self) -> None:
         """What has to happen now and then: partitions for the coming days, rows of workers long dead."""
         self.leases.follow_clock()  # if nobody who lives saw it go back
@@ -188,6 +200,10 @@ class Runtime:
     def claim(self, limit: int, run: int | None = None) -> list[int]:
         """Choose streams that this process should read."""
         return self.leases.claim(self.environments.names(), limit, self.settings.hint_seconds, run)
+
+    def balance(self, overdue_s: float) -> Balance:
+        """Count the work of the whole fleet in the environments that are served here."""
+        return self.leases.balance(self.environments.names(), overdue_s)
 
     def give_turns(self) -> int:
         """Let streams that wait for a place have one: have readers leave that have had their turn; return how many."""
@@ -209,7 +225,8 @@ class Runtime:
                 return
             if stream is None:
                 return
-            self.readers.leased(stream_id, stream.environment)  # before its key is asked for: that may change
+            # Before its key is asked for: that may change.
+            self.readers.leased(stream_id, stream.environment, stream.run_end.over)
             bound = log.bind(
                 environment=stream.environment,
                 run_id=stream.ref.run_id,

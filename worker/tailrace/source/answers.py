@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import re
 import ssl
 from collections.abc import Iterator
 from typing import Any
@@ -60,6 +61,45 @@ def translated(what: str) -> Iterator[None]:
 def _number(digits: str) -> int | float:
     """Read a whole number of any length: Python refuses more than 4 300 digits, and all that stands beside them."""
     return int(digits) if len(digits) <= DIGITS_MAX else float(digits)
+
+
+_DECODER = json.JSONDecoder(parse_int=_number)
+_BLANK = re.compile(r"[ \t\n\r]*")
+
+
+def elements_of(body: str, what: str) -> Iterator[Any]:
+    """Decode an answer that is an array, one element after the other: it can be tens of megabytes, each of them little.
+
+    Raises:
+        MalformedRecord: as `json_of`, or it is no array; after the elements before that.
+    """
+
+    def after_blank(at: int) -> int:
+        found = _BLANK.match(body, at)
+        return found.end() if found else at
+
+    try:
+        at = after_blank(0)
+        follows = body[at]
+        if follows != "[":
+            raise ValueError("no array")
+        at = after_blank(at + 1)
+        if body[at] == "]":
+            follows, at = "]", at + 1
+        while follows != "]":
+            element, at = _DECODER.raw_decode(body, at)
+            yield element
+            del element
+            at = after_blank(at)
+            follows, at = body[at], at + 1
+            if follows == ",":
+                at = after_blank(at)
+            elif follows != "]":
+                raise ValueError("no comma")
+        if after_blank(at) != len(body):
+            raise ValueError("something follows")
+    except (ValueError, IndexError, RecursionError) as error:
+        raise MalformedRecord(f"{what} is no JSON array: {excerpt(body, 200)!r}") from error
 
 
 def json_of(body: str, what: str) -> Any:

@@ -7,12 +7,12 @@ begins anew. The handle has two names, and which ones upstream uses depends on a
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Collection, Mapping
 from urllib.parse import quote
 
 from tailrace.errors import MalformedRecord, NotFound, SourceUnavailable
 from tailrace.model import RunView
-from tailrace.source.answers import json_of, refuse
+from tailrace.source.answers import elements_of, refuse
 from tailrace.wire.feed import FeedRows
 from tailrace.wire.run_fields import BadRow
 
@@ -29,10 +29,17 @@ class FeedCursor:
     cache and be minutes old.
     """
 
-    def __init__(self, path: str, name: str, filters: Mapping[str, str] | None = None) -> None:
-        """``name`` is for errors; ``filters`` are sent with each question."""
+    def __init__(
+        self,
+        path: str,
+        name: str,
+        filters: Mapping[str, str] | None = None,
+        wanted: Callable[[str], bool] = bool,
+    ) -> None:
+        """``name`` is for errors; ``filters`` are sent with each question; ``wanted``: see `FeedRows`."""
         self.path = path
         self.name = name
+        self._wanted = wanted
         self._filters = {"skipColumns": SKIP_COLUMNS, **(filters or {})}
         self._answers = 0
         self._forget("")
@@ -43,7 +50,7 @@ class FeedCursor:
         return cls(f"/realtime/v1/runs/{segment(run_id)}", f"run {run_id}")
 
     def _forget(self, handle: str) -> None:
-        self._rows = FeedRows()
+        self._rows = FeedRows(self._wanted)
         self._handle, self._offset, self._cursor = handle, BEGINNING, ""
 
     @property
@@ -79,7 +86,7 @@ class FeedCursor:
             self._forget(_handle(headers))
             return self._all(False)
         refuse(status, body, self.name)
-        self._rows.feed(json_of(body, "the run feed"))
+        self._rows.feed(elements_of(body, "the run feed"))
         handle = _handle(headers)
         offset = headers.get("electric-offset") or headers.get("electric-chunk-last-offset") or BEGINNING
         self._handle, self._offset = handle, offset if handle else BEGINNING
@@ -93,9 +100,18 @@ class FeedCursor:
             raise SourceUnavailable(f"{self.name}: its feed is not up to date after {FEED_PAGES} answers")
         return up_to_date
 
-    def read(self) -> tuple[list[RunView], list[BadRow]]:
-        """Return the runs that are known, and the rows that could not be read."""
-        return self._rows.read()
+    @property
+    def told_of(self) -> Collection[str]:
+        """The ids of the runs that the feed tells of."""
+        return self._rows.told_of
+
+    def view(self, run_id: str) -> RunView:
+        """Return a run of `told_of`."""
+        return self._rows.view(run_id)
+
+    def changes(self) -> tuple[list[RunView], list[BadRow]]:
+        """Return the runs that have changed since the last call, and the rows that could not be read."""
+        return self._rows.changes()
 
     def run(self, run_id: str) -> RunView:
         """Return what is known of one run.

@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import json
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
@@ -31,7 +31,8 @@ PAGE_SIZE = 100
 FEED_WINDOWS = {"1h": 3_600.0, "6h": 21_600.0, "24h": 86_400.0}
 """What is asked for as ``createdAt``: few different values, because each is a log of its own upstream."""
 BEGIN_ANEW_S = 600.0
-"""A followed feed keeps the rows of runs that have left its window: so it is begun anew now and then."""
+"""A followed feed goes on telling of runs that have left its window, and what one answer lost stays lost: so it is
+begun anew now and then."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,13 +82,38 @@ class ManyRunsFeed:
     can be minutes old.
     """
 
-    def __init__(self, upstream: Upstream, clock_s: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self,
+        upstream: Upstream,
+        reach_s: float,
+        wanted: Callable[[str], bool] = lambda run_id: False,
+        clock_s: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """``reach_s``: how long ago the runs were created at most, where the feed reaches so far back. ``wanted`` says
+        of a run by its id whether it is told of after its end."""
         self._upstream = upstream
+        self._window = next((name for name, length_s in FEED_WINDOWS.items() if length_s >= reach_s), "24h")
+        self._wanted = wanted
         self._clock_s = clock_s
-        self._followed: dict[str, _Followed] = {}
+        self._followed: FeedCursor | None = None
+        self._begun_s = 0.0
 
-    def runs(self, age_s: float) -> tuple[list[RunView], list[BadRow]]:
-        """Ask for the newest runs, of at least the last ``age_s`` seconds where the feed reaches so far back.
+    @property
+    def told_of(self) -> Collection[str]:
+        """The ids of the runs that it tells of. None after an error: who wants to know of one has to ask for it."""
+        return () if self._followed is None else self._followed.told_of
+
+    def view(self, run_id: str) -> RunView:
+        """Return a run of `told_of`, as it was when last asked."""
+        assert self._followed is not None
+        return self._followed.view(run_id)
+
+    def begin_anew(self) -> None:
+        """Have the next answer tell of all runs: what the last one said was lost."""
+        self._followed = None
+
+    def changes(self) -> tuple[list[RunView], list[BadRow]]:
+        """Ask what has changed; the first time, for all.
 
         Returns:
             The runs, and the rows that could not be read.
@@ -95,29 +121,24 @@ class ManyRunsFeed:
         Raises:
             Unauthorized, RequestRefused, MalformedRecord, SourceUnavailable.
         """
-        window = next((name for name, length_s in FEED_WINDOWS.items() if length_s >= age_s), "24h")
-        followed = self._followed.pop(window, None)
-        if followed is None or self._clock_s() - followed.begun_s > BEGIN_ANEW_S:
-            cursor = FeedCursor("/realtime/v1/runs", "the feed of runs", {"createdAt": window})
-            followed = _Followed(cursor, self._clock_s())
-        cursor = followed.cursor
+        cursor, self._followed = self._followed, None
+        if cursor is None or self._clock_s() - self._begun_s > BEGIN_ANEW_S:
+            cursor = self._beginning()
         fresh = cursor.begun
         while True:
             response, body = self._upstream.get(cursor.path, cursor.query())
             if response.status_code == 409:
-                followed, fresh = _Followed(cursor, self._clock_s()), False
+                self._begun_s, fresh = self._clock_s(), False
             if not cursor.take(response.status_code, response.headers, body):
                 continue
             if fresh or not cursor.begun:
-                self._followed[window] = followed
-                return cursor.read()
+                self._followed = cursor
+                return cursor.changes()
             fresh = True  # a first answer may be an old one: ask what came after it
 
-
-@dataclass(frozen=True, slots=True)
-class _Followed:
-    cursor: FeedCursor
-    begun_s: float
+    def _beginning(self) -> FeedCursor:
+        self._begun_s = self._clock_s()
+        return FeedCursor("/realtime/v1/runs", "the feed of runs", {"createdAt": self._window}, self._wanted)
 
 
 def list_runs(upstream: Upstream, wanted: ListFilter, cursor: str | None) -> ListedPage:

@@ -246,14 +246,24 @@ class ListedRuns:
             error=fitting(error),
         )
 
-    def open_runs(self) -> int:
-        """Count the runs that backfills asked for and that are not settled yet."""
+    def being_read(self, at_most: int) -> int:
+        """Count the runs that backfills asked for and that are still to be read, up to ``at_most``.
+
+        What has been read to its end, and only waits to be sealed, is not counted.
+        """
         return int(
             self._statements.execute(
                 """
-                SELECT count(*) AS n FROM tailrace.runs r JOIN tailrace.environments e ON e.id = r.environment_id
-                WHERE r.state IN ('requested', 'watched') AND r.priority = 1 AND e.name = :environment
-                """
+                SELECT count(*) AS n FROM (
+                    SELECT FROM tailrace.runs r JOIN tailrace.environments e ON e.id = r.environment_id
+                    WHERE r.state IN ('requested', 'watched') AND r.priority = 1 AND e.name = :environment
+                      AND (r.state = 'requested' OR EXISTS (
+                          SELECT FROM tailrace.streams s
+                          WHERE s.run = r.id AND s.state IN ('pending', 'active', 'parked')
+                            AND s.swept_index IS DISTINCT FROM s.last_chunk_index))
+                    LIMIT :at_most) r
+                """,
+                at_most=at_most,
             )[0].n
         )
 

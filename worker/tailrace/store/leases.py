@@ -20,6 +20,9 @@ from tailrace.store.statements import Statements
 
 log = structlog.get_logger("tailrace")
 
+MANY_DUE = 20_000
+"""More slots than any process has: it makes no difference by how many more are due."""
+
 # Nobody holds the lease, or its holder's row has expired.
 FREE = """(s.worker_id IS NULL OR NOT EXISTS (
     SELECT FROM tailrace.workers w WHERE w.id = s.worker_id AND w.expires_at > now()))"""
@@ -27,6 +30,24 @@ FREE = """(s.worker_id IS NULL OR NOT EXISTS (
 # Somebody who lives has sent a message to have it read, and the message is not too old.
 HINTED = """(s.hinted_until > now() AND EXISTS (
     SELECT FROM tailrace.workers w WHERE w.id = s.hinted_by AND w.expires_at > now()))"""
+
+OPEN = "s.state IN ('pending', 'active', 'parked')"
+
+# The holders of leases that are dead, whether their rows have expired or are gone: a few steps through an index,
+# however many streams there are.
+DEAD = f"""
+    holders (id) AS (
+        (SELECT s.worker_id FROM tailrace.streams s
+         WHERE {OPEN} AND s.worker_id IS NOT NULL ORDER BY s.worker_id LIMIT 1)
+        UNION ALL
+        SELECT (SELECT s.worker_id FROM tailrace.streams s
+                WHERE {OPEN} AND s.worker_id > h.id ORDER BY s.worker_id LIMIT 1)
+        FROM holders h WHERE h.id IS NOT NULL
+    ), dead AS (
+        SELECT h.id FROM holders h
+        WHERE h.id IS NOT NULL
+          AND NOT EXISTS (SELECT FROM tailrace.workers w WHERE w.id = h.id AND w.expires_at > now())
+    )"""
 
 # May be chosen: open, due, free, not hinted, and its environment is read.
 DUE = f"""s.state IN ('pending', 'active', 'parked') AND s.next_attempt_at <= now() AND {FREE}
@@ -44,6 +65,21 @@ class WorkerRow:
     slots: int
 
 
+@dataclass(frozen=True, slots=True)
+class Balance:
+    """The work of the whole fleet.
+
+    ``reading``: streams that are leased by the living. ``due``: those that wait for somebody, up to `MANY_DUE`.
+    ``overdue``: of these, those that have waited for longer than a process needs to choose them. ``slots``: of all the
+    living.
+    """
+
+    reading: int
+    due: int
+    overdue: int
+    slots: int
+
+
 class Leases:
     """The lease statements of one process."""
 
@@ -55,10 +91,15 @@ class Leases:
         self._worker = worker
         self._lease_s = lease_s
         self._max_connections = max_connections
+        self._slots = worker.slots
 
     @property
     def worker_id(self) -> UUID:
         return self._worker.id
+
+    def leave(self) -> None:
+        """Have the next renewal say that this process reads nothing any more: no share of the work is kept for it."""
+        self._slots = 0
 
     def renew(self) -> bool:
         """Keep this process's row, and with it all its leases, alive for another term. Makes the row if need be.
@@ -89,7 +130,7 @@ class Leases:
             host=self._worker.host,
             pid=self._worker.pid,
             pool=self._worker.pool,
-            slots=self._worker.slots,
+            slots=self._slots,
             lease_s=self._lease_s,
         )
 
@@ -146,6 +187,10 @@ class Leases:
         """
         if limit <= 0:
             return []
+        if self._max_connections is None:
+            chosen = self._claim_all(environments, limit, hint_s, run)
+            if chosen is not None:
+                return chosen
         # More are ranked than are taken: others may be choosing the same at this moment, and what they hold is skipped.
         rows = self._statements.execute(
             f"""
@@ -196,6 +241,74 @@ class Leases:
             **self._most(),
         )
         return [row.id for row in rows]
+
+    def _claim_all(self, environments: list[str], limit: int, hint_s: float, run: int | None) -> list[int] | None:
+        """Choose all streams that are due, if they are no more than ``limit``; None: they are more.
+
+        Nobody has to be put before anybody then, and what is open and not due is not looked at.
+        """
+        row = self._statements.execute(
+            f"""
+            WITH RECURSIVE {DEAD}, due AS MATERIALIZED (
+                SELECT f.id FROM (
+                    SELECT s.id, s.run FROM tailrace.streams s
+                    WHERE {OPEN} AND s.worker_id IS NULL AND s.next_attempt_at <= now() AND {HINTED} IS NOT TRUE
+                    UNION ALL
+                    SELECT s.id, s.run FROM dead d JOIN tailrace.streams s ON s.worker_id = d.id
+                    WHERE {OPEN} AND s.next_attempt_at <= now() AND {HINTED} IS NOT TRUE
+                ) f
+                JOIN tailrace.runs r ON r.id = f.run
+                JOIN tailrace.environments e ON e.id = r.environment_id
+                WHERE e.name = ANY(:environments) AND e.halted_at IS NULL
+                  AND (CAST(:run AS bigint) IS NULL OR f.run = :run)
+                LIMIT :limit + 1
+            ), taken AS (
+                SELECT s.id FROM tailrace.streams s
+                WHERE s.id IN (SELECT id FROM due) AND (SELECT count(*) FROM due) <= :limit AND {DUE}
+                ORDER BY s.id FOR NO KEY UPDATE OF s SKIP LOCKED
+            ), hinted AS (
+                UPDATE tailrace.streams s
+                SET hinted_until = now() + :hint_s * interval '1 second', hinted_by = :worker_id
+                FROM taken WHERE s.id = taken.id
+                RETURNING s.id
+            )
+            SELECT (SELECT count(*) FROM due) AS due, ARRAY(SELECT id FROM hinted) AS ids
+            """,
+            environments=environments,
+            limit=limit,
+            hint_s=hint_s,
+            run=run,
+            worker_id=self._worker.id,
+        )[0]
+        return None if row.due > limit else list(row.ids)
+
+    def balance(self, environments: list[str], overdue_s: float) -> Balance:
+        """Count what is read, what waits, and the slots of the fleet. Due streams are counted up to `MANY_DUE`.
+
+        ``overdue_s``: what has waited for so long is overdue.
+        """
+        row = self._statements.execute(
+            f"""
+            WITH due AS (
+                SELECT s.next_attempt_at < now() - :overdue_s * interval '1 second' AS overdue
+                FROM tailrace.streams s
+                JOIN tailrace.runs r ON r.id = s.run
+                JOIN tailrace.environments e ON e.id = r.environment_id
+                WHERE {OPEN} AND s.worker_id IS NULL AND s.next_attempt_at <= now() AND {HINTED} IS NOT TRUE
+                  AND e.name = ANY(:environments) AND e.halted_at IS NULL
+                LIMIT :many
+            ), alive AS (
+                SELECT w.id, w.slots FROM tailrace.workers w WHERE w.expires_at > now()
+            )
+            SELECT (SELECT count(*) FROM tailrace.streams s JOIN alive a ON a.id = s.worker_id WHERE {OPEN}) AS reading,
+                   (SELECT count(*) FROM due) AS due, (SELECT count(*) FROM due WHERE overdue) AS overdue,
+                   (SELECT coalesce(sum(slots), 0) FROM alive) AS slots
+            """,
+            environments=environments,
+            overdue_s=overdue_s,
+            many=MANY_DUE,
+        )[0]
+        return Balance(int(row.reading), int(row.due), int(row.overdue), int(row.slots))
 
     def waiting(self, environments: list[str], at_most: int) -> tuple[int, int]:
         """Count the streams that are due and read by nobody, up to ``at_most``; and the processes that live."""

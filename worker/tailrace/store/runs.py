@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
+from uuid import UUID
 
 import psycopg
 import sqlalchemy as sa
@@ -15,13 +16,13 @@ from sqlalchemy import exc
 from tailrace.errors import UnknownEnvironment
 from tailrace.model import RunView
 from tailrace.store.keeping.forget import refusing_forgotten
-from tailrace.store.run_end import OVER
+from tailrace.store.run_end import OVER, SETTLES_AT
 from tailrace.store.statements import Statements, fitting
 
 
 @dataclass(frozen=True, slots=True)
 class WatchedRun:
-    """A run whose status and keys are due to be looked at.
+    """A run that its row says is to be looked at: asked for, or in trouble.
 
     ``asked_for_s``: how long ago it was asked for. ``over``: it has ended, as far as is known. ``attempt``: how often
     in a row looking brought nothing. ``refusals``: how often upstream has refused to show it since it last did, the
@@ -44,8 +45,38 @@ class WatchedRun:
         return not self.known and self.attempt > 0
 
 
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """How a known run stands. ``open``: it is watched still. ``settled``: its keys have been read for the last time.
+
+    ``settles_in_s``: in how many seconds they can be, less than 0 if they could be before; None: it is not over.
+    """
+
+    id: int
+    run_id: str
+    open: bool
+    settles_in_s: float | None
+    settled: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """What upstream said of a run, asked ``age_s`` ago. ``listed_s``: how long ago all of its keys were read before."""
+
+    view: RunView
+    age_s: float = 0.0
+    listed_s: float | None = None
+
+
 # In SQL, of a run r: `WatchedRun.sought`.
 SOUGHT = "(r.state = 'requested' AND r.watch_attempt > 0)"
+
+# In SQL, of a run r, with :quiet_s: the columns of `Standing`.
+STANDING = f"""
+r.id, r.run_id, r.state IN ('requested', 'watched') AS open,
+extract(epoch FROM {SETTLES_AT} - now())::float8 AS settles_in_s,
+coalesce(r.keys_read_at >= {SETTLES_AT}, false) AS settled
+"""
 
 
 class Runs:
@@ -113,150 +144,185 @@ class Runs:
         row = self._statements.execute("SELECT tailrace.retry_run(:run_id, :environment) AS revived", run_id=run_id)[0]
         return None if row.revived is None else int(row.revived)
 
-    def claim_watch(self, limit: int, claim_s: float, run: int | None = None, sought: int = 10) -> list[WatchedRun]:
-        """Choose runs that are due to be looked at, and keep others from it for ``claim_s``.
+    def hold_watch(self, worker: UUID) -> bool:
+        """Return whether it is for this worker to watch the environment, which is not halted.
+
+        It is taken over from a worker that has died.
+
+        Two can believe it for a moment: nothing that they write is wrong then, and what is older says nothing.
+        """
+        rows = self._statements.execute(
+            """
+            WITH taken AS (
+                UPDATE tailrace.environments e SET watched_by = :worker
+                WHERE e.name = :environment AND e.watched_by IS DISTINCT FROM :worker
+                  AND NOT EXISTS (SELECT FROM tailrace.workers w WHERE w.id = e.watched_by AND w.expires_at > now())
+                  AND e.halted_at IS NULL
+                RETURNING e.id
+            )
+            SELECT id FROM taken
+            UNION ALL
+            SELECT id FROM tailrace.environments
+            WHERE name = :environment AND watched_by = :worker AND halted_at IS NULL
+            """,
+            worker=worker,
+        )
+        return bool(rows)
+
+    def due(self, limit: int, sought: int, run: int | None = None, busy: Sequence[int] = ()) -> list[WatchedRun]:
+        """Read which runs' rows say that they are to be looked at now, of all or of one; not those of ``busy``.
 
         First up to ``limit`` that are new or known, those first that have been due longest. Then up to ``sought`` that
         upstream did not know when last asked, those first that were asked for least often: thousands of wrong ids must
         not stand before a run that is there.
         """
         due = """
-            SELECT r.id, r.next_watch_at AS due_at
-            FROM tailrace.runs r JOIN tailrace.environments e ON e.id = r.environment_id
+            SELECT r.* FROM tailrace.runs r JOIN tailrace.environments e ON e.id = r.environment_id
             WHERE r.state IN ('requested', 'watched') AND r.next_watch_at <= now()
               AND e.name = :environment AND e.halted_at IS NULL
-              AND (CAST(:run AS bigint) IS NULL OR r.id = :run)
+              AND (CAST(:run AS bigint) IS NULL OR r.id = :run) AND r.id <> ALL(:busy)
             """
         rows = self._statements.execute(
             f"""
-            WITH first AS (
-                {due} AND NOT {SOUGHT}
-                ORDER BY r.next_watch_at LIMIT :limit FOR NO KEY UPDATE OF r SKIP LOCKED
-            ), others AS (
-                {due} AND {SOUGHT}
-                ORDER BY r.watch_attempt, r.next_watch_at LIMIT :sought FOR NO KEY UPDATE OF r SKIP LOCKED
-            ), due AS (
-                SELECT * FROM first UNION ALL SELECT * FROM others
-            )
-            UPDATE tailrace.runs r SET next_watch_at = now() + :claim_s * interval '1 second'
-            FROM due WHERE r.id = due.id
-            RETURNING r.id, r.run_id, r.state = 'watched' AS known, {OVER} AS over, r.watch_attempt AS attempt,
-                      extract(epoch FROM now() - r.requested_at)::float8 AS asked_for_s, r.refusals,
-                      coalesce(extract(epoch FROM now() - r.troubled_at), 0)::float8 AS refused_s,
-                      extract(epoch FROM due.due_at)::float8 AS due_at
+            SELECT r.id, r.run_id, r.state = 'watched' AS known, {OVER} AS over, r.watch_attempt AS attempt,
+                   extract(epoch FROM now() - r.requested_at)::float8 AS asked_for_s, r.refusals,
+                   coalesce(extract(epoch FROM now() - r.troubled_at), 0)::float8 AS refused_s,
+                   extract(epoch FROM r.next_watch_at)::float8 AS due_at
+            FROM (
+                ({due} AND NOT {SOUGHT} ORDER BY r.next_watch_at LIMIT :limit)
+                UNION ALL ({due} AND {SOUGHT} ORDER BY r.watch_attempt, r.next_watch_at LIMIT :sought)
+            ) r
             """,
             limit=limit,
             sought=sought,
-            claim_s=claim_s,
             run=run,
+            busy=list(busy),
         )
         runs = [WatchedRun(**row._mapping) for row in rows]
         return sorted(runs, key=lambda run: (run.attempt if run.sought else 0, run.due_at))
 
-    def sought_among(self, run_ids: Iterable[str]) -> dict[int, str]:
-        """Return those of these runs that were looked for in vain, due or not: the ids of their rows and their own."""
+    def standing(self, quiet_s: float, run: int | None = None) -> list[Standing]:
+        """Read how the runs stand whose rows leave it to the watcher when they are looked at: all of them, or one."""
         rows = self._statements.execute(
             f"""
-            SELECT r.id, r.run_id FROM tailrace.runs r JOIN tailrace.environments e ON e.id = r.environment_id
-            WHERE r.run_id = ANY(:run_ids) AND e.name = :environment AND {SOUGHT}
+            SELECT {STANDING} FROM tailrace.runs r JOIN tailrace.environments e ON e.id = r.environment_id
+            WHERE r.state IN ('requested', 'watched') AND r.next_watch_at IS NULL
+              AND e.name = :environment AND e.halted_at IS NULL AND (CAST(:run AS bigint) IS NULL OR r.id = :run)
             """,
-            run_ids=list(run_ids),
+            quiet_s=quiet_s,
+            run=run,
         )
-        return {row.id: row.run_id for row in rows}
+        return [Standing(**row._mapping) for row in rows]
 
-    def unseen(self, runs: Iterable[int]) -> None:
-        """Note that new runs were looked for in vain among many: what comes now goes first."""
-        self._statements.execute(
-            """
-            UPDATE tailrace.runs SET watch_attempt = 1
-            WHERE id = ANY(:runs) AND state = 'requested' AND watch_attempt = 0
-            """,
-            runs=list(runs),
-        )
-
-    def observe(self, views: Mapping[int, RunView], watch_s: float) -> int:
+    def observe(
+        self, seen: Mapping[int, Seen], quiet_s: float, again_s: float | None = None
+    ) -> tuple[list[Standing], int]:
         """Note what upstream says of runs, by the ids of their rows, and make a row for each stream that is new.
 
-        Return the number of new streams. A run that asks for certain streams gets those and no others, named by the
-        feed or not: input streams never are. What was not there when all were last listed is younger than that; the
-        others can be as old as the run.
+        Return how the runs stand now, and the number of new streams. Nothing is written of a run of which upstream says
+        what it said before. A run that asks for certain streams gets those and no others, named by the feed or not:
+        input streams never are. What was not there when all were last listed is younger than that; the others can be as
+        old as the run. What was asked for before the last answer that was noted says nothing: two may be watching.
 
         A run that somebody has locked is left out: whoever asks for it again makes it due again, and whoever settles it
-        needs no look.
+        needs no look. ``again_s``: its row is to say that it is due after so long; None: that is left to the watcher.
         """
         rows = self._statements.execute(
-            """
+            f"""
             WITH v AS MATERIALIZED (
-                SELECT * FROM json_to_recordset(CAST(:views AS json)) AS v (
+                SELECT v.*, ARRAY(SELECT json_array_elements_text(v.tags)) AS words,
+                       now() - v.age_s * interval '1 second' AS asked_at
+                FROM json_to_recordset(CAST(:seen AS json)) AS v (
                     id bigint, status text, task_identifier text, tags json, created_at timestamptz,
-                    started_at timestamptz, finished_at timestamptz, terminal boolean, keys json)
-            ), free AS MATERIALIZED (
-                SELECT r.id, r.listed_at FROM tailrace.runs r WHERE r.id IN (SELECT v.id FROM v) ORDER BY r.id
-                FOR NO KEY UPDATE SKIP LOCKED
+                    started_at timestamptz, finished_at timestamptz, terminal boolean, keys json,
+                    age_s double precision, listed_s double precision)
+            ), news AS MATERIALIZED (
+                SELECT r.id, r.listed_at FROM tailrace.runs r JOIN v USING (id)
+                WHERE r.state IN ('requested', 'watched') AND (r.keys_read_at IS NULL OR r.keys_read_at <= v.asked_at)
+                  AND (r.next_watch_at IS NOT NULL OR r.state = 'requested'
+                       OR (r.status, r.task_identifier, r.tags, r.created_at, r.started_at, r.finished_at)
+                          IS DISTINCT FROM
+                          (v.status, v.task_identifier, v.words, v.created_at, v.started_at, v.finished_at)
+                       OR (r.terminal_at IS NOT NULL) <> v.terminal
+                       OR (r.keys_read_at < {SETTLES_AT} AND v.asked_at >= {SETTLES_AT})
+                       OR (r.selection IS NULL AND EXISTS (
+                           SELECT FROM json_array_elements_text(v.keys) k (k)
+                           WHERE NOT EXISTS (
+                               SELECT FROM tailrace.streams s WHERE s.run = r.id AND s.stream_key = k.k))))
+                ORDER BY r.id FOR NO KEY UPDATE OF r SKIP LOCKED
             ), r AS (
                 UPDATE tailrace.runs r SET
-                    state = 'watched', status = v.status, task_identifier = v.task_identifier,
-                    tags = ARRAY(SELECT json_array_elements_text(v.tags)),
+                    state = 'watched', status = v.status, task_identifier = v.task_identifier, tags = v.words,
                     created_at = v.created_at, started_at = v.started_at, finished_at = v.finished_at,
                     terminal_at = CASE WHEN v.terminal THEN coalesce(r.terminal_at, now()) END,
-                    keys_read_at = now(), listed_at = CASE WHEN r.selection IS NULL THEN now() END,
+                    keys_read_at = v.asked_at, listed_at = CASE WHEN r.selection IS NULL THEN v.asked_at END,
                     watch_attempt = 0, troubled_at = NULL, refusals = 0, last_error = NULL,
-                    next_watch_at = now() + :watch_s * interval '1 second'
-                FROM v JOIN free USING (id)
+                    next_watch_at = now() + CAST(:again_s AS float8) * interval '1 second'
+                FROM v JOIN news USING (id)
                 WHERE r.id = v.id AND r.state IN ('requested', 'watched')
-                RETURNING r.id, r.selection, v.keys, coalesce(free.listed_at, v.created_at) AS listed_before
+                RETURNING r.*, v.keys, coalesce(
+                    CASE WHEN news.listed_at IS NOT NULL
+                         THEN greatest(news.listed_at, now() - v.listed_s * interval '1 second') END,
+                    v.created_at) AS listed_before
+            ), made AS (
+                INSERT INTO tailrace.streams (run, stream_key, not_before)
+                SELECT r.id, k.k, r.listed_before FROM r CROSS JOIN LATERAL (
+                    SELECT unnest(r.selection) AS k
+                    UNION SELECT json_array_elements_text(r.keys) WHERE r.selection IS NULL
+                ) k
+                ON CONFLICT (run, stream_key) DO NOTHING
+                RETURNING run
             )
-            INSERT INTO tailrace.streams (run, stream_key, not_before)
-            SELECT r.id, k.k, r.listed_before FROM r CROSS JOIN LATERAL (
-                SELECT unnest(r.selection) AS k
-                UNION SELECT json_array_elements_text(r.keys) WHERE r.selection IS NULL
-            ) k
-            ON CONFLICT (run, stream_key) DO NOTHING
-            RETURNING id
+            SELECT {STANDING}, (SELECT count(*) FROM made) AS streams FROM r
+            UNION ALL
+            SELECT {STANDING}, 0 FROM tailrace.runs r
+            WHERE r.id IN (SELECT id FROM v) AND r.id NOT IN (SELECT id FROM r)
             """,
-            views=json.dumps(
+            seen=json.dumps(
                 [
-                    described(view) | {"id": run, "terminal": view.terminal, "keys": list(view.stream_keys)}
-                    for run, view in views.items()
+                    described(each.view)
+                    | {
+                        "id": run,
+                        "terminal": each.view.terminal,
+                        "keys": list(each.view.stream_keys),
+                        "age_s": each.age_s,
+                        "listed_s": each.listed_s,
+                    }
+                    for run, each in seen.items()
                 ]
             ),
-            watch_s=watch_s,
+            quiet_s=quiet_s,
+            again_s=again_s,
         )
-        return len(rows)
+        found = max((row.streams for row in rows), default=0)
+        return [Standing(row.id, row.run_id, row.open, row.settles_in_s, row.settled) for row in rows], found
 
-    def seal(self, runs: Iterable[int], quiet_s: float, late_check_s: float = 0.0) -> int:
+    def seal(self, runs: Iterable[int], quiet_s: float, late_check_s: float = 0.0) -> list[int]:
         """Seal those runs that are over, whose keys were read after the quiet period and whose streams are all settled.
 
-        Return their number. A run that somebody has locked is left for the next look. ``late_check_s``: after so long a
+        Return them. A run that somebody has locked is left for the next look. ``late_check_s``: after so long a
         run is looked at once more, if it has not been since somebody asked for it; 0: never.
         """
-        return len(
-            self._statements.execute(
-                f"""
-                UPDATE tailrace.runs r SET state = 'sealed', sealed_at = now(),
-                    late_check_at = coalesce(
-                        r.late_check_at,
-                        CASE WHEN :late_check_s > 0 THEN now() + :late_check_s * interval '1 second' END)
-                WHERE r.id IN (
-                    SELECT r.id FROM tailrace.runs r
-                    WHERE r.id = ANY(:runs) AND r.state = 'watched' AND {OVER}
-                      AND r.keys_read_at >= r.terminal_at + :quiet_s * interval '1 second'
-                      AND NOT EXISTS (
-                        SELECT FROM tailrace.streams s
-                        WHERE s.run = r.id AND s.state IN ('pending', 'active', 'parked'))
-                    ORDER BY r.id FOR NO KEY UPDATE SKIP LOCKED)
-                RETURNING r.id
-                """,
-                runs=list(runs),
-                quiet_s=quiet_s,
-                late_check_s=late_check_s,
-            )
+        rows = self._statements.execute(
+            f"""
+            UPDATE tailrace.runs r SET state = 'sealed', sealed_at = now(),
+                late_check_at = coalesce(
+                    r.late_check_at,
+                    CASE WHEN :late_check_s > 0 THEN now() + :late_check_s * interval '1 second' END)
+            WHERE r.id IN (
+                SELECT r.id FROM tailrace.runs r
+                WHERE r.id = ANY(:runs) AND r.state = 'watched' AND {OVER} AND r.keys_read_at >= {SETTLES_AT}
+                  AND NOT EXISTS (
+                    SELECT FROM tailrace.streams s
+                    WHERE s.run = r.id AND s.state IN ('pending', 'active', 'parked'))
+                ORDER BY r.id FOR NO KEY UPDATE SKIP LOCKED)
+            RETURNING r.id
+            """,
+            runs=list(runs),
+            quiet_s=quiet_s,
+            late_check_s=late_check_s,
         )
-
-    def give_back(self, runs: Iterable[int]) -> None:
-        """Let others look at runs that were claimed and not looked at."""
-        due = "UPDATE tailrace.runs SET next_watch_at = now() WHERE id = ANY(:runs)"
-        self._statements.execute(due, runs=list(runs))
+        return [row.id for row in rows]
 
     def postpone(self, run: WatchedRun, error: str, delay_s: float, *, refused: bool = False) -> None:
         """Look at a run again later: it could not be read now. ``refused``: because upstream refuses to show it."""

@@ -70,7 +70,7 @@ def ingest_run(
         # It may be new in the file with the keys, which takes a while to reach every machine.
         raise self.retry(exc=error, countdown=10, max_retries=UNKNOWN_TRIES) from error
     with contextlib.suppress(TransientError):  # it is a row: the control loop will see to it
-        process.ingest_soon(run)
+        process.ingest_soon(run, asked.run_id, asked.environment)
 
 
 @app.task(name="tailrace.cancel_run", bind=True, max_retries=None, rule=staticmethod(_a_run))

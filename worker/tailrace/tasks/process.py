@@ -18,6 +18,7 @@ from tailrace.errors import StoreUnavailable, WorkerError
 from tailrace.service.control import ControlLoop
 from tailrace.service.maintenance import Maintenance, discovery_of
 from tailrace.service.runtime import Runtime
+from tailrace.service.sharing import Sharing
 from tailrace.tasks.announce import CeleryAnnouncer
 from tailrace.tasks.app import app
 from tailrace.tasks.ingest import ingest_stream
@@ -37,7 +38,7 @@ BROKER_SILENT_S = 5.0
 READERS_SHARE = 0.6
 """Of the time to drain: what readers and their last commits may take."""
 EXIT_AT_ONCE = 1
-HINTS_AT_ONCE = 100
+HINTS_AT_ONCE = 10
 """A message to ourselves and back costs 2.7 ms of CPU, more than opening the stream: 13 s for 5 000 streams."""
 GC_OBJECTS = 50_000
 """New objects alive before cycles are looked for. httpx leaves a few dozen objects in cycles per connection."""
@@ -90,14 +91,16 @@ class Process:
             self.hint,
             every_s=self.settings.control_seconds,
             announcer=self._announcer,
+            # Where slots are processes, nobody knows which of them are whose.
+            sharing=None if self.pool in FEW_PROCESSES else Sharing(self.slots),
         )
         self.control.start()
         self.maintenance = Maintenance(self.runtime)
         self.maintenance.start()
 
-    def ingest_soon(self, run: int) -> None:
+    def ingest_soon(self, run: int, run_id: str, environment: str | None) -> None:
         """Look at a run that was just asked for, without waiting for the control loop's next turn."""
-        self.runtime.watch(1, run)
+        self.runtime.look_soon(run, run_id, environment)
         if self.control is not None:
             self.control.wake()
 

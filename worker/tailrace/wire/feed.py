@@ -8,7 +8,7 @@ in the Electric format an update carries only the columns that changed.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable, Iterator
 from typing import Any
 
 from tailrace.errors import MalformedRecord
@@ -29,14 +29,30 @@ _COLUMNS = (
 class FeedRows:
     """The rows of a run feed, merged as they come. One that can't be read keeps no other from being read.
 
-    A row is read once for each change of it, not once for each look at all of them.
+    A row is read once for each change of it. An answer that sends again what is known is all that there is (the native
+    backend sends whole answers, not what changed): what it leaves out is not told of any more.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, wanted: Callable[[str], bool] = bool) -> None:
+        """``wanted`` says of a run by its id whether it is kept after its end; of the others it is not."""
+        self._wanted = wanted
         self._rows: dict[str, dict[str, Any]] = {}
         self._read: dict[str, RunView | BadRow] = {}  # what became of those that have not changed since
+        self._changed: dict[str, None] = {}  # since `changes` was asked for
+        self._named: dict[str, str] = {}  # keys of the rows that could be read, by run id
         self._strays: list[BadRow] = []  # messages that are no part of any row
         self.up_to_date = False
+
+    @property
+    def told_of(self) -> Collection[str]:
+        """The ids of the runs that can be read, as far as `changes` or `read` has read them."""
+        return self._named.keys()
+
+    def view(self, run_id: str) -> RunView:
+        """Return a run of `told_of`."""
+        view = self._read[self._named[run_id]]
+        assert isinstance(view, RunView)
+        return view
 
     def feed(self, messages: Any) -> None:
         """Merge one response's messages, in order.
@@ -44,16 +60,21 @@ class FeedRows:
         Raises:
             MalformedRecord: they are no list.
         """
-        if not isinstance(messages, list):
+        if not isinstance(messages, list | Iterator):
             raise MalformedRecord("the run feed is not a list of messages")
         self.up_to_date = False
+        known, sent = set(self._rows), set()
         for message in messages:
             try:
-                self._merge(message)
+                sent.add(self._merge(message))
             except MalformedRecord as error:
                 self._strays.append(bad_row(self._forget_row(message), "friendlyId", error))
+        if known & sent:
+            for key in known - sent:
+                self._drop(key)
 
-    def _merge(self, message: Any) -> None:
+    def _merge(self, message: Any) -> str | None:
+        """Merge one message; return the key of the row if it is a whole one."""
         if not isinstance(message, dict):
             raise MalformedRecord("a message of the run feed is no object", field="message")
         headers, key, value = message.get("headers", {}), message.get("key"), message.get("value")
@@ -62,21 +83,46 @@ class FeedRows:
         if headers.get("control") == "up-to-date":
             self.up_to_date = True
         elif headers.get("operation") == "delete":
-            self._rows.pop(str(key), None)
-            self._read.pop(str(key), None)
+            self._drop(str(key))
         elif isinstance(key, str) and isinstance(value, dict):
-            self._rows.setdefault(key, {}).update(_needed(value))
-            self._read.pop(key, None)
+            self._take(key, _needed(value), whole=headers.get("operation") != "update")
+            return key if headers.get("operation") == "insert" else None
         elif value is not None:
             raise MalformedRecord("a message of the run feed is no row of a run", field="value")
+        return None
+
+    def _take(self, key: str, columns: dict[str, Any], whole: bool) -> None:
+        before = self._rows.get(key)
+        if before is None and self._is_not_ours(columns, whole):
+            return
+        row = {**(before or {}), **columns}
+        if row != before or key not in self._read:
+            self._rows[key] = row
+            self._unread(key)
+            self._changed[key] = None
+
+    def _is_not_ours(self, columns: dict[str, Any], whole: bool) -> bool:
+        """Return whether what comes of a row that is not kept is of none to be kept: one that was let go of, or is over
+        and was never asked for."""
+        run, named = columns.get("friendlyId"), columns.get("status")
+        if not whole and run is None:
+            return True
+        return isinstance(named, str) and is_terminal(named) and isinstance(run, str) and not self._wanted(run)
+
+    def _unread(self, key: str) -> None:
+        view = self._read.pop(key, None)
+        if isinstance(view, RunView) and self._named.get(view.run_id) == key:
+            del self._named[view.run_id]
+
+    def _drop(self, key: str) -> dict[str, Any] | None:
+        self._unread(key)
+        self._changed.pop(key, None)
+        return self._rows.pop(key, None)
 
     def _forget_row(self, message: Any) -> Any:
         """Drop the row that a message was for, and return it: what it said of it is lost."""
         key = message.get("key") if isinstance(message, dict) else None
-        if not isinstance(key, str):
-            return None
-        self._read.pop(key, None)
-        return self._rows.pop(key, None)
+        return self._drop(key) if isinstance(key, str) else None
 
     def runs(self) -> list[RunView]:
         """Return the runs that can be read, in the order in which upstream named them first."""
@@ -84,15 +130,32 @@ class FeedRows:
 
     def read(self) -> tuple[list[RunView], list[BadRow]]:
         """Return the runs that can be read, and what can't: rows that are wrong, messages since that were none."""
-        for key, row in self._rows.items():
-            if key not in self._read:
-                self._read[key] = _read_row(row, "friendlyId", run_view)
-        found = [self._read[key] for key in self._rows]
+        return self._results(self._rows)
+
+    def changes(self) -> tuple[list[RunView], list[BadRow]]:
+        """Return as `read` does what has changed since this was last called. What is over and not wanted goes."""
+        changed, self._changed = self._changed, {}
+        found = self._results(changed)
+        for key in changed:
+            view = self._read[key]
+            if isinstance(view, RunView) and view.terminal and not self._wanted(view.run_id):
+                self._drop(key)
+        return found
+
+    def _results(self, keys: Iterable[str]) -> tuple[list[RunView], list[BadRow]]:
+        found = [self._result(key) for key in keys]
         strays, self._strays = self._strays, []
         return (
             [each for each in found if isinstance(each, RunView)],
             [*(each for each in found if isinstance(each, BadRow)), *strays],
         )
+
+    def _result(self, key: str) -> RunView | BadRow:
+        if key not in self._read:
+            self._read[key] = view = _read_row(self._rows[key], "friendlyId", run_view)
+            if isinstance(view, RunView):
+                self._named[view.run_id] = key
+        return self._read[key]
 
 
 def _needed(value: dict[str, Any]) -> dict[str, Any]:

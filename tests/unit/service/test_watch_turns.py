@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tailrace.service import discovery
+from tailrace.service import watch_list
 from tailrace.store.runs import WatchedRun
 
 
@@ -16,7 +16,7 @@ def run(number: int, *, asked_for_s: float = 60.0, known: bool = True, attempt: 
 
 
 def chosen(runs: Sequence[WatchedRun], limit: int) -> list[int]:
-    return [each.id for each in discovery.turns(runs, limit)]
+    return [each.id for each in watch_list.turns(runs, limit)]
 
 
 def test_what_was_looked_for_in_vain_comes_after_what_is_new_or_known() -> None:

@@ -1,0 +1,387 @@
+"""Watch the runs of one environment: whether each goes on, which streams it has, when it can be sealed.
+
+One process watches an environment; another takes over when it dies. It keeps in memory what it knows, and the rows tell
+it only of runs that somebody has asked for or that are in trouble. Many are looked at with one call of the feed of many
+runs; what that does not tell of is looked at alone. Nothing is written where nothing has changed.
+"""
+
+from __future__ import annotations
+
+import math
+import random
+import threading
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from uuid import UUID
+
+import structlog
+
+from tailrace.config.settings import Settings
+from tailrace.errors import (
+    MalformedRecord,
+    NotFound,
+    RequestRefused,
+    SourceUnavailable,
+    StoreUnavailable,
+    Unauthorized,
+    WorkerError,
+)
+from tailrace.model import NOT_KNOWN_YET, RunView
+from tailrace.retry import PATIENCE, backoff
+from tailrace.service.bad_rows import BadRows
+from tailrace.service.key_check import KeyCheck
+from tailrace.service.reach import Reach
+from tailrace.service.watch_list import Kept, WatchList
+from tailrace.source.client import Upstream
+from tailrace.source.listing import ManyRunsFeed
+from tailrace.store.runs import Runs, Seen, WatchedRun
+from tailrace.wire.run_fields import BadRow
+
+log = structlog.get_logger("tailrace")
+
+DUE_AT_ONCE = 10_000
+"""How many runs that are due are taken from the rows at once: the feed may tell of all of them."""
+NOTED_AT_ONCE = 1_000
+"""Of how many runs one statement notes what upstream says."""
+WORTH_A_CALL = 3
+"""So many runs that may be in the feed are asked for together; fewer one by one, whose answers are small."""
+AGAIN_S = 1.0
+"""New runs, however many come, have the feed asked no more often than this."""
+FEED = "the feed of many runs"
+FEED_REACH_S = 86_400.0
+RECONCILE_S = 60.0
+"""How often it is looked which known runs the rows leave to us: what another process noted and does not watch."""
+KNOWN_PLACES = 0.3
+"""Of the looks alone, those that known runs get beside any number of new ones."""
+SCAN_S = 0.25
+"""How often known runs are looked through for one that is due, if few are."""
+SLOW_S = 1.0
+"""After a look that took so long, what was seen is noted before the next."""
+SEALED_TOGETHER = 100
+"""More runs than this that wait for their streams are not tried with every turn."""
+TRANSIENT = frozenset({408, 429})
+"""Statuses of the 4xx that say "later", not "never"."""
+
+
+class Watching:
+    """Watches the runs of one environment. Thread-safe: several threads take turns, each with runs of its own."""
+
+    def __init__(
+        self,
+        store: Runs,
+        upstream: Upstream,
+        reach: Reach,
+        key: KeyCheck,
+        bad_rows: BadRows,
+        settings: Settings,
+        worker: UUID,
+        clock_s: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._store = store
+        self._upstream = upstream
+        self._reach = reach
+        self._key = key
+        self._bad_rows = bad_rows
+        self._settings = settings
+        self._worker = worker
+        self._clock_s = clock_s
+        self._lock = threading.Lock()  # of what follows
+        self._list = WatchList(settings.watch_seconds)
+        self._busy: set[int] = set()
+        self._told_of: frozenset[str] = frozenset()
+        self._asked_of = False  # since runs were last chosen
+        self._holds = False
+        self._held_at = self._read_at = self._asked_at = self._reconciled_at = self._sealed_at = (
+            self._scan_at
+        ) = -math.inf
+        self._together = threading.Lock()  # of the feed
+        self._feed = ManyRunsFeed(upstream, FEED_REACH_S, self._is_watched, clock_s)
+
+    def turn(self, limit: int, run: int | None = None, at_once: int = 1) -> tuple[int, int]:
+        """Look at runs that are due: many with one call, up to ``limit`` alone, one after the other. ``run``: at this
+        one only, whoever watches the others. ``at_once``: so many times as many alone, side by side, if so many wait.
+
+        Return how many were looked at alone, and how many streams are new.
+
+        Raises:
+            StoreUnavailable
+        """
+        if run is None and not self._watches():
+            return 0, 0
+        self._read_rows(limit, run)
+        if self._reach.away:
+            # One question in a while, so that it is seen when upstream is back even if nobody reads.
+            limit = 1 if self._reach.may_look() else 0
+        found = self._look_together() if limit > 1 else 0
+        chosen = self._choose(limit, at_once)
+        try:
+            found += self._look_at_all(chosen, limit)
+        finally:
+            self._are_not_busy([each.id for each in chosen])
+        self._seal()
+        return len(chosen), found
+
+    def look_soon(self, run: int, run_id: str) -> int:
+        """Look at a run that was just asked for; return how many streams are new. What fails is for a turn to meet.
+
+        Raises:
+            StoreUnavailable
+        """
+        with self._lock:
+            if run in self._busy or self._reach.away:
+                return 0
+            self._busy.add(run)
+        try:
+            asked_at = self._clock_s()
+            with self._reach.asking(run_id):
+                view = self._upstream.run(run_id)
+            return self._note({run: (view, asked_at)}, keep=self._holds)
+        except StoreUnavailable:
+            raise
+        except WorkerError:
+            return 0
+        finally:
+            self._are_not_busy([run])
+
+    def _are_not_busy(self, runs: Iterable[int]) -> None:
+        with self._lock:
+            self._busy.difference_update(runs)
+
+    # --- what is watched
+
+    def _watches(self) -> bool:
+        """Return whether this process watches the environment. Who begins to, or ceases to, forgets what it knew."""
+        now = self._clock_s()
+        with self._lock:
+            if now - self._held_at < self._settings.control_seconds / 2:
+                return self._holds
+            self._held_at = now
+        holds = self._store.hold_watch(self._worker)
+        with self._lock:
+            if holds is not self._holds:
+                self._holds = holds
+                self._list = WatchList(self._settings.watch_seconds)
+                self._reconciled_at = -math.inf
+        return holds
+
+    def _read_rows(self, sought: int, run: int | None) -> None:
+        """Take up what the rows say: which runs are due, and now and then which are left to us."""
+        now = self._clock_s()
+        with self._lock:
+            watched = self._list
+            if now - self._read_at < self._settings.control_seconds and watched.count_new():
+                return
+            self._read_at = now
+            reconciles = now - self._reconciled_at >= RECONCILE_S
+            if reconciles:
+                self._reconciled_at = now
+            known, before = [*self._busy, *watched.waiting], watched.snapshot() if reconciles else {}
+        standing = self._store.standing(self._settings.seal_quiet_seconds, run) if reconciles else None
+        due = self._store.due(DUE_AT_ONCE, sought, run, known)
+        with self._lock:
+            if standing is not None:
+                watched.reconcile(standing, now, before)
+            watched.wait(each for each in due if each.id not in self._busy)
+
+    def _is_watched(self, run_id: str) -> bool:
+        return self._list.row_of(run_id) is not None
+
+    # --- looking
+
+    def _look_together(self) -> int:
+        """Ask the feed if that is worth it and time; return how many streams are new."""
+        if not self._together.acquire(blocking=False):
+            return 0
+        try:
+            now = self._clock_s()
+            with self._lock:
+                since_s = now - self._asked_at
+                new = self._list.count_new() if since_s >= AGAIN_S else 0
+                if len(self._list) < WORTH_A_CALL or (since_s < self._settings.watch_seconds and new < WORTH_A_CALL):
+                    return 0
+                self._asked_at = now
+            return self._ask_the_feed(now)
+        finally:
+            self._together.release()
+
+    def _ask_the_feed(self, now: float) -> int:
+        try:
+            with self._reach.asking(FEED):
+                changed, malformed = self._feed.changes()
+        except StoreUnavailable:
+            raise
+        except WorkerError as error:
+            # Each run is then looked at alone, where errors are counted and waited for.
+            log.info("runs_feed_failed", error=str(error))
+            changed, malformed = [], []
+        self._bad_rows.note("feed", malformed)
+        told_of = frozenset(self._feed.told_of)
+        with self._lock:
+            self._told_of = told_of
+            views = {view.run_id: view for view in changed}
+            views |= {run_id: self._feed.view(run_id) for run_id in self._list.from_the_feed(now, told_of)}
+            rows = {run_id: self._list.row_of(run_id) for run_id in views}
+            free = {run_id: row for run_id, row in rows.items() if row is not None and row not in self._busy}
+            seen = {row: (views[run_id], now) for run_id, row in free.items()}
+        found, listed = 0, list(seen.items())
+        for at in range(0, len(listed), NOTED_AT_ONCE):
+            found += self._note(dict(listed[at : at + NOTED_AT_ONCE]))
+        with self._lock:
+            self._list.told_of(told_of, now)
+            self._asked_of = True
+        return found
+
+    def _choose(self, limit: int, at_once: int) -> list[WatchedRun | Kept]:
+        """Choose runs that this turn looks at alone, new ones and known ones: see `turn`."""
+        now = self._clock_s()
+        limit *= at_once
+        with self._lock:
+            known: list[Kept] = []
+            if now >= self._scan_at:
+                known = self._list.due(now, self._told_of, limit, self._busy)
+                self._scan_at = now if len(known) == limit else now + SCAN_S
+            new = self._list.turns(limit - min(len(known), int(limit * KNOWN_PLACES)), self._busy)
+            known = known[: limit - len(new)]
+            if self._asked_of:
+                self._asked_of = False
+                self._list.not_told_of(self._told_of)
+            self._busy.update(each.id for each in new)
+            self._busy.update(each.id for each in known)
+        return [*new, *known]
+
+    def _look_at_all(self, runs: Sequence[WatchedRun | Kept], limit: int) -> int:
+        """Look at runs alone, at up to ``limit`` in each of as many threads as that takes."""
+        parts = [runs[at : at + limit] for at in range(0, len(runs), limit)] if limit else []
+        if len(parts) < 2:
+            return sum(map(self._look_alone, parts))
+        with ThreadPoolExecutor(len(parts), "tailrace-look") as threads:
+            return sum(threads.map(self._look_alone, parts))
+
+    def _look_alone(self, runs: Sequence[WatchedRun | Kept]) -> int:
+        found = 0
+        seen: dict[int, tuple[RunView, float]] = {}
+        for run in runs:
+            asked_at = self._clock_s()
+            try:
+                with self._reach.asking(run.run_id):
+                    seen[run.id] = (self._upstream.run(run.run_id), asked_at)
+            except StoreUnavailable:
+                raise
+            except WorkerError as error:
+                self._failed(_in_trouble(run), error)
+            if self._clock_s() - asked_at >= SLOW_S:
+                found += self._note(seen)
+                seen = {}
+        return found + self._note(seen)
+
+    def _note(self, seen: Mapping[int, tuple[RunView, float]], *, keep: bool = True) -> int:
+        """Note what upstream said of runs, and when it was asked; return how many streams are new."""
+        if not seen:
+            return 0
+        now = self._clock_s()
+        with self._lock:
+            watched = self._list
+            kept = {run: watched.kept(run) for run in seen}
+        said = {
+            run: Seen(view, now - asked_at, None if (known := kept[run]) is None else now - known.looked_at)
+            for run, (view, asked_at) in seen.items()
+        }
+        again_s = None if keep else 0.0  # whoever watches takes it up
+        standings, found = self._store.observe(said, self._settings.seal_quiet_seconds, again_s)
+        now = self._clock_s()
+        if keep:
+            with self._lock:
+                for standing in standings:
+                    watched.take(standing, now, seen[standing.id][1])
+        if found:
+            named = {"run_id": next(iter(seen.values()))[0].run_id} if len(seen) == 1 else {"runs": len(seen)}
+            log.info("streams_found", environment=self._store.environment, streams=found, **named)
+        return found
+
+    def _seal(self) -> None:
+        """Seal what can be sealed of the runs that wait for their streams."""
+        now = self._clock_s()
+        with self._lock:
+            settled = list(self._list.settled)
+            if not settled or (
+                len(settled) > SEALED_TOGETHER and now - self._sealed_at < self._settings.control_seconds
+            ):
+                return
+            self._sealed_at = now
+        settings = self._settings
+        sealed = self._store.seal(settled, settings.seal_quiet_seconds, settings.late_check_seconds)
+        with self._lock:
+            self._list.drop(sealed)
+        if sealed:
+            log.info("runs_sealed", environment=self._store.environment, runs=len(sealed))
+
+    # --- what fails
+
+    def _failed(self, run: WatchedRun, error: WorkerError) -> None:
+        """Have the row of a run that could not be looked at say when it is looked at again."""
+        if isinstance(error, NotFound):
+            self._not_found(run, error)
+        elif isinstance(error, Unauthorized):
+            self._key.refused(error)
+            self._postpone(run, str(error), self._settings.watch_seconds)
+        else:
+            if isinstance(error, MalformedRecord):
+                self._bad_rows.note("run", [BadRow(run.run_id, error.field, str(error))])
+            if not refuses(error):
+                self._postpone(run, str(error), self._wait_s(run))
+            elif PATIENCE.is_over(run.refusals + 1, run.refused_s):
+                self._fail(run, f"{error} (refused {run.refusals + 1} times in {run.refused_s:.0f} s)")
+            else:
+                self._postpone(run, str(error), self._wait_s(run), refused=True)
+
+    def _not_found(self, run: WatchedRun, error: NotFound) -> None:
+        """Go on without upstream's word: it does not know the run yet, or no longer, or this answer is a mistake."""
+        enough_s = self._settings.unknown_run_seconds
+        if not run.known and run.asked_for_s >= enough_s:
+            self._fail(run, f"upstream did not know the run for {enough_s:g} s: {error}")
+        elif not (run.known and run.over):
+            self._postpone(run, f"{NOT_KNOWN_YET}: {error}", self._wait_s(run))
+        elif run.refused_s < enough_s:
+            reason = f"upstream does not know the run any more: {error}"
+            self._postpone(run, reason, self._wait_s(run), refused=True)
+        else:
+            reason = f"upstream has not known the run any more for {run.refused_s:.0f} s: {error}"
+            self._store.unserved(run, reason, self._wait_s(run))
+            self._let_go(run)
+            self._store.seal([run.id], self._settings.seal_quiet_seconds, self._settings.late_check_seconds)
+
+    def _postpone(self, run: WatchedRun, reason: str, delay_s: float, *, refused: bool = False) -> None:
+        self._store.postpone(run, reason, delay_s, refused=refused)
+        self._let_go(run)
+
+    def _fail(self, run: WatchedRun, reason: str) -> None:
+        self._store.fail(run, reason)
+        with self._lock:
+            self._list.drop([run.id])
+        log.warning("run_failed", environment=self._store.environment, run_id=run.run_id, reason=reason)
+
+    def _let_go(self, run: WatchedRun) -> None:
+        with self._lock:
+            if run.known:
+                self._list.drop([run.id])
+            else:
+                self._list.sought(run.id)
+
+    def _wait_s(self, run: WatchedRun) -> float:
+        """Return how long a run is not looked at after an attempt that brought nothing."""
+        watch_s = self._settings.watch_seconds
+        return max(watch_s, backoff(run.attempt, watch_s, self._settings.retry_cap_s, random.random))
+
+
+def refuses(error: WorkerError) -> bool:
+    """Return whether upstream calls our question wrong: a 4xx that has no meaning of its own. Pure."""
+    status = error.status if isinstance(error, RequestRefused | SourceUnavailable) else None
+    return status is not None and 400 <= status < 500 and status not in TRANSIENT
+
+
+def _in_trouble(run: WatchedRun | Kept) -> WatchedRun:
+    """Return what is known of a run that could not be looked at."""
+    if isinstance(run, WatchedRun):
+        return run
+    return WatchedRun(run.id, run.run_id, True, run.last_at is not None, 0.0, 0, 0, 0.0, 0.0)
