@@ -32,6 +32,8 @@ BUSY = 0.7
 """How often a fault befalls the worker that reads most."""
 STRUCK_S = 1.0
 """So long a single fault is left to meet what is written; without that, nobody would notice most of them."""
+PARTITION_GONE = 0.3
+"""In so many schedules the partition of the day is missing at first."""
 APART = 0.5
 """The share of schedules in which each fault waits until the one before is overcome, so that recovery can be timed."""
 SETTINGS = QUICK | {"TAILRACE_READ_TIMEOUT_SECONDS": "2", "TAILRACE_CONNECT_TIMEOUT_SECONDS": "2"}
@@ -71,6 +73,8 @@ class Schedule:
         with redis.Redis.from_url(self.servers.valkey.url()) as broker:
             broker.flushall()
         audit.install(self.database_url)
+        if dice.random() < PARTITION_GONE:
+            self._drop_partition()
         with scene(self.place, self.database_url, self.servers.valkey.url(), store, timing=FAST, **SETTINGS) as (
             self.fleet,
             self.upstream,
@@ -92,6 +96,14 @@ class Schedule:
         self.tally.upstream += self.oracle.acts
         self.tally.violations += [f"seed {self.seed}: {each}" for each in found]
         return found
+
+    def _drop_partition(self) -> None:
+        """The partition of the day is not there when the first chunk comes; later it holds what must not be lost."""
+        with psycopg.connect(self.database_url, autocommit=True) as connection:
+            (day,) = connection.execute("SELECT to_char(now() AT TIME ZONE 'UTC', 'YYYYMMDD')").fetchone() or ("",)
+            connection.execute(f"DROP TABLE tailrace.segments_{day}")
+        self.tally.faults["partition_gone"] += 1
+        self.story.append("partition_gone")
 
     def _befall(self, until: float, *, apart: bool) -> None:
         since = time.monotonic()

@@ -22,6 +22,7 @@ class Coalesced(Generic[_T]):
         self._ask = ask
         self._clock = clock
         self._asked_at = -GATHER_S
+        self._many = False  # callers were in the last question
         self._lock = threading.Lock()
         self._waiting: list[_Ticket[_T]] = []
         self._asking = False
@@ -42,21 +43,22 @@ class Coalesced(Generic[_T]):
 
     def _lead(self) -> None:
         while True:
-            # A question alone is asked at once; one of many, as after a takeover, waits for some of the others.
-            if self._clock() - self._asked_at < GATHER_S:
+            with self._lock:
+                if not self._waiting:  # before the wait: whoever leads has its own answer, and somebody waits for it
+                    self._asking = False
+                    return
+            # One that comes alone is asked at once; one of many, as after a takeover, waits for some of the others.
+            if self._many and self._clock() - self._asked_at < GATHER_S:
                 time.sleep(GATHER_S)
             with self._lock:
                 tickets, self._waiting = self._waiting, []
-                if not tickets:
-                    self._asking = False
-                    return
             answers: dict[int, _T] = {}
             error: Exception | None = None
             try:
                 answers = self._ask([ticket.key for ticket in tickets])
             except Exception as raised:  # noqa: BLE001  raised again in each caller
                 error = raised
-            self._asked_at = self._clock()
+            self._asked_at, self._many = self._clock(), len(tickets) > 1
             for ticket in tickets:
                 ticket.answer, ticket.error = answers.get(ticket.key), error
                 ticket.done.set()

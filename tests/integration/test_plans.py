@@ -1,0 +1,110 @@
+"""What the control loop asks costs by what is open, and not by what is done already: the plans of the very statements."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator
+from typing import Any
+from uuid import uuid4
+
+import sqlalchemy as sa
+
+from tailrace.model import RunView
+from tailrace.store.backfills import ListedRuns
+from tailrace.store.engine import create_engine
+from tailrace.store.keeping.late import LateChecks
+from tailrace.store.leases import Leases, WorkerRow
+from tailrace.store.runs import Runs, Seen
+from tests.integration.schema_rows import Archive
+
+DONE, OPEN = 100_000, 50
+PAGES = 1_500
+"""As many as fifty open runs need, with room; those that are done fill many thousands."""
+
+
+class Asked:
+    """An archive in which much is done, and the statements that were sent to it."""
+
+    def __init__(self, url: str) -> None:
+        self.archive = Archive(url)
+        self.archive.run(
+            "SET session_replication_role = replica"
+        )  # no triggers, no foreign keys: in a tenth of the time
+        self.archive.run(
+            """INSERT INTO tailrace.runs (environment_id, run_id, state, next_watch_at, terminal_at, finished_at, sealed_at,
+                                          keys_read_at, priority)
+               SELECT e.id, 'done_' || n, 'sealed', NULL, now(), now(), now(), now(), n %% 2
+               FROM generate_series(1, %s) n, tailrace.environments e WHERE e.name = 'default'""",
+            DONE,
+        )
+        self.archive.run(
+            "INSERT INTO tailrace.streams (run, stream_key, state, verdict)"
+            " SELECT r.id, 'ai', 'sealed', 'complete' FROM tailrace.runs r"
+        )
+        self.archive.run("RESET session_replication_role")
+        for number in range(OPEN):
+            self.archive.stream(f"run_{number}")
+        self.archive.run("ANALYZE")
+        self.engine = create_engine(url)
+        self._sent: list[tuple[str, Any]] = []
+        sa.event.listen(self.engine, "before_cursor_execute", self._note)
+
+    def _note(self, _connection: Any, _cursor: Any, statement: str, values: Any, *_: Any) -> None:
+        self._sent.append((statement, values))
+
+    def plan_of(self, ask: Callable[[], object]) -> str:
+        """Return Postgres' plan of the one statement that is sent, as it is carried out once more."""
+        self._sent.clear()
+        ask()
+        ((statement, values),) = [each for each in self._sent if "tailrace." in each[0]]
+        with self.engine.connect() as connection:
+            rows = connection.exec_driver_sql(f"EXPLAIN (ANALYZE, BUFFERS) {statement}", values).all()
+            connection.rollback()
+        return "\n".join(str(row[0]) for row in rows)
+
+
+def leases(asked: Asked) -> Leases:
+    made = Leases(asked.engine, WorkerRow(uuid4(), "here", 1, "local", 1_000), 10.0)
+    made.renew()
+    return made
+
+
+def statements(asked: Asked) -> Iterator[tuple[str, Callable[[], object]]]:
+    runs, listed = Runs(asked.engine, "default"), ListedRuns(asked.engine, "default")
+    ours, late = leases(asked), LateChecks(asked.engine, "default")
+    streams = [stream for (stream,) in asked.archive.rows("SELECT id FROM tailrace.streams WHERE state = 'pending'")]
+    ids = {
+        int(run): str(run_id)
+        for run, run_id in asked.archive.rows("SELECT id, run_id FROM tailrace.runs WHERE state = 'requested'")
+    }
+    seen = {run: Seen(RunView(run_id, "EXECUTING", False, ("ai", "more"))) for run, run_id in ids.items()}
+    yield "which runs are due", lambda: runs.due(1_000, 10)
+    yield "what is noted of them", lambda: runs.observe(seen, 60.0)
+    yield "which are left to the watcher", lambda: runs.standing(60.0)
+    yield "which can be sealed", lambda: runs.seal(list(ids), 60.0)
+    yield "which are due for a late check", lambda: late.claim(10, 60.0)
+    yield "how many a backfill is reading", lambda: listed.being_read(1_000)
+    yield "how the work is shared", lambda: ours.balance(["default"], 5.0)
+    yield "which streams wait", lambda: ours.waiting(["default"], 100)
+    yield "which streams to read", lambda: ours.claim(["default"], 1_000, 30.0)
+    yield "which leases to take", lambda: ours.acquire(streams)
+    yield "which readers to call", lambda: ours.calls(streams)
+    yield "which leases have no reader", lambda: ours.orphans(streams)
+
+
+def test_no_question_looks_at_what_is_done(database_url: str) -> None:
+    asked = Asked(database_url)
+    try:
+        for what, ask in statements(asked):
+            plan = asked.plan_of(ask)
+            looked_at = sum(map(int, re.findall(r"(?:hit|read)=(\d+)", next(filter(_counts, plan.splitlines())))))
+            print(f"{what}: {looked_at} pages")
+            assert looked_at < PAGES, f"{what}:\n{plan}"
+            assert not re.search(r"Seq Scan on (runs|streams)", plan), f"{what}:\n{plan}"
+    finally:
+        asked.engine.dispose()
+        asked.archive.connection.close()
+
+
+def _counts(line: str) -> bool:
+    return "Buffers: shared" in line
