@@ -224,6 +224,33 @@ def contradicted(schedule: Schedule) -> str | None:
     return "contradicted"
 
 
+def malformed_rows(schedule: Schedule) -> str | None:
+    """The feed of many runs, twice, and that of each run, once, have rows that can't be read."""
+    faults = schedule.upstream.faults
+    strays: list[object] = [None, 5, [], {"headers": 5}, {"key": 5, "value": {}}]
+
+    def body(run_ids: list[str]) -> bytes:
+        rows = [
+            {
+                "key": f"bad {run_id}",
+                "value": {
+                    "friendlyId": run_id,
+                    "status": "EXECUTING",
+                    "createdAt": "yesterday",
+                    "realtimeStreams": "{",
+                },
+                "headers": {"operation": "insert"},
+            }
+            for run_id in run_ids
+        ]
+        return json.dumps([*strays, *rows, {"headers": {"control": "up-to-date"}}]).encode()
+
+    faults.runs_feed().answer(200, body=body(schedule.oracle.runs), times=2)
+    for run_id in schedule.oracle.runs:
+        faults.feed(run_id).answer(200, body=body([run_id]))
+    return "malformed_rows"
+
+
 def locked_rows(schedule: Schedule) -> str | None:
     """Somebody holds the rows of half of the streams for a while."""
     hold_s = schedule.dice.uniform(0.5, 4)
@@ -316,7 +343,7 @@ FAULTS: tuple[Callable[[Schedule], str | None], ...] = (
     *(kill, terminate, suspend, in_commit, in_commit, in_commit),
     *(postgres_restart, postgres_cut, postgres_slow, postgres_drip, postgres_stall, postgres_unreachable),
     *(valkey_kill, valkey_stall, flushall, duplicates),
-    *(refused_once, contradicted, contradicted, locked_rows, malformed_messages),
+    *(refused_once, contradicted, contradicted, locked_rows, malformed_messages, malformed_rows),
     *(upstream_cut, upstream_broken_bodies, upstream_storm, upstream_hang, upstream_drip, upstream_stall),
 )
 """What is drawn from; a commit's inside is drawn more often."""

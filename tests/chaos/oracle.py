@@ -132,7 +132,10 @@ class Oracle:
         }
 
     def behind(self, archive: Archive, places: dict[tuple[str, str], tuple[int, int]]) -> list[str]:
-        """Name the streams whose checkpoints are before ``places``; those that were re-created since do not count."""
+        """Name the streams whose checkpoints are before ``places``.
+
+        Those that were re-created since do not count, nor those that were for the second time: they wait for a minute.
+        """
         now = self.places()
         checkpoints = {
             (run_id, key): last
@@ -144,7 +147,7 @@ class Oracle:
         return [
             "/".join(name)
             for name, (lives, size) in places.items()
-            if now[name][0] == lives and checkpoints.get(name, -1) < size - 1
+            if now[name][0] == lives < MOST_LIVES and checkpoints.get(name, -1) < size - 1
         ]
 
     # --- within
