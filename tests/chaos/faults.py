@@ -19,6 +19,7 @@ import redis
 from celery import Celery
 
 from tailrace.model import Wire
+from tailrace.serve.app import DEFAULT_KEY
 from tests.chaos.tcpproxy import Point, Proxy
 from tests.upstream.faults import Lie
 
@@ -200,13 +201,14 @@ def upstream_stall(schedule: Schedule) -> str | None:
 
 
 def refused_once(schedule: Schedule) -> str | None:
-    """A firewall on the way refuses one request for each stream."""
+    """A firewall on the way refuses one request for each stream, and its page shows what it was asked with."""
     faults, dice = schedule.upstream.faults, schedule.dice
+    page = f"<html>blocked: Authorization: Bearer {DEFAULT_KEY}</html>".encode()
     for truth in schedule.oracle.truths:
         status = dice.choice((400, 403, 404, 409, 410, 422))
-        faults.stream(truth.run_id, truth.key).answer(status, body=b"<html>blocked</html>")
+        faults.stream(truth.run_id, truth.key).answer(status, body=page)
     for run_id in schedule.oracle.runs:
-        faults.feed(run_id).answer(dice.choice((400, 403, 409, 422)))
+        faults.feed(run_id).answer(dice.choice((400, 403, 409, 422)), body=page)
     _break_connections(schedule)
     return "refused_once"
 

@@ -13,6 +13,7 @@ from typing import TypeVar
 import psycopg
 import redis
 
+from tailrace.serve.app import DEFAULT_KEY
 from tests.chaos import audit
 from tests.chaos.faults import FAULTS
 from tests.chaos.fleet import FAST, QUICK, Archive, Fleet, Worker, scene, wait_for
@@ -34,6 +35,12 @@ STRUCK_S = 1.0
 """So long a single fault is left to meet what is written; without that, nobody would notice most of them."""
 PARTITION_GONE = 0.3
 """In so many schedules the partition of the day is missing at first."""
+REASONS = """
+SELECT last_error FROM tailrace.streams WHERE last_error IS NOT NULL
+UNION ALL SELECT last_error FROM tailrace.runs WHERE last_error IS NOT NULL
+UNION ALL SELECT halted_reason FROM tailrace.environments WHERE halted_reason IS NOT NULL
+"""
+"""Where what upstream says of an error is kept; some of its pages show the key."""
 APART = 0.5
 """The share of schedules in which each fault waits until the one before is overcome, so that recovery can be timed."""
 SETTINGS = QUICK | {"TAILRACE_READ_TIMEOUT_SECONDS": "2", "TAILRACE_CONNECT_TIMEOUT_SECONDS": "2"}
@@ -167,6 +174,10 @@ class Schedule:
         differences = list(self.oracle.differences(archive))
         self.tally.note(differences)
         found += [f"{each.kind}: {each.what}" for each in differences]
+        found += [
+            f"{worker.name} has the key in its log" for worker in self.fleet.workers if DEFAULT_KEY in worker.said()
+        ]
+        found += [f"the key is in the archive: {row}" for row in archive.rows(REASONS) if DEFAULT_KEY in row[0]]
         found += [
             f"{worker.name} ended by itself: {worker.said()[-500:]}" for worker in self.fleet.workers if worker.fell
         ]
