@@ -132,40 +132,56 @@ def test_a_new_stream_is_no_older_than_the_last_look(database_url: str) -> None:
         assert age_s < 60.0
 
 
+def test_the_last_runs_are_watched_when_they_are_too_few_to_ask_the_feed_for(database_url: str) -> None:
+    """What the feed told of when it was last asked is not told of any more."""
+    store = store_of(3)
+    with watched(database_url, store) as ingestion:
+        ingestion.runtime.cancel("run_0")
+        later(ingestion.runtime)
+        ingestion.runtime.watch(10)
+        assert len(watching(ingestion.runtime)._list) == 2
+        store.finish_run("run_1")
+        store.open_stream("run_2", "late")
+        later(ingestion.runtime)
+        assert ingestion.runtime.watch(10) == (2, 1)
+        assert ingestion.value("SELECT terminal_at IS NOT NULL FROM tailrace.runs WHERE run_id = 'run_1'")
+
+
 # --- who watches
+
+
+@contextmanager
+def another(ingestion: Ingestion) -> Iterator[Runtime]:
+    """A second worker."""
+    runtime = Runtime(ingestion.settings, ingestion.database_url, slots=1)
+    runtime.start()
+    try:
+        yield runtime
+    finally:
+        runtime.stop(1.0)
 
 
 def test_one_process_watches_and_another_takes_over_when_it_leaves(database_url: str) -> None:
     store = store_of()
-    with watched(database_url, store) as ingestion:
-        other = Runtime(ingestion.settings, database_url, slots=1)
-        other.start()
-        try:
-            store.open_stream("run_3", "late")
-            assert other.watch(100) == (0, 0)
-            ingestion.runtime.stop(1.0)
-            later(other)
-            assert other.watch(100) == (0, 1)
-        finally:
-            other.stop(1.0)
+    with watched(database_url, store) as ingestion, another(ingestion) as other:
+        store.open_stream("run_3", "late")
+        assert other.watch(100) == (0, 0)
+        ingestion.runtime.stop(1.0)
+        later(other)
+        assert other.watch(100) == (0, 1)
 
 
 def test_one_that_does_not_watch_looks_at_what_it_is_asked_for_and_the_watcher_keeps_it(database_url: str) -> None:
     store = store_of()
-    with watched(database_url, store) as ingestion:
-        other = Runtime(ingestion.settings, database_url, slots=1)
-        other.start()
-        try:
-            store.create_run("run_more", Wire.V2)
-            store.open_stream("run_more", "ai")
-            run = other.request("run_more", None, {})
-            other.look_soon(run, "run_more")
-            assert ingestion.value("SELECT count(*) FROM tailrace.streams WHERE run = %s", run) == 1
-            ingestion.runtime.watch(10)
-            assert watching(ingestion.runtime)._list.kept(run) is not None
-            assert watching(other)._list.kept(run) is None
-        finally:
-            other.stop(1.0)
+    with watched(database_url, store) as ingestion, another(ingestion) as other:
+        store.create_run("run_more", Wire.V2)
+        store.open_stream("run_more", "ai")
+        run = other.request("run_more", None, {})
+        other.look_soon(run, "run_more")
+        assert ingestion.value("SELECT count(*) FROM tailrace.streams WHERE run = %s", run) == 1
+        ingestion.runtime.watch(10)
+        assert watching(ingestion.runtime)._list.kept(run) is not None
+        assert watching(other)._list.kept(run) is None
 
 
 def test_a_look_that_hangs_keeps_only_its_run_from_others(database_url: str) -> None:

@@ -31,7 +31,7 @@ class Sharing:
         self._rests = 0
         self._rest_turns = REST_TURNS
 
-    def share(self, balance: Balance) -> int:
+    def _share(self, balance: Balance) -> int:
         """Return how many of the open streams are this process's."""
         return math.ceil((balance.reading + balance.due) * self._slots / max(balance.slots, self._slots))
 
@@ -40,13 +40,13 @@ class Sharing:
         if self._alone(balance):
             return free
         mine = self._slots - free
-        return max(0, min(free, max(self.share(balance) + SPARE_STREAMS - mine, balance.overdue)))
+        return max(0, min(free, max(self._share(balance) + SPARE_STREAMS - mine, balance.overdue)))
 
     def gives_up(self, free: int, balance: Balance) -> int:
         """Return how many readers are to leave for others, once a turn."""
         if not self._may_give_up(balance):
             return 0
-        share, mine = self.share(balance), self._slots - free
+        share, mine = self._share(balance), self._slots - free
         if self._alone(balance) or mine <= share + SPARE_STREAMS + share * SPARE:
             return 0
         self._gave = math.ceil((mine - share) / PART)

@@ -110,10 +110,12 @@ class Watching:
         if run is None and not self._watches():
             return 0, 0
         self._read_rows(limit, run)
+        found = 0
         if self._reach.away:
             # One question in a while, so that it is seen when upstream is back even if nobody reads.
-            limit = 1 if self._reach.may_look() else 0
-        found = self._look_together() if limit > 1 else 0
+            limit, at_once = int(self._reach.may_look()), 1
+        else:
+            found = self._look_together()
         chosen = self._choose(limit, at_once)
         try:
             found += self._look_at_all(chosen, limit)
@@ -196,9 +198,12 @@ class Watching:
         try:
             now = self._clock_s()
             with self._lock:
+                if len(self._list) < WORTH_A_CALL:
+                    self._told_of = frozenset()  # what it told of when last asked, it tells of no more
+                    return 0
                 since_s = now - self._asked_at
                 new = self._list.count_new() if since_s >= AGAIN_S else 0
-                if len(self._list) < WORTH_A_CALL or (since_s < self._settings.watch_seconds and new < WORTH_A_CALL):
+                if since_s < self._settings.watch_seconds and new < WORTH_A_CALL:
                     return 0
                 self._asked_at = now
             return self._ask_the_feed(now)
