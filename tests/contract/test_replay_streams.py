@@ -347,10 +347,10 @@ def test_compressed_chunks_are_flushed_one_by_one(
 ) -> None:
     headers = {"Accept-Encoding": "gzip", "Timeout-Seconds": "600"}
     with client.stream("GET", f"{V1}/zipped", headers=headers) as response:
-        chunks = response.iter_bytes()
+        chunks = (found for part in response.iter_bytes() if (found := numbers(part)))  # without pings
         for number in range(3):
             store.append_chunk("run_v1", "zipped", f'{{"n":{number}}}')
-            assert numbers(next(part for part in chunks if part)) == [number]
+            assert next(chunks) == [number]
 
 
 # What tests see

@@ -8,9 +8,10 @@ from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+import psycopg
 import pytest
 
-from tailrace.errors import WorkerError
+from tailrace.errors import StoreUnavailable, WorkerError
 from tailrace.model import RunView, Wire
 from tailrace.serve import FeedFormat
 from tailrace.service.runtime import Runtime
@@ -55,6 +56,10 @@ def later(runtime: Runtime, seconds: float = 3_600.0) -> None:
     clock_s = its._clock_s
     its._clock_s = lambda: clock_s() + seconds
     its._feed._clock_s = its._clock_s
+
+
+def no_answer(*_: object, **__: object) -> None:
+    raise StoreUnavailable("Postgres did not answer")
 
 
 def versions(ingestion: Ingestion) -> list[tuple[Any, ...]]:
@@ -147,6 +152,74 @@ def test_the_last_runs_are_watched_when_they_are_too_few_to_ask_the_feed_for(dat
         assert ingestion.value("SELECT terminal_at IS NOT NULL FROM tailrace.runs WHERE run_id = 'run_1'")
 
 
+# --- what the feed says once
+
+
+def ended(ingestion: Ingestion, run_id: str) -> bool:
+    return bool(ingestion.value("SELECT terminal_at IS NOT NULL FROM tailrace.runs WHERE run_id = %s", run_id))
+
+
+def test_what_the_feed_said_while_postgres_was_away_is_noted_when_it_is_back(
+    database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = store_of()
+    with watched(database_url, store) as ingestion:
+        store.finish_run("run_5")
+        later(ingestion.runtime)
+        with monkeypatch.context() as away:
+            away.setattr(watching(ingestion.runtime)._store, "observe", no_answer)
+            with pytest.raises(StoreUnavailable):
+                ingestion.runtime.watch(100)
+        later(ingestion.runtime, 6.0)
+        ingestion.runtime.watch(100)
+        assert ended(ingestion, "run_5")
+
+
+def test_what_it_said_of_a_run_whose_row_was_locked_is_noted_later(database_url: str) -> None:
+    store = store_of()
+    with watched(database_url, store) as ingestion:
+        store.finish_run("run_5")
+        store.open_stream("run_5", "late")
+        later(ingestion.runtime)
+        with psycopg.connect(database_url) as somebody:
+            somebody.execute("SELECT FROM tailrace.runs WHERE run_id = 'run_5' FOR UPDATE")
+            assert ingestion.runtime.watch(100) == (0, 0)
+        later(ingestion.runtime, 6.0)
+        assert ingestion.runtime.watch(100) == (0, 1)
+        assert ended(ingestion, "run_5")
+
+
+def test_what_it_said_of_a_run_that_was_being_looked_at_is_noted_later(database_url: str) -> None:
+    """That look may have been answered before."""
+    store = store_of()
+    with watched(database_url, store) as ingestion:
+        run = ingestion.value("SELECT id FROM tailrace.runs WHERE run_id = 'run_5'")
+        store.finish_run("run_5")
+        later(ingestion.runtime)
+        watching(ingestion.runtime)._busy.add(run)
+        ingestion.runtime.watch(100)
+        assert not ended(ingestion, "run_5")
+        watching(ingestion.runtime)._busy.discard(run)
+        later(ingestion.runtime, 6.0)
+        ingestion.runtime.watch(100)
+        assert ended(ingestion, "run_5")
+
+
+def test_what_it_said_of_a_run_before_that_was_left_to_us_is_noted(database_url: str) -> None:
+    """Another process noted what upstream had said before, and died."""
+    store = store_of()
+    store.create_run("run_more", Wire.V2)
+    with watched(database_url, store) as ingestion:
+        run = ingestion.value("SELECT id FROM tailrace.runs WHERE run_id = 'run_more'")
+        watching(ingestion.runtime)._list.drop([run])
+        store.open_stream("run_more", "late")
+        later(ingestion.runtime, 6.0)
+        watching(ingestion.runtime)._reconciled_at = watching(ingestion.runtime)._clock_s()
+        assert ingestion.runtime.watch(100) == (0, 0)
+        later(ingestion.runtime, 60.0)
+        assert ingestion.runtime.watch(100) == (0, 1)
+
+
 # --- who watches
 
 
@@ -169,6 +242,20 @@ def test_one_process_watches_and_another_takes_over_when_it_leaves(database_url:
         ingestion.runtime.stop(1.0)
         later(other)
         assert other.watch(100) == (0, 1)
+
+
+def test_one_that_takes_over_while_postgres_does_not_answer_reads_the_rows_as_soon_as_it_does(
+    database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = store_of(2)  # too few to ask the feed for
+    with watched(database_url, store) as ingestion, another(ingestion) as other:
+        ingestion.runtime.stop(1.0)
+        with monkeypatch.context() as away:
+            away.setattr(watching(other)._store, "standing", no_answer)
+            with pytest.raises(StoreUnavailable):
+                other.watch(100)
+        other.watch(100)
+        assert len(watching(other)._list) == 2
 
 
 def test_one_that_does_not_watch_looks_at_what_it_is_asked_for_and_the_watcher_keeps_it(database_url: str) -> None:

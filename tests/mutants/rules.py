@@ -724,6 +724,33 @@ def each_alone(patch: Patch) -> None:
     patch.setattr(WatchList, "due", lambda self, now, told_of, limit, busy: due(self, now, (), limit, busy))
 
 
+def looks_know_all(patch: Patch) -> None:
+    take = WatchList.take
+    patch.setattr(
+        WatchList, "take", lambda self, standing, now, looked_at, heard_at=None: take(self, standing, now, now, now)
+    )
+
+
+def told_is_noted(patch: Patch) -> None:
+    told_of = WatchList.told_of
+
+    def spoiled(self: WatchList, run_ids: Any, at: float) -> None:
+        self._unnoted.clear()
+        told_of(self, run_ids, at)
+
+    patch.setattr(WatchList, "told_of", spoiled)
+
+
+def left_to_us_is_known(patch: Patch) -> None:
+    reconcile = WatchList.reconcile
+
+    def spoiled(self: WatchList, standings: Any, now: float, before: Any) -> None:
+        reconcile(self, standings, now, before)
+        self._unnoted.clear()
+
+    patch.setattr(WatchList, "reconcile", spoiled)
+
+
 def rows_know_better(patch: Patch) -> None:
     reconcile = WatchList.reconcile
     patch.setattr(
@@ -820,8 +847,28 @@ RUNS = [
     ),
     Mutant(
         "watching: only news from the feed counts",
-        put(WatchList, "from_the_feed", lambda self, now, told_of: []),
+        put(WatchList, "from_the_feed", lambda self, now, told_of: set()),
         test_watch_list.test_the_feeds_word_counts_also_when_it_is_no_news,
+    ),
+    Mutant(
+        "watching: what the feed says is noted at once or never",
+        put(WatchList, "heard", lambda self, run_ids, at: None),
+        test_watch_list.test_what_the_feed_says_once_is_to_be_noted_until_it_is,
+    ),
+    Mutant(
+        "watching: a look knows all that the feed has said",
+        looks_know_all,
+        test_watch_list.test_what_the_feed_says_once_is_to_be_noted_until_it_is,
+    ),
+    Mutant(
+        "watching: what the feed has told of is noted",
+        told_is_noted,
+        test_watch_list.test_what_is_not_noted_yet_was_not_read,
+    ),
+    Mutant(
+        "watching: what was left to us is news from then on",
+        left_to_us_is_known,
+        test_watch_list.test_of_what_was_left_to_us_just_now_all_counts_that_the_feed_has_said,
     ),
     Mutant(
         "watching: what the rows said is newer than what was noted meanwhile",

@@ -12,6 +12,7 @@ from tailrace.service.watch_list import ALONE_PER_S, WatchList
 from tailrace.store.runs import Standing, WatchedRun
 
 WATCH_S = 5.0
+ALL = {f"run_{number}" for number in range(10)}
 
 
 def standing(number: int, *, settles_in_s: float | None = None, settled: bool = False) -> Standing:
@@ -70,7 +71,7 @@ def test_then_it_is_looked_at_no_more_but_waits_to_be_sealed() -> None:
     watched = WatchList(WATCH_S)
     watched.take(standing(1, settles_in_s=-1.0, settled=True), 0.0, 0.0)
     assert due(watched, 1e9) == []
-    assert watched.from_the_feed(1e9, {"run_1"}) == []
+    assert watched.from_the_feed(1e9, {"run_1"}) == set()
     assert list(watched.settled) == [1]
 
 
@@ -80,8 +81,8 @@ def test_the_feeds_word_counts_also_when_it_is_no_news() -> None:
     watched.take(standing(1, settles_in_s=60.0), 0.0, 0.0)
     watched.wait([waiting(5)])
     told_of = {f"run_{number}" for number in range(9)}
-    assert watched.from_the_feed(59.0, told_of) == ["run_5"]
-    assert watched.from_the_feed(60.0, told_of) == ["run_5", "run_1"]
+    assert watched.from_the_feed(59.0, told_of) == {"run_5"}
+    assert watched.from_the_feed(60.0, told_of) == {"run_5", "run_1"}
 
 
 def test_a_run_that_is_asked_for_again_waits_and_is_kept_again_when_it_was_looked_at() -> None:
@@ -100,6 +101,35 @@ def test_one_that_upstream_did_not_know_is_recognised_in_the_feed() -> None:
     assert watched.row_of("run_4") == 4
     watched.drop([4])
     assert watched.row_of("run_4") is None
+
+
+def test_what_the_feed_says_once_is_to_be_noted_until_it_is() -> None:
+    watched = keeping(3)
+    watched.heard(["run_1", "run_7"], at=20.0)
+    watched.take(standing(1), 30.0, looked_at=10.0)
+    assert watched.from_the_feed(30.0, ALL) == {"run_1"}, "what the look brought was asked for before"
+    watched.take(replace(standing(1), noted=False), 30.0, looked_at=15.0, heard_at=20.0)
+    assert watched.from_the_feed(30.0, ALL) == {"run_1"}, "its row was locked"
+    assert watched.from_the_feed(30.0, ALL - {"run_1"}) == set()
+    watched.take(standing(1), 30.0, looked_at=15.0, heard_at=20.0)
+    assert watched.from_the_feed(30.0, ALL) == set()
+    watched.heard(["run_1"], at=40.0)
+    watched.take(standing(1), 50.0, looked_at=40.0)
+    assert watched.from_the_feed(50.0, ALL) == set(), "a look that was asked for later knows of it"
+
+
+def test_what_is_not_noted_yet_was_not_read() -> None:
+    """Else a new stream would be said to be younger than the answer that told of it."""
+    watched = keeping(2)
+    watched.heard(["run_1"], at=20.0)
+    watched.told_of(ALL, at=20.0)
+    assert [kept.looked_at for run in (0, 1) if (kept := watched.kept(run))] == [20.0, 0.0]
+
+
+def test_of_what_was_left_to_us_just_now_all_counts_that_the_feed_has_said() -> None:
+    watched = keeping(1)
+    watched.reconcile([standing(0), standing(1)], 10.0, watched.snapshot())
+    assert watched.from_the_feed(10.0, ALL) == {"run_1"}
 
 
 def test_what_the_feed_did_not_tell_of_waits_behind_what_comes_now() -> None:
@@ -133,7 +163,13 @@ def test_what_was_noted_while_the_rows_were_asked_is_newer_than_their_answer() -
     assert watched.kept(0) is None
 
 
-@given(st.lists(st.tuples(st.sampled_from(["take", "wait", "sought", "drop", "close", "told"]), st.integers(0, 5))))
+@given(
+    st.lists(
+        st.tuples(
+            st.sampled_from(["take", "wait", "sought", "drop", "close", "told", "heard", "locked"]), st.integers(0, 5)
+        )
+    )
+)
 def test_a_run_is_in_one_place_and_is_found_by_its_id(moves: list[tuple[str, int]]) -> None:
     watched = WatchList(WATCH_S)
     for now, (move, number) in enumerate(moves):
@@ -147,10 +183,15 @@ def test_a_run_is_in_one_place_and_is_found_by_its_id(moves: list[tuple[str, int
             watched.drop([number])
         elif move == "close":
             watched.take(replace(standing(number), open=False), float(now), float(now))
+        elif move == "locked":
+            watched.take(replace(standing(number), noted=False), float(now), float(now))
+        elif move == "heard":
+            watched.heard([f"run_{number}"], float(now))
         else:
             watched.told_of([f"run_{number}"], float(now))
         kept = {each for each in range(6) if watched.kept(each) is not None}
         assert not kept & set(watched.waiting)
         assert set(watched.settled) <= kept
+        assert {f"run_{each}" for each in watched.waiting} <= watched.from_the_feed(float(now), ALL)
         assert len(watched) == len(kept) + len(watched.waiting)
         assert all(watched.row_of(f"run_{each}") == each for each in kept | set(watched.waiting))

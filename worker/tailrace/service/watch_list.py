@@ -33,6 +33,10 @@ class Kept:
         again = self.looked_at + every_s
         return again if self.last_at is None else min(again, self.last_at)
 
+    def is_last(self, now: float) -> bool:
+        """Return whether its keys are to be read for the last time."""
+        return self.last_at is not None and not self.settled and self.last_at <= now
+
 
 class WatchList:
     """The runs of one environment that are watched. Not thread-safe."""
@@ -42,6 +46,7 @@ class WatchList:
         self._watch_s = watch_s
         self._kept: dict[int, Kept] = {}
         self._settled: set[int] = set()
+        self._unnoted: dict[int, float] = {}  # when the feed last said what their rows may not say; it says it once
         self._waiting: dict[int, WatchedRun] = {}
         self._ids: dict[int, str] = {}  # upstream's, of all of these and of those that upstream did not know
         self._rows: dict[str, int] = {}  # the other way round
@@ -58,6 +63,7 @@ class WatchList:
         for run in runs:
             self._kept.pop(run, None)
             self._settled.discard(run)
+            self._unnoted.pop(run, None)
             self._waiting.pop(run, None)
             run_id = self._ids.pop(run, None)
             if run_id is not None:
@@ -104,8 +110,14 @@ class WatchList:
         """The runs that wait for their streams, to be sealed."""
         return self._settled
 
-    def take(self, standing: Standing, now: float, looked_at: float) -> None:
-        """Keep a run as it stands; let go of it when it needs no watching any more."""
+    def take(self, standing: Standing, now: float, looked_at: float, heard_at: float | None = None) -> None:
+        """Keep a run as it stands after a look; let go of it when it needs no watching any more.
+
+        ``heard_at``: it was the feed that told of it, until this moment. What the feed said after a look was asked for
+        is not in what the look brought.
+        """
+        until = looked_at if heard_at is None else heard_at
+        unnoted_at = self._unnoted.get(standing.id, until if standing.noted else now)
         self.drop([standing.id])
         if not standing.open:
             return
@@ -114,6 +126,8 @@ class WatchList:
         self._kept[standing.id] = Kept(standing.id, standing.run_id, looked_at, last_at, standing.settled)
         if standing.settled:
             self._settled.add(standing.id)
+        if unnoted_at > until or not standing.noted:
+            self._unnoted[standing.id] = unnoted_at
 
     def snapshot(self) -> Mapping[int, Kept]:
         """Return what is kept at this moment, for `reconcile`."""
@@ -128,27 +142,30 @@ class WatchList:
             kept = self._kept.get(standing.id)
             if kept is before.get(standing.id) and standing.id not in self._waiting:
                 self.take(standing, now, now if kept is None else kept.looked_at)
+                if kept is None:
+                    self._unnoted[standing.id] = now  # the feed may have spoken of it before it was left to us
         gone = before.keys() - {standing.id for standing in standings}
         self.drop([run for run in gone if self._kept.get(run) is before[run]])
+
+    def heard(self, run_ids: Iterable[str], at: float) -> None:
+        """Note that the feed has said something new of these runs, until it is noted in the rows of those we watch."""
+        self._unnoted.update((self._rows[run_id], at) for run_id in run_ids if run_id in self._rows)
 
     def told_of(self, run_ids: Iterable[str], at: float) -> None:
         """Note that the feed, asked at this time, tells of these runs: what it did not say has not changed."""
         for run_id in run_ids:
             kept = self._kept.get(self._rows.get(run_id, -1))
-            if kept is not None:
+            if kept is not None and kept.id not in self._unnoted:
                 kept.looked_at = at
 
     # --- choosing
 
-    def from_the_feed(self, now: float, told_of: Collection[str]) -> list[str]:
-        """Return, of the runs that the feed tells of, those of which also that counts which is no news: what waits, and
-        what is to be looked at for the last time."""
-        waiting = [run.run_id for run in self._waiting.values() if run.run_id in told_of]
-        return waiting + [
-            kept.run_id
-            for kept in self._kept.values()
-            if kept.last_at is not None and not kept.settled and kept.last_at <= now and kept.run_id in told_of
-        ]
+    def from_the_feed(self, now: float, told_of: Collection[str]) -> set[str]:
+        """Return, of the runs that the feed tells of, those of which its word is to be noted: all that is new, and of
+        what waits, and of what is to be looked at for the last time, also what is not."""
+        rows = {run for run, kept in self._kept.items() if kept.is_last(now)}
+        rows |= self._unnoted | self._waiting.keys()
+        return {run_id for run in rows if (run_id := self._ids[run]) in told_of}
 
     def due(self, now: float, told_of: Collection[str], limit: int, busy: Collection[int]) -> list[Kept]:
         """Choose up to ``limit`` known runs to be looked at alone, those that have waited longest first.

@@ -176,14 +176,14 @@ class Watching:
                 return
             self._read_at = now
             reconciles = now - self._reconciled_at >= RECONCILE_S
-            if reconciles:
-                self._reconciled_at = now
             known, before = [*self._busy, *watched.waiting], watched.snapshot() if reconciles else {}
         standing = self._store.standing(self._settings.seal_quiet_seconds, run) if reconciles else None
         due = self._store.due(DUE_AT_ONCE, sought, run, known)
         with self._lock:
             if standing is not None:
                 watched.reconcile(standing, now, before)
+                if watched is self._list:
+                    self._reconciled_at = now  # not before: the rows may not have answered
             watched.wait(each for each in due if each.id not in self._busy)
 
     def _is_watched(self, run_id: str) -> bool:
@@ -221,17 +221,17 @@ class Watching:
             log.info("runs_feed_failed", error=str(error))
             changed, malformed = [], []
         self._bad_rows.note("feed", malformed)
+        heard_at = self._clock_s()
         told_of = frozenset(self._feed.told_of)
         with self._lock:
             self._told_of = told_of
-            views = {view.run_id: view for view in changed}
-            views |= {run_id: self._feed.view(run_id) for run_id in self._list.from_the_feed(now, told_of)}
-            rows = {run_id: self._list.row_of(run_id) for run_id in views}
+            self._list.heard((view.run_id for view in changed), heard_at)
+            rows = {run_id: self._list.row_of(run_id) for run_id in self._list.from_the_feed(now, told_of)}
             free = {run_id: row for run_id, row in rows.items() if row is not None and row not in self._busy}
-            seen = {row: (views[run_id], now) for run_id, row in free.items()}
+            seen = {row: (self._feed.view(run_id), now) for run_id, row in free.items()}
         found, listed = 0, list(seen.items())
         for at in range(0, len(listed), NOTED_AT_ONCE):
-            found += self._note(dict(listed[at : at + NOTED_AT_ONCE]))
+            found += self._note(dict(listed[at : at + NOTED_AT_ONCE]), heard_at=heard_at)
         with self._lock:
             self._list.told_of(told_of, now)
             self._asked_of = True
@@ -280,8 +280,13 @@ class Watching:
                 seen = {}
         return found + self._note(seen)
 
-    def _note(self, seen: Mapping[int, tuple[RunView, float]], *, keep: bool = True) -> int:
-        """Note what upstream said of runs, and when it was asked; return how many streams are new."""
+    def _note(
+        self, seen: Mapping[int, tuple[RunView, float]], *, keep: bool = True, heard_at: float | None = None
+    ) -> int:
+        """Note what upstream said of runs, and when it was asked; return how many streams are new.
+
+        ``heard_at``: it was the feed that said so, and this was its answer.
+        """
         if not seen:
             return 0
         now = self._clock_s()
@@ -298,7 +303,7 @@ class Watching:
         if keep:
             with self._lock:
                 for standing in standings:
-                    watched.take(standing, now, seen[standing.id][1])
+                    watched.take(standing, now, seen[standing.id][1], heard_at)
         if found:
             named = {"run_id": next(iter(seen.values()))[0].run_id} if len(seen) == 1 else {"runs": len(seen)}
             log.info("streams_found", environment=self._store.environment, streams=found, **named)

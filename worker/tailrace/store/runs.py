@@ -50,6 +50,7 @@ class Standing:
     """How a known run stands. ``open``: it is watched still. ``settled``: its keys have been read for the last time.
 
     ``settles_in_s``: in how many seconds they can be, less than 0 if they could be before; None: it is not over.
+    ``noted``: nothing that upstream said of it just now is left to be noted, because somebody had its row locked.
     """
 
     id: int
@@ -57,6 +58,7 @@ class Standing:
     open: bool
     settles_in_s: float | None
     settled: bool
+    noted: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +78,19 @@ STANDING = f"""
 r.id, r.run_id, r.state IN ('requested', 'watched') AS open,
 extract(epoch FROM {SETTLES_AT} - now())::float8 AS settles_in_s,
 coalesce(r.keys_read_at >= {SETTLES_AT}, false) AS settled
+"""
+
+# In SQL, of a run r and what upstream says of it, v: there is something to note.
+NEWS = f"""
+r.state IN ('requested', 'watched') AND (r.keys_read_at IS NULL OR r.keys_read_at <= v.asked_at)
+AND (r.next_watch_at IS NOT NULL OR r.state = 'requested'
+     OR (r.status, r.task_identifier, r.tags, r.created_at, r.started_at, r.finished_at)
+        IS DISTINCT FROM (v.status, v.task_identifier, v.words, v.created_at, v.started_at, v.finished_at)
+     OR (r.terminal_at IS NOT NULL) <> v.terminal
+     OR (r.keys_read_at < {SETTLES_AT} AND v.asked_at >= {SETTLES_AT})
+     OR (r.selection IS NULL AND EXISTS (
+         SELECT FROM json_array_elements_text(v.keys) k (k)
+         WHERE NOT EXISTS (SELECT FROM tailrace.streams s WHERE s.run = r.id AND s.stream_key = k.k))))
 """
 
 
@@ -224,8 +239,8 @@ class Runs:
         input streams never are. What was not there when all were last listed is younger than that; the others can be as
         old as the run. What was asked for before the last answer that was noted says nothing: two may be watching.
 
-        A run that somebody has locked is left out: whoever asks for it again makes it due again, and whoever settles it
-        needs no look. ``again_s``: its row is to say that it is due after so long; None: that is left to the watcher.
+        A run that somebody has locked is left out, and its standing says so. ``again_s``: its row is to say that it is
+        due after so long; None: that is left to the watcher.
         """
         rows = self._statements.execute(
             f"""
@@ -237,18 +252,7 @@ class Runs:
                     started_at timestamptz, finished_at timestamptz, terminal boolean, keys json,
                     age_s double precision, listed_s double precision)
             ), news AS MATERIALIZED (
-                SELECT r.id, r.listed_at FROM tailrace.runs r JOIN v USING (id)
-                WHERE r.state IN ('requested', 'watched') AND (r.keys_read_at IS NULL OR r.keys_read_at <= v.asked_at)
-                  AND (r.next_watch_at IS NOT NULL OR r.state = 'requested'
-                       OR (r.status, r.task_identifier, r.tags, r.created_at, r.started_at, r.finished_at)
-                          IS DISTINCT FROM
-                          (v.status, v.task_identifier, v.words, v.created_at, v.started_at, v.finished_at)
-                       OR (r.terminal_at IS NOT NULL) <> v.terminal
-                       OR (r.keys_read_at < {SETTLES_AT} AND v.asked_at >= {SETTLES_AT})
-                       OR (r.selection IS NULL AND EXISTS (
-                           SELECT FROM json_array_elements_text(v.keys) k (k)
-                           WHERE NOT EXISTS (
-                               SELECT FROM tailrace.streams s WHERE s.run = r.id AND s.stream_key = k.k))))
+                SELECT r.id, r.listed_at FROM tailrace.runs r JOIN v USING (id) WHERE {NEWS}
                 ORDER BY r.id FOR NO KEY UPDATE OF r SKIP LOCKED
             ), r AS (
                 UPDATE tailrace.runs r SET
@@ -273,10 +277,10 @@ class Runs:
                 ON CONFLICT (run, stream_key) DO NOTHING
                 RETURNING run
             )
-            SELECT {STANDING}, (SELECT count(*) FROM made) AS streams FROM r
+            SELECT {STANDING}, true AS noted, (SELECT count(*) FROM made) AS streams FROM r
             UNION ALL
-            SELECT {STANDING}, 0 FROM tailrace.runs r
-            WHERE r.id IN (SELECT id FROM v) AND r.id NOT IN (SELECT id FROM r)
+            SELECT {STANDING}, ({NEWS}) IS NOT TRUE, 0 FROM tailrace.runs r JOIN v USING (id)
+            WHERE r.id NOT IN (SELECT id FROM r)
             """,
             seen=json.dumps(
                 [
@@ -295,7 +299,7 @@ class Runs:
             again_s=again_s,
         )
         found = max((row.streams for row in rows), default=0)
-        return [Standing(row.id, row.run_id, row.open, row.settles_in_s, row.settled) for row in rows], found
+        return [Standing(row.id, row.run_id, row.open, row.settles_in_s, row.settled, row.noted) for row in rows], found
 
     def seal(self, runs: Iterable[int], quiet_s: float, late_check_s: float = 0.0) -> list[int]:
         """Seal those runs that are over, whose keys were read after the quiet period and whose streams are all settled.
