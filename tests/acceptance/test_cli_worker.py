@@ -189,6 +189,16 @@ def test_a_worker_without_an_archive_ends_and_says_what_to_run(
     assert "tailrace migrate" in done.stderr
 
 
+def test_a_pool_that_cannot_grow_is_refused_and_one_that_can_counts_with_its_largest(cli: Cli) -> None:
+    """Celery's own command only; ``--autoscale`` is of no use to readers, which wait."""
+    celery = ("-A", "tailrace.tasks", "worker", "-Q", "tailrace", "--autoscale=20,2", "-P")
+    with cli.started(*celery, "threads", program="celery") as worker:
+        assert worker.wait(DEADLINE_S) == 1
+    slots = "SELECT FROM tailrace.workers WHERE expires_at > now() AND slots > 2"
+    with cli.started(*celery, "prefork", program="celery"):
+        wait_for(lambda: bool(ask(cli, slots)), "the worker runs")
+
+
 def test_a_folder_that_hides_our_package_is_refused(cli: Cli) -> None:
     (cli.cwd / "tailrace.py").write_text("")
     done = cli.run("worker")

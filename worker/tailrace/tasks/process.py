@@ -29,6 +29,8 @@ SHORT_SLICE_S = 15.0
 """How long a reader keeps its slot at most where slots are few (prefork, solo): streams must take turns."""
 FEW_SLOTS = frozenset({"prefork", "solo", "processes"})
 FEW_PROCESSES = frozenset({"prefork", "processes"})
+GROWING = frozenset({"prefork", "processes", "gevent"})
+"""Celery's pools that `--autoscale` can make larger."""
 OWN_THREADS = frozenset({"gevent", "threads"})
 """Pools whose slots are what `threading.Thread` makes."""
 BROKER_PAUSE_S = 5.0

@@ -12,13 +12,13 @@ from celery import bootsteps, signals
 from sqlalchemy.exc import DBAPIError
 
 from tailrace.config.settings import load
-from tailrace.errors import WorkerError
+from tailrace.errors import BadSettings, WorkerError
 from tailrace.store.statements import refusal
 from tailrace.tasks import current
 from tailrace.tasks.app import app
 from tailrace.tasks.ingest import ingest_stream
 from tailrace.tasks.patching import mend
-from tailrace.tasks.process import EXIT_AT_ONCE, FEW_PROCESSES, READERS_SHARE, Process
+from tailrace.tasks.process import EXIT_AT_ONCE, FEW_PROCESSES, GROWING, READERS_SHARE, Process
 from tailrace.telemetry import configure
 
 log = structlog.get_logger("tailrace")
@@ -63,7 +63,7 @@ def _start(sender: Any, **_: Any) -> None:
     controller = sender.controller if hasattr(sender, "controller") else sender
     pool = _pool(controller)
     try:
-        process = current.process or Process(load(os.environ), pool, controller.concurrency)
+        process = current.process or Process(load(os.environ), pool, _places(controller))
         current.process = process
         if pool not in FEW_PROCESSES:
             process.start_reading()
@@ -125,6 +125,19 @@ def _stop(**_: Any) -> None:
     process, current.process = current.process, None
     if process is not None:
         process.stop(process.settings.drain_seconds * READERS_SHARE)
+
+
+def _places(controller: Any) -> int:
+    """Return how many tasks the pool takes at most: under ``--autoscale`` it grows with them.
+
+    Raises:
+        BadSettings: it is to grow and can't. Celery would log an error for each message, and begin few of them.
+    """
+    if not controller.autoscale:
+        return int(controller.concurrency)
+    if _pool(controller) not in GROWING:
+        raise BadSettings(f"--autoscale: the pool {_pool(controller)} can't grow; give -c instead.")
+    return int(controller.max_concurrency)
 
 
 def _pool(controller: Any) -> str:
