@@ -260,15 +260,21 @@ V1 = [
         test_completeness_of_v1.test_what_follows_in_a_later_piece_is_not_proven_by_a_line_that_came_back,
     ),
     Mutant(
+        "completeness: the date of an answer is never older than the answer",
+        put(Completeness, "_correct", lambda self, written_ms: None),
+        test_completeness_of_v1.test_a_date_that_is_older_than_its_answer_proves_nothing,
+        (5_000,),
+    ),
+    Mutant(
         "doubt: an old stream is whole",
         put(completeness, "FORGOTTEN_MS", 1 << 60),
         test_completeness_of_v1.test_a_first_visit_a_day_late_is_a_doubt,
         (test_completeness_of_v1.NOW - 90_000_000, True, 0),
     ),
     Mutant(
-        "doubt: a reader never falls behind",
+        "completeness: no time passes while we read",
         put(Completeness, "passed", lambda self, ms: None),
-        test_completeness_of_v1.test_a_reader_that_falls_behind_is_a_doubt,
+        test_completeness_of_v1.test_what_is_written_while_we_read_is_no_doubt,
     ),
 ]
 

@@ -109,6 +109,23 @@ def test_every_visit_without_a_line_is_a_first_visit() -> None:
     assert order.unsure
 
 
+@pytest.mark.parametrize("behind_ms", [0, CLOCK_SLACK_MS + 1, 5_000, 86_400_000])
+def test_a_date_that_is_older_than_its_answer_proves_nothing(behind_ms: int) -> None:
+    """A busy server's; or the entries' ids come from a clock that is ahead."""
+    order = visit(Checkpoint(), NOW - behind_ms)
+    admit(order, [V1Record(NOW - 100, n, "1") for n in range(1_000)])
+    assert order.unsure
+
+
+@pytest.mark.parametrize("behind_ms", [5_000, 86_400_000])
+def test_nor_is_what_is_written_while_we_read_a_doubt_then(behind_ms: int) -> None:
+    order = visit(Checkpoint(), NOW - behind_ms)
+    for n in range(5_000):
+        order.passed(n * 10)
+        order.admit([V1Record(NOW + n * 10, 0, "1")])
+    assert not order.unsure
+
+
 @pytest.mark.parametrize("after_ms", [-1_000_000, 0, CLOCK_SLACK_MS])
 def test_the_date_is_cut_to_the_second(after_ms: int) -> None:
     """A thousand lines in the second of the answer were there before it, for all we know."""

@@ -70,6 +70,7 @@ class Completeness:
         """
         if self._known:
             return
+        self._correct(first_ms)
         entries += size_bytes // PIECE_BYTES
         moments = [(at_ms, count + entries) for at_ms, count in self._moments if at_ms >= first_ms]
         if not anchored:
@@ -79,6 +80,21 @@ class Completeness:
                 moments.append((self._now_ms, entries))
         self._moments = moments
         self._known = bool(moments) and moments[0][1] >= KEPT_ENTRIES
+
+    def _correct(self, written_ms: int) -> None:
+        """No line comes before it was written: if one seems to, the answer's ``Date`` was older than the answer.
+
+        A server that is busy gives out the ``Date`` of some seconds ago; what waited for us would look as if it had
+        been written since we came.
+        """
+        if written_ms <= self._now_ms:
+            return
+        behind_ms = written_ms + CLOCK_SLACK_MS - self._now_ms
+        self._moments = [
+            (at_ms + behind_ms if at_ms >= self._opened_ms else at_ms, count) for at_ms, count in self._moments
+        ]
+        self._opened_ms += behind_ms
+        self._now_ms += behind_ms
 
     def snapshot(self) -> object:
         return self._known, self._moments
