@@ -19,7 +19,9 @@ KEPT_ENTRIES = 900
 PIECE_BYTES = 1_400
 """A line can be stored as several entries, one for each piece in which the writer's request arrived. We count one for
 so many bytes, about what a packet holds."""
-CLOCK_SLACK_MS = 1_500
+SKEW_MS = 500
+"""The clocks of upstream's servers differ by less, as far as we reckon with it."""
+CLOCK_SLACK_MS = 1_000 + SKEW_MS
 """The ``Date`` of an answer is cut to the second, and may come from another clock than the entries' ids."""
 FORGOTTEN_MS = 23 * 3_600_000
 """Upstream forgets a stream a day after its last writer."""
@@ -89,9 +91,10 @@ class Completeness:
         """
         if written_ms <= self._now_ms:
             return
-        behind_ms = written_ms + CLOCK_SLACK_MS - self._now_ms
+        behind_ms = written_ms + SKEW_MS - self._now_ms
         self._moments = [
-            (at_ms + behind_ms if at_ms >= self._opened_ms else at_ms, count) for at_ms, count in self._moments
+            (at_ms + behind_ms if self._opened_ms <= at_ms <= self._now_ms else at_ms, count)
+            for at_ms, count in self._moments
         ]
         self._opened_ms += behind_ms
         self._now_ms += behind_ms
