@@ -13,6 +13,7 @@ import httpx
 
 from tailrace.model import Arrival, RunView, StreamRef, Wire
 from tailrace.source.answers import refuse, translated
+from tailrace.source.asking import asked_async
 from tailrace.source.body import WholeText
 from tailrace.source.client import REFUSAL_MAX_CHARS, stream_headers, stream_name, stream_path
 from tailrace.source.connection import NOTHING, Decoding, date_ms, wire_of
@@ -41,9 +42,7 @@ class AsyncTail:
     async def connect(self, last_event_id: str | None, wait_s: int) -> AsyncIterator[AsyncConnection]:
         """Open the stream after ``last_event_id``; see `source.connection.Tail.connect`."""
         with translated(self._name):
-            async with self._client.stream(
-                "GET", self._path, headers=stream_headers(last_event_id, wait_s)
-            ) as response:
+            async with asked_async(self._client, self._path, headers=stream_headers(last_event_id, wait_s)) as response:
                 if response.status_code != 200:
                     refuse(response.status_code, await _text(response, REFUSAL_MAX_CHARS) or "(too long)", self._name)
                 yield AsyncConnection(wire_of(response), date_ms(response), self._arrivals(response))
@@ -70,7 +69,7 @@ class AsyncRunFeed:
         cursor = self._cursor
         while True:
             with translated(cursor.name):
-                async with self._client.stream("GET", cursor.path, params=cursor.query(live)) as response:
+                async with asked_async(self._client, cursor.path, params=cursor.query(live)) as response:
                     body = await _text(response, ANSWER_MAX_CHARS)
             if cursor.take(response.status_code, response.headers, body):
                 return cursor.run(self._run_id)

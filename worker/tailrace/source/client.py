@@ -19,6 +19,7 @@ from tailrace.errors import SourceUnavailable
 from tailrace.model import RunView, StreamRef
 from tailrace.redaction import remember
 from tailrace.source.answers import refuse, translated
+from tailrace.source.asking import asked
 from tailrace.source.body import read_text
 from tailrace.source.feed import ANSWER_MAX_CHARS, FeedCursor, segment
 
@@ -109,7 +110,7 @@ class Upstream:
         return self._get(path, query)
 
     def _get(self, path: str, query: dict[str, str]) -> tuple[httpx.Response, str]:
-        with translated(f"GET {path}"), self._api.stream("GET", path, params=query) as response:
+        with translated(f"GET {path}"), asked(self._api, path, params=query) as response:
             body = read_text(response, ANSWER_MAX_CHARS)
         if body is None:
             raise SourceUnavailable(f"GET {path}: the answer is larger than {ANSWER_MAX_CHARS} characters")
@@ -169,7 +170,7 @@ class StreamSource(Interruptible):
         headers = stream_headers(last_event_id, wait_s)
         with (
             translated(self._name),
-            self._client.stream("GET", self._path, headers=headers, extensions={"trace": self._trace}) as response,
+            asked(self._client, self._path, headers=headers, extensions={"trace": self._trace}) as response,
         ):
             if response.status_code != 200:
                 refuse(response.status_code, read_text(response, REFUSAL_MAX_CHARS) or "(too long)", self._name)

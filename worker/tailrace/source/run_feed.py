@@ -6,6 +6,7 @@ import httpx
 
 from tailrace.model import RunView
 from tailrace.source.answers import translated
+from tailrace.source.asking import asked
 from tailrace.source.body import read_text
 from tailrace.source.client import Interruptible
 from tailrace.source.feed import ANSWER_MAX_CHARS, FeedCursor
@@ -38,7 +39,7 @@ class RunFeed(Interruptible):
             query, extensions = cursor.query(live), {"trace": self._trace}
             with (
                 translated(cursor.name),
-                self._client.stream("GET", cursor.path, params=query, extensions=extensions) as response,
+                asked(self._client, cursor.path, params=query, extensions=extensions) as response,
             ):
                 body = read_text(response, ANSWER_MAX_CHARS)
             if cursor.take(response.status_code, response.headers, body):
