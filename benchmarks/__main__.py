@@ -17,7 +17,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from benchmarks.scenarios import Row, Size, cold, first, growth, idle, live, many, reading, space, speed, two
+from benchmarks.scenarios import Row, Size, cold, first, growth, idle, live, many, reading, snapshot, space, speed, two
 from benchmarks.stage import ROOT, Failed, Stage, stage
 from benchmarks.usage import load
 
@@ -35,14 +35,15 @@ SCENARIOS: dict[str, Callable[[Stage, Size], Row]] = {
     "P9": two.run,
     "P10": cold.run,
     "P11": many.run,
+    "P12": snapshot.run,
 }
-ONCE = frozenset({"P3", "P4", "P5", "P6", "P8", "P11"})
+ONCE = frozenset({"P3", "P4", "P5", "P6", "P8", "P11", "P12"})
 """Scenarios that measure each figure once, or of many observations. The others repeat it themselves."""
 REPEATED = frozenset({"P3", "P4", "P5"})
 """Those of them that are run several times all the same; ``--repeat-all`` does so with all."""
 
 
-SCENARIO_S = 600
+SCENARIO_S = 900
 """A scenario that takes longer is given up; the others are measured all the same."""
 BUDGET_S = 15 * 60
 """After this, nothing is repeated that has been measured once."""

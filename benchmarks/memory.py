@@ -131,19 +131,19 @@ def measure(ready: Stage, name: str) -> dict[str, float]:
                 found["at_stall_mib"] = round(memory_mb(worker.pid, "VmHWM") - before)
             _pass(worker.pid, 30, lambda: len(sent.done) == count)
             found["large_chunks_stored"] = (
-                int(ready.database.value("SELECT sum(chunk_count) FROM tailrace.streams")) - count
+                int(ready.database.value("SELECT sum(chunk_count) FROM tailrace.streams_now")) - count
             )
         if name == "largest":
             sent.go.set()
             began = time.monotonic()
             try:
                 ready.wait(
-                    lambda: ready.database.value("SELECT max(byte_count) > 15e6 FROM tailrace.streams"), 60, "it"
+                    lambda: ready.database.value("SELECT max(byte_count) > 15e6 FROM tailrace.streams_now"), 60, "it"
                 )
                 found["stored_after_s"] = round(time.monotonic() - began, 2)
             except Failed:
                 found["stored_after_s"] = float("inf")
-            live = ready.database.value("SELECT min(chunk_count) FROM tailrace.streams WHERE byte_count < 15e6")
+            live = ready.database.value("SELECT min(chunk_count) FROM tailrace.streams_now WHERE byte_count < 15e6")
             found["least_chunks_of_others"] = live
         peak = memory_mb(worker.pid, "VmHWM") - before
         return {"before_mib": round(before), "above_mib": round(peak), "sent_whole": len(sent.done), **found}

@@ -26,6 +26,7 @@ from httpx_sse._decoders import SSEDecoder
 from benchmarks.rivals import limit
 from benchmarks.scenarios.live import request_all
 from benchmarks.scenarios.many import asked_at_once
+from benchmarks.scenarios.snapshot import cost_beside_a_snapshot
 from benchmarks.scenarios.speed import archived
 from benchmarks.stage import ROOT, Stage, UpstreamProcess, stage
 from benchmarks.usage import cpu_s, load
@@ -104,6 +105,7 @@ def measure(ready: Stage) -> dict[str, float]:
     ratios["view: reading / plain rows"] = _view(ready)
     ratios["space: bytes in segments / bytes of JSON"] = _space(ready)
     ratios["run: one of 900 / one of 300"] = _run(ready, 900) / _run(ready, 300)
+    ratios["commit: after two minutes of a snapshot / before"] = cost_beside_a_snapshot(ready)
     ratios["import tailrace.tasks / import celery"] = _import("tailrace.tasks") / _import(
         "celery.app.base, kombu, redis"
     )

@@ -239,7 +239,7 @@ class Stage:
 
     def reached(self, stream_id: int, index: int, timeout_s: float = 120.0) -> None:
         """Wait until this index of a stream is committed."""
-        query = "SELECT last_chunk_index >= %s FROM tailrace.streams WHERE id = %s"
+        query = "SELECT last_chunk_index >= %s FROM tailrace.streams_now WHERE id = %s"
         self.wait(lambda: self.database.value(query, index, stream_id), timeout_s, f"index {index}", 0.01)
 
     def wait(self, happened: Any, timeout_s: float, what: str, every_s: float = 0.02) -> Any:

@@ -30,7 +30,7 @@ def run(stage: Stage, size: Size) -> Row:
             archived(stage, upstream, worker, "run_long", long)
             archived(stage, upstream, worker, "run_part", part)
             request_all(stage, runs)
-            done = "SELECT count(*) = %s FROM tailrace.streams WHERE chunk_count >= %s"
+            done = "SELECT count(*) = %s FROM tailrace.streams_now WHERE chunk_count >= %s"
             stage.wait(lambda: stage.database.value(done, count + 2, PER_RUN), 180, "all answers", 0.2)
     database = stage.database
     database.rows("ANALYZE")

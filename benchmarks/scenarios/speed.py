@@ -54,7 +54,7 @@ def run(stage: Stage, size: Size, wire: str) -> Row:
                     url, part, short = stage.database.url, min(count, WRITTEN_CHUNKS), min(count, NAIVE_CHUNKS)
                     note("official client, writing", *node.write(upstream.url, "run_part", part, url), chunks=part)
                     note("naive worker", *naive.measure(upstream.url, "run_short", short, url), chunks=short)
-        stored = stage.database.rows("SELECT stream_key, chunk_count, byte_count FROM tailrace.streams")
+        stored = stage.database.rows("SELECT stream_key, chunk_count, byte_count FROM tailrace.streams_now")
         if len({(chunks, size_bytes) for _, chunks, size_bytes in stored}) != 1:
             raise AssertionError(f"not all streams hold the same: {stored}")
         if size.rivals:

@@ -65,7 +65,7 @@ def run(stage: Stage, size: Size) -> Row:
 def _done(stage: Stage, runs: list[str], count: int) -> bool:
     return bool(
         stage.database.value(
-            "SELECT count(*) = %s FROM tailrace.streams s JOIN tailrace.runs r ON r.id = s.run"
+            "SELECT count(*) = %s FROM tailrace.streams_now s JOIN tailrace.runs r ON r.id = s.run"
             " WHERE r.run_id = ANY(%s) AND s.last_chunk_index >= %s",
             len(runs),
             runs,

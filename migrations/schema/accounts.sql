@@ -23,7 +23,7 @@ BEGIN ATOMIC
     ), stream AS (
         SELECT s.id, s.generation, s.last_chunk_index, s.chunk_count, s.byte_count, s.hole_count, s.lost_count,
                s.quarantine_count
-        FROM bounds JOIN tailrace.streams s ON s.id BETWEEN bounds.low AND bounds.high
+        FROM bounds JOIN tailrace.streams_now s ON s.id BETWEEN bounds.low AND bounds.high
     ), segment AS MATERIALIZED (
         SELECT
             g.stream_id, g.generation, g.first_index, g.last_index, g.chunk_count, g.index_offsets, g.odd,

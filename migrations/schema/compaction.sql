@@ -71,6 +71,7 @@ BEGIN
         index_offsets = CASE WHEN m.last_index - p_first + 1 > m.chunk_count THEN a.index_offsets END,
         odd = m.odd,
         fingerprints = NULL,
+        cursor = NULL,
         committed_at = a.committed_last,
         committed = CASE WHEN a.committed_first < a.committed_last THEN a.committed END,
         change_id = a.change_last,

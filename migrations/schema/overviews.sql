@@ -65,7 +65,7 @@ SELECT
     s.lag, s.last_error, s.id AS stream_id
 FROM tailrace.runs r
 JOIN tailrace.environments e ON e.id = r.environment_id
-JOIN tailrace.streams s ON s.run = r.id
+JOIN tailrace.streams_now s ON s.run = r.id
 LEFT JOIN tailrace.facts kept ON kept.stream_id = s.id
 LEFT JOIN LATERAL tailrace.facts_of_stream(
     CASE WHEN kept.stream_id IS NULL AND s.chunk_count > 0 THEN s.id END
@@ -114,7 +114,7 @@ CROSS JOIN LATERAL (
         max(s.lag) FILTER (WHERE s.state IN ('pending', 'active', 'parked')) AS lag,
         max(s.last_chunk_at) AS last_chunk_at,
         max(s.last_error) AS last_error
-    FROM tailrace.streams s WHERE s.run = r.id
+    FROM tailrace.streams_now s WHERE s.run = r.id
 ) t;
 
 COMMENT ON VIEW tailrace.run_overview IS

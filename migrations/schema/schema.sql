@@ -9,6 +9,7 @@
 \ir streams.sql
 \ir segments.sql
 \ir partitions.sql
+\ir checkpoints.sql
 \ir losses.sql
 \ir chunk_json.sql
 \ir chunks.sql

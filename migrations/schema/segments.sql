@@ -16,6 +16,7 @@ CREATE TABLE tailrace.segments (
     index_offsets int[],
     odd           boolean NOT NULL DEFAULT false,
     fingerprints  bytea,
+    cursor        json,
     committed_at  timestamptz NOT NULL DEFAULT now(),
     committed     timestamptz[],
     change_id     bigint DEFAULT (pg_current_xact_id()::text)::bigint,
@@ -44,6 +45,8 @@ COMMENT ON COLUMN tailrace.segments.odd IS
     'Some chunk holds what ->> or jsonb may refuse (function is_odd says what); the views then read with care.';
 COMMENT ON COLUMN tailrace.segments.fingerprints IS
     'Of each chunk''s record, packed (v2), by which a repeat of it is known; null when compacted.';
+COMMENT ON COLUMN tailrace.segments.cursor IS
+    'The stream''s resume position after it, of a commit that left the row of the stream as it was; else null.';
 COMMENT ON COLUMN tailrace.segments.committed IS 'Compacted: when each chunk was committed; null: all at committed_at.';
 COMMENT ON COLUMN tailrace.segments.change_id IS 'The transaction that wrote it (the last one, when compacted).';
 COMMENT ON COLUMN tailrace.segments.change_ids IS 'Compacted: the transaction of each chunk; null: all change_id.';

@@ -1,8 +1,9 @@
 -- Streams: how far each is archived, who reads it, and what is known of it.
 
--- One stream of a run: its checkpoint, lease and accounts. A flush changes rev, last_chunk_index, cursor, the
--- counts, generation, lag, attempt, last_error, wire and the times of chunks: none of them may stand in an index, so
--- that the new row version fits into the same page (HOT).
+-- One stream of a run: its checkpoint, lease and accounts. Most commits only add segments and lock the row; the row
+-- follows seldom, and what it says is true of the moment when it last did (checkpoints.sql has what is true now). A commit
+-- that it follows changes rev, last_chunk_index, cursor, the counts, generation, lag, attempt, last_error, wire and the
+-- times of chunks: none of them may stand in an index, so that the new row version fits into the same page (HOT).
 CREATE TABLE tailrace.streams (
     id               bigint PRIMARY KEY DEFAULT tailrace.next_id(),
     run              bigint NOT NULL REFERENCES tailrace.runs (id) ON DELETE CASCADE,
@@ -60,10 +61,11 @@ CREATE TABLE tailrace.streams (
 );
 
 COMMENT ON COLUMN tailrace.streams.last_chunk_index IS
-    'The checkpoint: every index of this generation up to here is a chunk or in a hole. -1: nothing yet.';
+    'Every index of this generation up to here is a chunk or in a hole. -1: nothing yet. While the stream is read, its '
+    'checkpoint can be later: see streams_now.';
 COMMENT ON COLUMN tailrace.streams.cursor IS 'Opaque resume position.';
 COMMENT ON COLUMN tailrace.streams.rev IS
-    'Grows by one with every commit: tells whether a commit without an answer took effect.';
+    'Grows by one with every commit that the row follows: tells whether such a commit without an answer took effect.';
 COMMENT ON COLUMN tailrace.streams.chunk_count IS 'Chunks stored, over all generations.';
 COMMENT ON COLUMN tailrace.streams.byte_count IS 'Sum of octet_length of the chunks'' texts, over all generations.';
 COMMENT ON COLUMN tailrace.streams.hole_count IS 'Rows in holes, over all generations.';

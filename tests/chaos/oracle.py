@@ -140,7 +140,7 @@ class Oracle:
         checkpoints = {
             (run_id, key): last
             for run_id, key, last in archive.rows(
-                "SELECT r.run_id, s.stream_key, s.last_chunk_index FROM tailrace.streams s"
+                "SELECT r.run_id, s.stream_key, s.last_chunk_index FROM tailrace.streams_now s"
                 " JOIN tailrace.runs r ON r.id = s.run"
             )
         }

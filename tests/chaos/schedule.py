@@ -165,7 +165,7 @@ class Schedule:
         except AssertionError:
             open_streams = archive.rows(
                 "SELECT r.run_id, s.stream_key, s.state, s.worker_id, s.last_chunk_index, s.last_error, s.next_attempt_at"
-                " - now(), r.state, r.last_error FROM tailrace.streams s JOIN tailrace.runs r ON r.id = s.run"
+                " - now(), r.state, r.last_error FROM tailrace.streams_now s JOIN tailrace.runs r ON r.id = s.run"
                 " WHERE s.state <> 'sealed' OR r.state <> 'sealed'"
             )
             found.append(f"no progress: {open_streams}")

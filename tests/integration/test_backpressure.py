@@ -31,7 +31,9 @@ def test_memory_is_bounded_and_nothing_is_lost(wire: Wire, tmp_path: Path, datab
         archive = workers.archive
         worker = workers.started()
         archive.request("run_0")
-        wait_for(lambda: archive.value("SELECT count(*) FROM tailrace.streams WHERE chunk_count = 1") == STREAMS, 30)
+        wait_for(
+            lambda: archive.value("SELECT count(*) FROM tailrace.streams_now WHERE chunk_count = 1") == STREAMS, 30
+        )
         before = worker.rss_bytes()
         worker.database.bytes_per_s = 150_000
         for key in range(STREAMS):
@@ -41,12 +43,12 @@ def test_memory_is_bounded_and_nothing_is_lost(wire: Wire, tmp_path: Path, datab
         while time.monotonic() < until:
             most = max(most, worker.rss_bytes())
             time.sleep(0.05)
-        stored = archive.value("SELECT sum(chunk_count) FROM tailrace.streams")
+        stored = archive.value("SELECT sum(chunk_count) FROM tailrace.streams_now")
         print(f"{wire}: {before >> 20} MiB before, at most {most >> 20} MiB with {stored} of {STREAMS * CHUNKS} stored")
         assert stored < STREAMS * CHUNKS
         assert most - before < BOUND_BYTES
         worker.database.behave()
-        wait_for(lambda: archive.value("SELECT sum(chunk_count) FROM tailrace.streams") == STREAMS * CHUNKS, 90)
+        wait_for(lambda: archive.value("SELECT sum(chunk_count) FROM tailrace.streams_now") == STREAMS * CHUNKS, 90)
         most = max(most, worker.rss_bytes())
         assert most - before < BOUND_BYTES
         for key in (0, STREAMS - 1):

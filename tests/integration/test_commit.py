@@ -92,7 +92,7 @@ def test_the_same_flush_twice_is_stored_once(engine: sa.Engine, leases: Leases) 
     flush = flush_of(stream, batch(0, b"1"))
     assert committer.commit([flush]) == {stream.id}
     assert committer.commit([flush]) == set()
-    assert committer.fates([stream.id])[stream.id] == (stream.token, stream.rev + 1, True)
+    assert committer.fates([stream.id]).of[stream.id] == (stream.token, True, (stream.rev + 1, 0, 0))
     balanced(engine)
 
 
@@ -274,11 +274,13 @@ def test_whoever_holds_the_same_token_without_the_lease_writes_nothing(engine: s
     assert committer.commit([flush_of(again, batch(0, b"1"))]) == {stream_id}
     stale = Flush(stream.id, stream.token, stream.rev + 1, Wire.V2, Checkpoint(0, 9), [batch(5, *[b"1"] * 5)])
     assert old.commit([stale]) == set()
-    assert not old.fates([stream_id])[stream_id].ours
+    assert not old.fates([stream_id]).of[stream_id].ours
     last = Flush(again.id, again.token, again.rev + 1, Wire.V2, Checkpoint(0, 0), outcome=Outcome(StreamState.PARKED))
     assert committer.commit([last]) == {stream_id}
-    assert committer.fates([stream_id])[stream_id] == (again.token, again.rev + 2, True), "it was ours to the end"
-    assert not old.fates([stream_id])[stream_id].ours
+    assert committer.fates([stream_id]).of[stream_id] == (again.token, True, (again.rev + 2, 0, 0)), (
+        "it was ours to the end"
+    )
+    assert not old.fates([stream_id]).of[stream_id].ours
     balanced(engine)
 
 

@@ -136,7 +136,7 @@ def test_a_writer_at_work_on_it_is_fenced_off(archive: Archive, engine: sa.Engin
     assert committer.commit([flush_of(stream, batch(0, b'"tomatensuppe"'))]) == {stream_id}
     forgetting.forget("default", "run_1")
     assert committer.commit([flush_of(stream, batch(1, b'"tomatensuppe"'))]) == set()
-    assert committer.fates([stream_id]) == {}
+    assert committer.fates([stream_id]).of == {}
     assert places_with(archive, SECRET) == set()
 
 

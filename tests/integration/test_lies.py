@@ -27,7 +27,9 @@ def test_lies_double_and_lose_nothing(tmp_path: Path, database_url: str, redis_u
             upstream.faults.stream("run_1", lie).lie(lie, times=times)
         archive.request("run_1")
         workers.started()
-        wait_for(lambda: archive.value("SELECT count(*) = 4 FROM tailrace.streams WHERE chunk_count = %s", CHUNKS), 30)
+        wait_for(
+            lambda: archive.value("SELECT count(*) = 4 FROM tailrace.streams_now WHERE chunk_count = %s", CHUNKS), 30
+        )
         for key in (Lie.NOTHING, Lie.LOST):  # once more, of streams that are held
             upstream.faults.stream("run_1", key).lie(key, times=2)
         for number in range(CHUNKS, 2 * CHUNKS):

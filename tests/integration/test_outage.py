@@ -85,13 +85,13 @@ def writing(
         author.start()
         for wire in Wire:
             workers.archive.request(f"run_{wire}")
-        wait_for(lambda: workers.archive.value("SELECT coalesce(min(chunk_count), 0) FROM tailrace.streams") > 0
+        wait_for(lambda: workers.archive.value("SELECT coalesce(min(chunk_count), 0) FROM tailrace.streams_now") > 0
                  and workers.archive.value("SELECT count(*) FROM tailrace.streams") == 6, 30)  # fmt: skip
         yield workers, author, store
 
 
 def progress(archive: Archive) -> int:
-    return int(archive.value("SELECT min(chunk_count) FROM tailrace.streams WHERE stream_key IN ('a', 'b', 'c')"))
+    return int(archive.value("SELECT min(chunk_count) FROM tailrace.streams_now WHERE stream_key IN ('a', 'b', 'c')"))
 
 
 def recovered(archive: Archive, author: Author, since: float, what: str, within_s: float) -> None:

@@ -53,14 +53,18 @@ class Asked:
         self._sent.append((statement, values))
 
     def plan_of(self, ask: Callable[[], object]) -> str:
-        """Return Postgres' plan of the one statement that is sent, as it is carried out once more."""
+        """Return Postgres' plan of what is sent, as it is carried out once more."""
         self._sent.clear()
         ask()
-        ((statement, values),) = [each for each in self._sent if "tailrace." in each[0]]
+        sent = [each for each in self._sent if "tailrace." in each[0]]
+        assert sent
+        rows: list[str] = []
         with self.engine.connect() as connection:
-            rows = connection.exec_driver_sql(f"EXPLAIN (ANALYZE, BUFFERS) {statement}", values).all()
+            for statement, values in sent:
+                plan = connection.exec_driver_sql(f"EXPLAIN (ANALYZE, BUFFERS) {statement}", values)
+                rows += [str(row[0]) for row in plan]
             connection.rollback()
-        return "\n".join(str(row[0]) for row in rows)
+        return "\n".join(rows)
 
 
 def leases(asked: Asked) -> Leases:

@@ -52,14 +52,14 @@ def test_bad_streams_beside_good_ones(tmp_path: Path, database_url: str, redis_u
         assert "instead of an event stream" in error
         archive.request("run_good")
         wait_for(lambda: archive.value(
-            "SELECT count(*) = %s FROM tailrace.streams WHERE chunk_count > 0 AND stream_key LIKE 'k%%'", GOOD), 20)  # fmt: skip
+            "SELECT count(*) = %s FROM tailrace.streams_now WHERE chunk_count > 0 AND stream_key LIKE 'k%%'", GOOD), 20)  # fmt: skip
         slowest = 0.0
         for number in range(1, 11):
             began = time.monotonic()
             for key in range(GOOD):
                 store.append_chunk("run_good", f"k{key}", str(number))
             wait_for(lambda number=number: archive.value(  # type: ignore[misc]
-                "SELECT min(chunk_count) FROM tailrace.streams WHERE stream_key LIKE 'k%'") == number + 1, 10)  # fmt: skip
+                "SELECT min(chunk_count) FROM tailrace.streams_now WHERE stream_key LIKE 'k%'") == number + 1, 10)  # fmt: skip
             slowest = max(slowest, time.monotonic() - began)
         print(f"good streams beside bad ones: slowest round {slowest:.2f} s")
         assert slowest < 3

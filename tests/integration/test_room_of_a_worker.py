@@ -73,7 +73,7 @@ def test_lines_without_end_do_not_fill_the_memory_nor_hold_up_others(
         worker = workers.started(pool, LINES + 10)
         archive.request(runs[0])
         live = (
-            "SELECT coalesce(max(chunk_count), 0) FROM tailrace.streams s JOIN tailrace.runs r ON r.id = s.run"
+            "SELECT coalesce(max(chunk_count), 0) FROM tailrace.streams_now s JOIN tailrace.runs r ON r.id = s.run"
             " WHERE r.run_id = 'run_0'"
         )
         wait_for(lambda: archive.value(live) > 0, 30)
@@ -84,10 +84,10 @@ def test_lines_without_end_do_not_fill_the_memory_nor_hold_up_others(
         reached = archive.value(live)
         wait_for(lambda: archive.value(live) >= reached + 50, 60, "others go on")
         lines.finish.set()
-        whole = "SELECT count(*) FROM tailrace.streams WHERE byte_count > 4000000"
+        whole = "SELECT count(*) FROM tailrace.streams_now WHERE byte_count > 4000000"
         wait_for(lambda: archive.value(whole) == LINES, 90, "every line is stored")
         peak = peak_bytes(worker)
         print(f"{pool}: {before >> 20} MiB before, {(peak - before) >> 20} MiB more at most")
         assert peak - before < BOUND_BYTES
-        assert archive.value("SELECT max(chunk_count) FROM tailrace.streams WHERE byte_count > 4000000") == 1
+        assert archive.value("SELECT max(chunk_count) FROM tailrace.streams_now WHERE byte_count > 4000000") == 1
         assert archive.value("SELECT count(*) FROM tailrace.quarantine") == 0

@@ -31,7 +31,7 @@ def test_two_hundred_streams_go_on_within_seconds(how: str, tmp_path: Path, data
         worker = workers.start(slots=RUNS + 50, upstream_too=True).wait_ready()
         for number in range(RUNS):
             archive.request(f"run_{number}")
-        stored = "SELECT sum(chunk_count) FROM tailrace.streams"
+        stored = "SELECT sum(chunk_count) FROM tailrace.streams_now"
         wait_for(lambda: archive.value(stored) == RUNS, 60, "all are read")
         assert worker.upstream is not None
         answer = upstream.faults.everything()

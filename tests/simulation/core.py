@@ -39,6 +39,7 @@ class World:
         self.p_die = dice.choice((0.0, 0.002, 0.01))
         self.p_lost_answer = dice.choice((0.0, 0.05, 0.2))
         self.p_lost_question = dice.choice((0.0, 0.05, 0.2))
+        self.p_late = dice.choice((0.0, 0.0, 0.1))
         self.p_locked = dice.choice((0.0, 0.2))
         self.p_refused = dice.choice((0.0, 0.1))
         self.p_cut = dice.choice((0.0, 0.1))
@@ -127,7 +128,7 @@ class World:
                 self.database.restore(before)  # a standby without the last transactions takes over
         for worker in self.workers:
             worker.stopped_until = 0.0
-        self.p_lost_answer = self.p_lost_question = self.p_refused = self.p_cut = self.p_die = 0.0
+        self.p_late = self.p_lost_answer = self.p_lost_question = self.p_refused = self.p_cut = self.p_die = 0.0
         self.p_lie = 0.0
 
     # --- what must hold

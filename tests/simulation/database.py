@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import json
 from dataclasses import dataclass, field
@@ -9,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from tailrace.errors import StoreUnavailable
 from tailrace.model import Checkpoint, Hole, LeasedStream, RunEnd, StreamRef, StreamState, Wire
-from tailrace.store.commit import Committer, Fate, Flush
+from tailrace.store.commit import AnotherServer, Committer, Fate, Fates, Flush, FlushRefused, Position
 
 if TYPE_CHECKING:
     from tests.simulation.core import World
@@ -27,6 +28,7 @@ class Row:
     token: int = 0
     rev: int = 0
     checkpoint: Checkpoint = field(default_factory=Checkpoint)
+    added: Checkpoint | None = None  # of the last segment that the row has not followed
     wire: Wire | None = None
     state: StreamState = StreamState.PENDING
     holder: int | None = None
@@ -37,6 +39,7 @@ class Row:
     chunks: list[tuple[int, bytes, int]] = field(default_factory=list)  # index, text, token it was written under
     holes: list[Hole] = field(default_factory=list)
     fingerprints: list[tuple[int, bytes]] = field(default_factory=list)
+    firsts: set[tuple[int, int]] = field(default_factory=set)  # generation and first index of segments: their key
     owners: list[tuple[int, int]] = field(default_factory=list)  # (token, worker), as leases were given
 
 
@@ -49,12 +52,14 @@ class Database:
         self.expires: dict[int, float] = {}
         self.over_at: float | None = None
         self.fence = True
+        self.server = 0
 
     def dump(self) -> list[Row]:
         return copy.deepcopy(list(self.rows.values()))
 
     def restore(self, rows: list[Row]) -> None:
-        """What was committed since then never happened."""
+        """What was committed since then never happened: it is another server."""
+        self.server += 1
         for row in rows:
             vars(self.rows[row.id]).update(vars(row))
 
@@ -80,6 +85,7 @@ class Database:
         row.token += 1
         row.rev += 1
         row.owners.append((row.token, worker))
+        self.follow(row)
         cursor = json.loads(json.dumps(row.checkpoint.cursor))
         return LeasedStream(
             id=row.id,
@@ -96,6 +102,14 @@ class Database:
             options={},
         )
 
+    def follow(self, row: Row) -> None:
+        """The row tells what is stored."""
+        row.checkpoint, row.added = row.added or row.checkpoint, None
+
+    def position(self, row: Row) -> Position:
+        stored = row.added or row.checkpoint
+        return Position(row.rev, stored.generation, stored.last_index)
+
     def run_end(self, stream: int) -> RunEnd:
         row, now = self.rows[stream], self.world.now
         over = self.over_at is not None
@@ -108,8 +122,19 @@ class Database:
         row = self.rows[flush.stream_id]
         if self.fence and (row.token, row.rev, row.holder) != (flush.token, flush.rev, worker):
             return False
-        row.rev += 1
-        row.checkpoint, row.wire = flush.checkpoint, flush.wire or row.wire
+        first = next(
+            ((batch.checkpoint.generation, batch.indices[0]) for batch in flush.batches if batch.indices), None
+        )
+        if first in row.firsts:
+            raise FlushRefused("23505: segments_pkey")
+        if first is not None:
+            row.firsts.add(first)
+        row.wire = flush.wire or row.wire
+        if flush.follows:
+            row.rev += 1
+            row.checkpoint, row.added = flush.checkpoint, None
+        else:
+            row.added = flush.checkpoint
         self.store(row, flush)
         settled = flush.outcome
         if settled is not None:
@@ -131,30 +156,57 @@ class ModelCommitter(Committer):
 
     def __init__(self, worker: SimWorker) -> None:
         self._worker = worker
+        self.server: int | None = None  # type: ignore[assignment]
 
     def commit(self, flushes: list[Flush]) -> set[int]:
         world, worker = self._worker.world, self._worker
         dice = world.dice
         worker.maybe_die()
+        if world.postgres_up and self.server is None:
+            self.server = world.database.server
+        server = self.server
+        chosen = [flush for flush in flushes if dice.random() > world.p_locked]
+        if world.postgres_up and dice.random() < world.p_late:  # given up, and it comes through after all
+            sent = [copy.copy(flush) for flush in chosen]
+            world.spawn(None, lambda: self._arrives_late(sent, server), dice.uniform(0.0, 3.0))
+            raise StoreUnavailable
         if not world.postgres_up or dice.random() < world.p_lost_question:
             raise StoreUnavailable
-        chosen = [flush for flush in flushes if dice.random() > world.p_locked]
-        done = {flush.stream_id for flush in chosen if world.database.commit(flush, worker.number)}
+        done = self._arrives(chosen, server)
         worker.maybe_die()
         if dice.random() < world.p_lost_answer:
             raise StoreUnavailable
         return done
 
-    def fates(self, stream_ids: object) -> dict[int, Fate]:
+    def _arrives(self, flushes: list[Flush], server: int | None) -> set[int]:
+        """The statement is executed: all of it or, if any of it is refused, nothing."""
+        database = self._worker.world.database
+        if server != database.server:
+            raise AnotherServer
+        before = copy.deepcopy([database.rows[flush.stream_id] for flush in flushes])
+        try:
+            return {flush.stream_id for flush in flushes if database.commit(flush, self._worker.number)}
+        except FlushRefused:
+            for row in before:
+                vars(database.rows[row.id]).update(vars(row))
+            raise
+
+    def _arrives_late(self, flushes: list[Flush], server: int | None) -> None:
+        """Nobody waits for the answer."""
+        with contextlib.suppress(AnotherServer, FlushRefused):
+            self._arrives(flushes, server)
+
+    def fates(self, stream_ids: object) -> Fates:
         world = self._worker.world
         self._worker.maybe_die()
         if not world.postgres_up or world.dice.random() < world.p_lost_question:
             raise StoreUnavailable
-        return {stream: self._fate(world.database.rows[stream]) for stream in stream_ids}  # type: ignore[attr-defined]
+        rows = [world.database.rows[stream] for stream in stream_ids]  # type: ignore[attr-defined]
+        return Fates(world.database.server, {row.id: self._fate(row) for row in rows})  # type: ignore[arg-type]
 
     def _fate(self, row: Row) -> Fate:
         last = row.settled_by if row.holder is None else row.holder
-        return Fate(row.token, row.rev, last == self._worker.number)
+        return Fate(row.token, last == self._worker.number, self._worker.world.database.position(row))
 
     def takes_json(self, text: bytes) -> bool:
         return True

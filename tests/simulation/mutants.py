@@ -9,8 +9,8 @@ from unittest.mock import patch
 
 from tailrace.errors import StoreUnavailable
 from tailrace.ingest.v2_order import V2Order
-from tailrace.model import Checkpoint, Outcome
-from tailrace.store.commit import Flush
+from tailrace.model import Batch, Checkpoint, Outcome
+from tailrace.store.commit import Fate, Flush
 from tailrace.store.sink import Sink
 from tailrace.store.writer import Writer
 from tests.simulation import core
@@ -30,19 +30,6 @@ class NoFence(Database):
         done = super().commit(flush, worker)
         row.token, row.rev = token, max(rev, row.rev)
         row.holder = holder if row.holder == worker else row.holder
-        return done
-
-
-class AnyHolder(Database):
-    """Token and ``rev`` are looked at, but not who holds the lease."""
-
-    def commit(self, flush: Flush, worker: int) -> bool:
-        row = self.rows[flush.stream_id]
-        holder = row.holder
-        row.holder = worker
-        done = super().commit(flush, worker)
-        if row.holder is not None:
-            row.holder = holder
         return done
 
 
@@ -67,6 +54,29 @@ class LocalClock(Database):
             return [row.id for row in self.rows.values() if row.state in OPEN and self.free(row)]
         finally:
             self.world.now = now
+
+
+class RowsBehind(Database):
+    """Whoever takes a lease goes on where the row says, though more is stored."""
+
+    def follow(self, row: Row) -> None:
+        row.added = None
+
+
+class NoKey(Database):
+    """A segment can be stored twice."""
+
+    def commit(self, flush: Flush, worker: int) -> bool:
+        self.rows[flush.stream_id].firsts.clear()
+        return super().commit(flush, worker)
+
+
+class AnyServer(Database):
+    """A database that lost its last transactions calls itself as it did before."""
+
+    def restore(self, rows: list[Row]) -> None:
+        super().restore(rows)
+        self.server = 0
 
 
 def settle_without_flush(self: Sink, outcome: Outcome) -> None:
@@ -101,25 +111,47 @@ def guess(self: Writer, sinks: list[Sink]) -> None:
 
     (Taken for done it does no harm: the next commit meets the fence, and the stream is read again from its checkpoint.)
     """
-    fates = self._committer.fates([sink.stream_id for sink in sinks])
+    fates = self._committer.fates([sink.stream_id for sink in sinks]).of
     for sink in sinks:
         flight, fate = sink.in_flight, fates[sink.stream_id]
         if flight is not None and fate.token == flight.token:
-            flight.rev = fate.rev
+            flight.rev = sink.rev = fate.position.rev
+            flight.due = True
+            sink.checkpoint = Checkpoint(fate.position.generation, fate.position.last_index, sink.checkpoint.cursor)
+            flight.batches = flight.batches or [Batch(flight.checkpoint)]
     _resolve(self, sinks)
 
 
-_settle, _resolve = Sink.settle, Writer._resolve
+def by_rev(self: Writer, sink: Sink, fate: Fate | None) -> None:
+    """Whether a commit took effect is told by the row's ``rev``, also where the row did not follow it."""
+    flight = sink.in_flight
+    if flight is not None and fate is not None:
+        here = flight.after if fate.position.rev != sink.rev else sink.position
+        fate = fate._replace(position=here._replace(rev=fate.position.rev))
+    _compare(self, sink, fate)
+
+
+def only_what_flies(self: Writer, sinks: list[Sink]) -> None:
+    """Where another server answers, streams of which nothing is being sent are not compared."""
+    self._committer.server = self._committer.fates([]).server
+    _resolve(self, sinks)
+
+
+_settle, _resolve, _compare = Sink.settle, Writer._resolve, Writer._compare
 _begin, _resume = V2Order.__init__, V2Order.resume
 
 MUTANTS: dict[str, tuple[type[Database], Callable[[], Any]]] = {
     "fence removed": (NoFence, lambda: _nothing()),
-    "fence without the holder": (AnyHolder, lambda: _nothing()),
     "checkpoint before chunks": (CheckpointFirst, lambda: _nothing()),
     "renewal by local clock": (LocalClock, lambda: _nothing()),
     "flush forgotten at the end": (Database, lambda: patch.object(Sink, "settle", settle_without_flush)),
     "resume one id back": (Database, lambda: patch.object(V2Order, "__init__", resume_back)),
     "resume one id ahead": (Database, lambda: patch.object(V2Order, "resume", resume_ahead)),
+    "rows that are behind": (RowsBehind, lambda: _nothing()),
+    "segments without a key": (NoKey, lambda: _nothing()),
+    "any server is believed": (AnyServer, lambda: _nothing()),
+    "only what is sent is compared": (Database, lambda: patch.object(Writer, "_resolve", only_what_flies)),
+    "fates by rev alone": (Database, lambda: patch.object(Writer, "_compare", by_rev)),
     "commit outcome guessed": (Database, lambda: patch.object(Writer, "_resolve", guess)),
 }
 

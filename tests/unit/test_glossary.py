@@ -25,7 +25,7 @@ def rows() -> list[tuple[str, list[str]]]:
 
 
 def names() -> set[str]:
-    """Every class, function, field and constant of the package, its modules, and the functions in SQL."""
+    """Every class, function, field and constant of the package, its modules, and the functions and views in SQL."""
     found = {path.stem for path in PACKAGE.rglob("*") if path.suffix in ("", ".py")}
     for path in PACKAGE.rglob("*.py"):
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
@@ -35,7 +35,7 @@ def names() -> set[str]:
                 case ast.AnnAssign(target=ast.Name(id=name)) | ast.Assign(targets=[ast.Name(id=name)]):
                     found.add(name)
     for path in (ROOT / "migrations").rglob("*.sql"):
-        found |= set(re.findall(r"FUNCTION tailrace\.(\w+)", path.read_text(encoding="utf-8")))
+        found |= set(re.findall(r"(?:FUNCTION|VIEW) tailrace\.(\w+)", path.read_text(encoding="utf-8")))
     return found
 
 

@@ -8,7 +8,7 @@ import pytest
 
 from tailrace.hold import GRACE
 from tailrace.model import Batch, Checkpoint, LeasedStream, RunEnd, StreamRef, Wire
-from tailrace.store.commit import Committer, Fate, Flush
+from tailrace.store.commit import Committer, Fates, Flush
 from tailrace.store.flush_rule import BatchLimits
 from tailrace.store.sink import Sink
 from tailrace.store.writer import Writer, WriterLimits
@@ -33,7 +33,7 @@ class Accepting(Committer):
     def commit(self, flushes: list[Flush]) -> set[int]:
         return {flush.stream_id for flush in flushes}
 
-    def fates(self, stream_ids: Iterable[int]) -> dict[int, Fate]:
+    def fates(self, stream_ids: Iterable[int]) -> Fates:
         raise AssertionError("nothing was lost")
 
 

@@ -4,33 +4,38 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterable
+from datetime import UTC, datetime
 
 import pytest
 
 from tailrace.errors import LeaseLost
 from tailrace.model import Batch, Checkpoint, Wire
-from tailrace.store.commit import Committer, Fate, Flush, FlushRefused
+from tailrace.store.commit import Committer, Fate, Fates, Flush, FlushRefused, Position
 from tailrace.store.flush_rule import BatchLimits
 from tailrace.store.writer import Writer, WriterLimits
 from tests.simulation.script import leased
+
+NOW = datetime.now(UTC)
 
 
 class Taken(Committer):
     """The stream is somebody else's by now."""
 
-    def __init__(self) -> None: ...
+    def __init__(self) -> None:
+        self.server = NOW
 
     def commit(self, flushes: list[Flush]) -> set[int]:
         return set()
 
-    def fates(self, stream_ids: Iterable[int]) -> dict[int, Fate]:
-        return {stream_id: Fate(2, 2, ours=False) for stream_id in stream_ids}
+    def fates(self, stream_ids: Iterable[int]) -> Fates:
+        return Fates(NOW, {stream_id: Fate(2, False, Position(2, 0, -1)) for stream_id in stream_ids})
 
 
 class Refusing(Committer):
     """Postgres refuses all that this stream brings, and blames no chunk of it."""
 
     def __init__(self) -> None:
+        self.server = NOW
         self.settled = threading.Event()
 
     def commit(self, flushes: list[Flush]) -> set[int]:
@@ -38,6 +43,9 @@ class Refusing(Committer):
             raise FlushRefused("22000: refused")
         self.settled.set()
         return {flush.stream_id for flush in flushes}
+
+    def fates(self, stream_ids: Iterable[int]) -> Fates:
+        return Fates(NOW, {stream_id: Fate(1, True, Position(1, 0, -1)) for stream_id in stream_ids})
 
     def takes_json(self, text: bytes) -> bool:
         return True

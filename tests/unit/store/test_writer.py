@@ -6,15 +6,17 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime, timedelta
 
 import pytest
 from structlog.testing import capture_logs
 
 from tailrace.errors import LeaseLost, StoreUnavailable
 from tailrace.model import Batch, Checkpoint, Hole, HoleReason, LeasedStream, Outcome, StreamState, Wire
-from tailrace.store.commit import Fate, Flush, FlushRefused
+from tailrace.store.commit import AnotherServer, Fate, Fates, Flush, FlushRefused, Position
 from tailrace.store.flush_rule import BatchLimits
-from tailrace.store.sink import Sink
+from tailrace.store.segments import SEGMENT_MAX_BYTES, SEGMENT_MAX_CHUNKS
+from tailrace.store.sink import FOLLOW_S, Sink
 from tailrace.store.writer import Writer, WriterLimits
 from tailrace.telemetry import metrics
 from tests.simulation.script import leased
@@ -22,6 +24,7 @@ from tests.simulation.script import leased
 AT_ONCE = BatchLimits(max_chunks=1)
 NEVER = BatchLimits(max_chunks=2_000, max_age_s=3_600.0)
 WAIT_S = 10.0
+START = datetime(2026, 11, 1, tzinfo=UTC)
 
 
 @dataclass
@@ -37,6 +40,10 @@ class Tables:
     trouble: list[str] = field(default_factory=list)
     commits: int = 0
     bad: bytes = b"NaN"
+    last: int = -1
+    followed: list[bool] = field(default_factory=list)
+    server: datetime = START  # that is trusted, as `Committer.server`
+    answering: datetime = START
 
     def commit(self, flushes: list[Flush]) -> set[int]:
         self.commits += 1
@@ -50,9 +57,13 @@ class Tables:
         (flush,) = flushes
         if any(text == self.bad for batch in flush.batches for text in batch.texts):
             raise FlushRefused("22P02")
+        if self.answering != self.server:
+            raise AnotherServer
         if (flush.token, flush.rev) != (self.token, self.rev):
             return set()
-        self.rev += 1
+        self.rev += flush.follows
+        self.followed.append(flush.follows)
+        self.last = flush.checkpoint.last_index
         for batch in flush.batches:
             self.texts += batch.texts
             self.holes += batch.holes
@@ -63,8 +74,9 @@ class Tables:
             raise StoreUnavailable
         return {flush.stream_id}
 
-    def fates(self, stream_ids: list[int]) -> dict[int, Fate]:
-        return {stream_id: Fate(self.token, self.rev, ours=True) for stream_id in stream_ids}
+    def fates(self, stream_ids: list[int]) -> Fates:
+        fate = Fate(self.token, True, Position(self.rev, 0, self.last))
+        return Fates(self.answering, dict.fromkeys(stream_ids, fate))
 
     def takes_json(self, text: bytes) -> bool:
         return text != self.bad
@@ -80,7 +92,7 @@ class Accepting:
         self.streams.append(len(flushes))
         return {flush.stream_id for flush in flushes}
 
-    def fates(self, stream_ids: list[int]) -> dict[int, Fate]:
+    def fates(self, stream_ids: list[int]) -> Fates:
         raise AssertionError("everything comes back")
 
 
@@ -358,3 +370,144 @@ def until(writer: Writer, happened: Callable[[], bool]) -> bool:
     """Wait for the Writer's thread to have done something."""
     with writer.changed:
         return writer.changed.wait_for(happened, WAIT_S) or threading.active_count() < 0
+
+
+# --- the row of the stream
+
+
+class Watch:
+    """A clock that is set."""
+
+    now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def launched(*, wire: Wire = Wire.V2, clock: Watch | None = None) -> tuple[Tables, Writer, Sink, Watch]:
+    tables, clock = Tables(), clock or Watch()
+    writer = Writer(tables, WriterLimits(), random=lambda: 1.0, clock=clock)  # type: ignore[arg-type]
+    return tables, writer, writer.open(leased(wire), AT_ONCE), clock
+
+
+def flush_now(writer: Writer, sink: Sink, *batches: Batch) -> Flush:
+    """Commit these in one flush, in the thread of the caller."""
+    with writer.changed:
+        for batch in batches:
+            sink.pending.append(batch)
+        flush = sink.launch()
+        writer._flying[sink] = None
+    writer._commit([sink])
+    return flush
+
+
+def test_a_row_follows_the_first_commit_of_a_lease_and_then_every_half_minute() -> None:
+    """Of an earlier lease it may say that a sweep ended where it stands."""
+    tables, writer, sink, clock = launched()
+    for index, now in enumerate([0.0, 0.1, FOLLOW_S - 0.1, FOLLOW_S, FOLLOW_S + 0.1, 2 * FOLLOW_S]):
+        clock.now = now
+        flush_now(writer, sink, chunk(index))
+    assert tables.followed == [True, False, False, True, False, True]
+
+
+@pytest.mark.parametrize(
+    ("chunks", "text"), [(SEGMENT_MAX_CHUNKS // 2, b"1"), (1, b'"%s"' % (b"x" * (SEGMENT_MAX_BYTES // 2)))]
+)
+def test_it_is_never_far_behind(chunks: int, text: bytes) -> None:
+    """Whoever asks how far a stream is looks through what its row does not say."""
+    tables, writer, sink, _ = launched()
+    for number in range(6):
+        indices = list(range(number * chunks, (number + 1) * chunks))
+        flush_now(writer, sink, Batch(Checkpoint(0, indices[-1]), indices, [text] * chunks, [1_000] * chunks))
+    assert tables.followed == [True, False, False, True, False, False]
+
+
+def test_it_is_told_of_all_that_it_did_not_follow() -> None:
+    _, writer, sink, clock = launched()
+    flush_now(writer, sink, chunk(0, b"1"))
+    flush_now(writer, sink, chunk(1, b"22"), chunk(2, b"333"))
+    flush_now(writer, sink, chunk(3, b"4444"))
+    clock.now = FOLLOW_S
+    flush = flush_now(writer, sink, chunk(4, b"5"))
+    assert (flush.behind_chunks, flush.behind_bytes) == (3, 9)
+    assert flush_now(writer, sink, chunk(5)).behind_chunks == 0
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda sink: setattr(sink, "outcome", Outcome(StreamState.PARKED)),
+        lambda sink: setattr(sink, "error", "away"),
+        lambda sink: setattr(sink, "attempt", 1),
+        lambda sink: setattr(sink, "wire", Wire.V1),
+        lambda sink: sink.pending.append(Batch(Checkpoint(0, 7), holes=[Hole(0, 7, 7, HoleReason.TRIMMED)])),
+        lambda sink: sink.pending.append(Batch(Checkpoint(1, 0), [0], [b"1"], [1_000])),
+    ],
+    ids=["outcome", "error", "attempt", "wire", "hole", "generation"],
+)
+def test_it_follows_what_is_more_than_chunks_and_what_undoes_it(change: Callable[[Sink], None]) -> None:
+    tables, writer, sink, _ = launched()
+    flush_now(writer, sink, chunk(0))
+    change(sink)
+    flush_now(writer, sink, *([] if sink.pending else [chunk(1)]))
+    assert tables.followed == [True, True]
+
+
+def test_after_trouble_it_follows_once_more() -> None:
+    tables, writer, sink, _ = launched()
+    flush_now(writer, sink, chunk(0))
+    sink.error, sink.attempt = "away", 1
+    for index in range(1, 4):
+        flush_now(writer, sink, chunk(index))
+    assert tables.followed == [True, True, True, False]
+
+
+def test_a_flush_without_chunks_is_followed() -> None:
+    """There is no segment that could carry the cursor."""
+    tables, writer, sink, _ = launched()
+    flush_now(writer, sink, chunk(0))
+    flush_now(writer, sink, Batch(Checkpoint(0, 0, {"cut": True})))
+    assert tables.followed == [True, True]
+
+
+# --- another server
+
+
+def other_server(writer: Writer, tables: Tables) -> None:
+    tables.answering += timedelta(hours=1)
+    writer._in_doubt = True
+
+
+@pytest.mark.parametrize("lost", [False, True], ids=["kept all", "lost the last"])
+def test_streams_of_which_nothing_is_sent_are_compared_too_when_another_server_answers(lost: bool) -> None:
+    """Else the next commit would leave out what the server lost."""
+    tables, writer, sink, _ = launched()
+    flush_now(writer, sink, chunk(0))
+    flush_now(writer, sink, chunk(1))
+    other = writer.open(replace(leased(Wire.V2), id=2), AT_ONCE)
+    other.checkpoint, other.rev = sink.checkpoint, sink.rev
+    tables.last -= lost
+    with writer.changed:
+        put(other, 2)
+        flush = other.launch()
+        writer._flying[other] = None
+    other_server(writer, tables)
+    writer._resolve([other])
+    assert tables.server == tables.answering
+    if not lost:
+        assert other.in_flight is flush
+        sink.check()
+        return
+    for each in (sink, other):
+        with pytest.raises(LeaseLost, match="lost"):
+            each.check()
+
+
+def test_a_commit_that_another_server_gets_is_compared_and_then_sent(writer: Writer, tables: Tables) -> None:
+    sink = writer.open(stream(), AT_ONCE)
+    put(sink, 0)
+    sink.flush()
+    tables.answering += timedelta(hours=1)
+    put(sink, 1)
+    sink.flush()
+    assert tables.texts == [b"0", b"1"]

@@ -3,6 +3,11 @@
 Everything that belongs to a stream is in it: the fence (token and holder), the checkpoint, segments, holes, quarantine,
 and how its reader leaves it. A stream that another transaction has locked is left out and tried again; one whose token,
 holder or ``rev`` is not what we think it is changes nothing.
+
+A flush that only adds chunks locks the stream's row and makes no new version of it; its last segment carries the
+cursor. Thus what a commit costs does not depend on how long somebody's snapshot has been open. ``rev`` then does not
+tell whether it took effect: what is stored does. Nor does it tell that a database lost its last transactions: that
+happens only where another server answers, or the same one anew, so a commit names who confirmed all before it.
 """
 
 from __future__ import annotations
@@ -11,8 +16,9 @@ import json
 import struct
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from datetime import datetime
 from itertools import chain
-from typing import NamedTuple
+from typing import Any, NamedTuple
 from uuid import UUID
 
 import psycopg
@@ -23,23 +29,29 @@ from tailrace.errors import StoreUnavailable, WorkerError
 from tailrace.model import Batch, Checkpoint, Outcome, Wire
 from tailrace.store import arrays
 from tailrace.store.engine import autocommit, translated
-from tailrace.store.segments import SEGMENT_MAX_CHUNKS, cut_segments, pack_fingerprints
+from tailrace.store.segments import SEGMENT_MAX_CHUNKS, Segment, cut_segments, pack_fingerprints
 from tailrace.store.statements import fitting
 
-# u: one row a stream. l: the streams that nobody else has locked, in one order. f: fence and advance. g, h, q: what
-# belongs to the streams that passed the fence. The arrays ms and offsets hold those of all segments, one after another.
+# u: one row a stream. l: the streams that nobody else has locked, in one order. p: those that pass the fence. f: the
+# rows that follow. g, h, q: what belongs to the streams that passed. The arrays ms and offsets hold those of all
+# segments, one after another. A row without an id: it is another server.
 COMMIT = """
 WITH u AS MATERIALIZED (
   SELECT * FROM unnest(
     %(id)b::bigint[], %(token)b::bigint[], %(rev)b::bigint[], %(generation)b::int[], %(last_index)b::bigint[],
     %(cursor)b::json[], %(wire)b::text[], %(chunks)b::bigint[], %(bytes)b::bigint[], %(holes)b::bigint[],
     %(lost)b::bigint[], %(quarantined)b::bigint[], %(lag)b::bigint[], %(state)b::text[], %(delay_s)b::float8[],
-    %(attempt)b::int[], %(error)b::text[], %(verdict)b::text[], %(swept)b::bool[]
+    %(attempt)b::int[], %(error)b::text[], %(verdict)b::text[], %(swept)b::bool[], %(follows)b::bool[],
+    %(adds)b::bool[]
   ) AS u(id, token, rev, generation, last_index, cursor, wire, chunks, bytes, holes, lost, quarantined, lag,
-         state, delay_s, attempt, error, verdict, swept)
+         state, delay_s, attempt, error, verdict, swept, follows, adds)
 ), l AS MATERIALIZED (
-  SELECT s.id FROM tailrace.streams s WHERE s.id IN (SELECT id FROM u) ORDER BY s.id
-  FOR NO KEY UPDATE SKIP LOCKED
+  SELECT s.id, s.token, s.rev, s.worker_id FROM tailrace.streams s
+  WHERE s.id IN (SELECT id FROM u) AND pg_postmaster_start_time() = %(server)s
+  ORDER BY s.id FOR NO KEY UPDATE SKIP LOCKED
+), p AS MATERIALIZED (
+  SELECT u.id FROM u JOIN l USING (id)
+  WHERE l.token = u.token AND l.rev = u.rev AND l.worker_id = %(worker)s
 ), f AS (
   UPDATE tailrace.streams s SET
     rev = s.rev + 1,
@@ -54,7 +66,12 @@ WITH u AS MATERIALIZED (
     quarantine_count = s.quarantine_count + u.quarantined,
     lag = coalesce(u.lag, s.lag),
     first_chunk_at = CASE WHEN u.chunks > 0 THEN coalesce(s.first_chunk_at, now()) ELSE s.first_chunk_at END,
-    last_chunk_at = CASE WHEN u.chunks > 0 THEN now() ELSE s.last_chunk_at END,
+    last_chunk_at = CASE
+        WHEN u.adds THEN now()
+        WHEN u.chunks > 0 THEN (
+          SELECT least(a.last_committed_at, now())
+          FROM tailrace.stored_after(s.id, s.generation, s.last_chunk_index) a)
+        ELSE s.last_chunk_at END,
     attempt = u.attempt,
     troubled_at = CASE WHEN u.attempt = 0 THEN NULL WHEN s.attempt = 0 THEN now()
                        ELSE coalesce(s.troubled_at, now()) END,
@@ -68,43 +85,47 @@ WITH u AS MATERIALIZED (
                            ELSE now() + u.delay_s * interval '1 second' END,
     worker_id = CASE WHEN u.state IS NULL THEN s.worker_id END,
     settled_by = CASE WHEN u.state IS NULL THEN s.settled_by ELSE s.worker_id END
-  FROM u JOIN l USING (id)
-  WHERE s.id = u.id AND s.token = u.token AND s.rev = u.rev AND s.worker_id = %(worker)s
-  RETURNING s.id
+  FROM u JOIN p USING (id)
+  WHERE s.id = u.id AND u.follows
 ), g AS (
   INSERT INTO tailrace.segments
-    (stream_id, generation, first_index, last_index, chunk_count, data, emitted_ms, index_offsets, odd, fingerprints)
+    (stream_id, generation, first_index, last_index, chunk_count, data, emitted_ms, index_offsets, odd, fingerprints,
+     cursor)
   SELECT v.id, v.generation, v.first_index, v.last_index, v.chunks, v.data,
          (%(ms)b::bigint[])[v.chunks_from : v.chunks_from + v.chunks - 1],
          CASE WHEN v.offsets_from > 0 THEN (%(offsets)b::int[])[v.offsets_from : v.offsets_from + v.chunks - 1] END,
-         v.odd, v.fingerprints
+         v.odd, v.fingerprints, v.cursor
   FROM unnest(
     %(g_id)b::bigint[], %(g_generation)b::int[], %(g_first)b::bigint[], %(g_last)b::bigint[], %(g_chunks)b::int[],
     %(g_data)b::json[], %(g_chunks_from)b::int[], %(g_offsets_from)b::int[], %(g_odd)b::bool[],
-    %(g_fingerprints)b::bytea[]
-  ) AS v(id, generation, first_index, last_index, chunks, data, chunks_from, offsets_from, odd, fingerprints)
-  JOIN f ON f.id = v.id
+    %(g_fingerprints)b::bytea[], %(g_cursor)b::json[]
+  ) AS v(id, generation, first_index, last_index, chunks, data, chunks_from, offsets_from, odd, fingerprints, cursor)
+  JOIN p ON p.id = v.id
 ), h AS (
   INSERT INTO tailrace.holes (stream_id, generation, first_index, last_index, reason)
   SELECT v.* FROM unnest(
     %(h_id)b::bigint[], %(h_generation)b::int[], %(h_first)b::bigint[], %(h_last)b::bigint[], %(h_reason)b::text[]
   ) AS v(id, generation, first_index, last_index, reason)
-  JOIN f ON f.id = v.id
+  JOIN p ON p.id = v.id
 ), q AS (
   INSERT INTO tailrace.quarantine (stream_id, generation, chunk_index, reason, raw)
   SELECT v.* FROM unnest(
     %(q_id)b::bigint[], %(q_generation)b::int[], %(q_index)b::bigint[], %(q_reason)b::text[], %(q_raw)b::bytea[]
   ) AS v(id, generation, chunk_index, reason, raw)
-  JOIN f ON f.id = v.id
+  JOIN p ON p.id = v.id
 )
-SELECT id FROM f
+SELECT id FROM p UNION ALL SELECT NULL WHERE pg_postmaster_start_time() <> %(server)s
 """
 
 # A commit that ended the lease has no holder any more; then it tells by whom it was.
 FATES = """
-SELECT id, token, rev, coalesce(worker_id, settled_by) IS NOT DISTINCT FROM %(worker)s AS ours
-FROM tailrace.streams WHERE id = ANY(%(id)b::bigint[])
+SELECT s.id, s.token, s.rev, coalesce(s.worker_id, s.settled_by) IS NOT DISTINCT FROM %(worker)s AS ours,
+       s.generation, coalesce(a.last_index, s.last_chunk_index), pg_postmaster_start_time()
+FROM tailrace.streams s LEFT JOIN LATERAL tailrace.stored_after(s.id, s.generation, s.last_chunk_index) a ON true
+WHERE s.id = ANY(%(id)b::bigint[])
 """
+
+SERVER = "SELECT pg_postmaster_start_time()"
 
 DATA_STATES = ("22", "23", "54")
 """SQLSTATE classes that blame the data: data exception, a CHECK of segments or holes, program limit exceeded."""
@@ -123,6 +144,10 @@ class FlushRefused(WorkerError):
     """Postgres refuses a flush for its data: nothing of it is stored."""
 
 
+class AnotherServer(StoreUnavailable):
+    """Not the server that confirmed the commits before, which may have been lost: nothing was stored."""
+
+
 class NoPartition(StoreUnavailable):
     """The partition of a stream's segments is missing: nothing was stored."""
 
@@ -133,7 +158,9 @@ class Flush:
 
     ``error`` and ``attempt``: why it can't be read at present, of a reader that stays.
 
-    ``checkpoint`` is the stream's state once this is committed.
+    ``checkpoint`` is the stream's state once this is committed. ``due``: the row of the stream is to follow, though all
+    of this could be added without. ``behind_chunks``, ``behind_bytes``: of what was committed before, what the row has
+    not followed.
     """
 
     stream_id: int
@@ -147,18 +174,59 @@ class Flush:
     error: str | None = None
     attempt: int = 0
     max_chunks: int = SEGMENT_MAX_CHUNKS
+    due: bool = True
+    behind_chunks: int = 0
+    behind_bytes: int = 0
 
     @property
     def chunks(self) -> int:
         return sum(len(batch.texts) for batch in self.batches)
 
+    @property
+    def bytes(self) -> int:
+        """Of the chunks' texts."""
+        return sum(sum(map(len, batch.texts)) for batch in self.batches)
+
+    @property
+    def follows(self) -> bool:
+        """Whether the stream's row is updated, and ``rev`` grows: always, unless there is nothing but chunks."""
+        return (
+            self.due
+            or self.outcome is not None
+            or self.error is not None
+            or self.attempt > 0
+            or not self.chunks
+            or any(batch.holes or batch.quarantined for batch in self.batches)
+        )
+
+    @property
+    def after(self) -> Position:
+        """Where the stream is once this is committed."""
+        return Position(self.rev + self.follows, self.checkpoint.generation, self.checkpoint.last_index)
+
+
+class Position(NamedTuple):
+    """How far a stream is: no two commits leave it at the same."""
+
+    rev: int
+    generation: int
+    last_index: int
+
 
 class Fate(NamedTuple):
-    """What a stream's row says. ``ours``: it is, or was last, leased to this process."""
+    """What is stored of a stream. ``ours``: it is, or was last, leased to this process."""
 
     token: int
-    rev: int
     ours: bool
+    position: Position
+
+
+@dataclass(frozen=True, slots=True)
+class Fates:
+    """What became of streams, by id. ``server``: who says so, by the moment of its start."""
+
+    server: datetime
+    of: dict[int, Fate]
 
 
 class Committer:
@@ -171,6 +239,9 @@ class Committer:
     def __init__(self, engine: sa.Engine, worker: UUID) -> None:
         self._engine = autocommit(engine)
         self._worker = worker
+        self.server: datetime | None = None
+        """Who confirmed all commits so far, by the moment of its start. Whoever sets another has compared what is
+        stored with what was confirmed."""
 
     def commit(self, flushes: list[Flush]) -> set[int]:
         """Commit in one statement; return the ids of the streams whose flush took effect.
@@ -180,22 +251,32 @@ class Committer:
         Raises:
             StoreUnavailable: no answer. What became of the flushes is unknown: look at their `fates`. Or there was no
                 partition for them: it has been made.
+            AnotherServer: see `server`.
             FlushRefused: Postgres refuses the data; nothing was stored.
         """
+        if self.server is None:  # nothing has been confirmed yet
+            self.server = self._run(SERVER, {})[0][0]
         try:
-            parameters = _parameters(flushes) | {"worker": self._worker}
+            parameters = _parameters(flushes) | {"worker": self._worker, "server": self.server}
         except (ValueError, OverflowError, struct.error) as error:  # what no column can hold; nothing was sent
             raise FlushRefused(f"{type(error).__name__}: {error}") from error
         try:
-            return {row[0] for row in self._run(COMMIT, parameters)}
+            done = {row[0] for row in self._run(COMMIT, parameters)}
         except NoPartition:
             self._run(PARTITIONS, {"id": parameters["id"]})
             raise
+        if None in done:
+            raise AnotherServer("Postgres was started anew, or is another server: what is stored is compared first.")
+        return done
 
-    def fates(self, stream_ids: Iterable[int]) -> dict[int, Fate]:
-        """Read token and ``rev`` of streams. Raises StoreUnavailable."""
+    def fates(self, stream_ids: Iterable[int]) -> Fates:
+        """Read what is stored of streams. Raises StoreUnavailable."""
         rows = self._run(FATES, {"id": arrays.int8s(list(stream_ids)), "worker": self._worker})
-        return {stream_id: Fate(token, rev, bool(ours)) for stream_id, token, rev, ours in rows}
+        found = {
+            stream_id: Fate(token, ours, Position(rev, generation, last_index))
+            for stream_id, token, rev, ours, generation, last_index, _ in rows
+        }
+        return Fates(rows[0][-1] if rows else self._run(SERVER, {})[0][0], found)
 
     def takes_json(self, text: bytes) -> bool:
         """Ask Postgres whether it takes this text as JSON. Raises StoreUnavailable."""
@@ -205,7 +286,7 @@ class Committer:
             return False
         return True
 
-    def _run(self, statement: str, parameters: dict[str, object]) -> list[tuple[int, ...]]:
+    def _run(self, statement: str, parameters: dict[str, object]) -> list[tuple[Any, ...]]:
         try:
             with translated(), self._engine.connect() as connection:
                 return [tuple(row) for row in connection.exec_driver_sql(statement, parameters)]
@@ -220,7 +301,14 @@ class Committer:
 
 def _parameters(flushes: list[Flush]) -> dict[str, object]:
     """Lay the flushes out as the arrays of the statement."""
-    cut = [(flush.stream_id, segment) for flush in flushes for segment in cut_segments(flush.batches, flush.max_chunks)]
+    follows = [flush.follows for flush in flushes]
+    cut: list[tuple[int, Segment]] = []
+    cursors: list[bytes | None] = []  # of segments
+    for flush, followed in zip(flushes, follows, strict=True):
+        cut += [(flush.stream_id, segment) for segment in cut_segments(flush.batches, flush.max_chunks)]
+        cursors += [None] * (len(cut) - len(cursors))
+        if not followed:
+            cursors[-1] = _cursor(flush.checkpoint)
     holes = [(flush.stream_id, hole) for flush in flushes for batch in flush.batches for hole in batch.holes]
     quarantined = [
         (flush.stream_id, item) for flush in flushes for batch in flush.batches for item in batch.quarantined
@@ -246,8 +334,8 @@ def _parameters(flushes: list[Flush]) -> dict[str, object]:
         "last_index": arrays.int8s([flush.checkpoint.last_index for flush in flushes]),
         "cursor": arrays.jsons([_cursor(flush.checkpoint) for flush in flushes]),
         "wire": arrays.texts([flush.wire for flush in flushes]),
-        "chunks": arrays.int8s([flush.chunks for flush in flushes]),
-        "bytes": arrays.int8s([sum(sum(map(len, batch.texts)) for batch in flush.batches) for flush in flushes]),
+        "chunks": arrays.int8s([flush.behind_chunks + flush.chunks for flush in flushes]),
+        "bytes": arrays.int8s([flush.behind_bytes + flush.bytes for flush in flushes]),
         "holes": arrays.int8s([sum(len(batch.holes) for batch in flush.batches) for flush in flushes]),
         "lost": arrays.int8s([sum(h.reason.lost for batch in flush.batches for h in batch.holes) for flush in flushes]),
         "quarantined": arrays.int8s([sum(len(batch.quarantined) for batch in flush.batches) for flush in flushes]),
@@ -258,6 +346,9 @@ def _parameters(flushes: list[Flush]) -> dict[str, object]:
         "error": arrays.texts([_fitting((flush.outcome or flush).error) for flush in flushes]),
         "verdict": arrays.texts([outcome.verdict if outcome else None for outcome in outcomes]),
         "swept": arrays.bools([outcome.swept if outcome else False for outcome in outcomes]),
+        "follows": arrays.bools(follows),
+        "adds": arrays.bools([flush.chunks > 0 for flush in flushes]),
+        "g_cursor": arrays.jsons(cursors),
         "g_id": arrays.int8s([stream_id for stream_id, _ in cut]),
         "g_generation": arrays.int4s([segment.generation for _, segment in cut]),
         "g_first": arrays.int8s([segment.indices[0] for _, segment in cut]),

@@ -341,12 +341,12 @@ class Leases:
         )
 
     def acquire(self, stream_ids: Sequence[int]) -> list[LeasedStream]:
-        """Take the leases of those streams that are open and free, in one statement.
+        """Take the leases of those streams that are open and free.
 
         A stream that this process leases already comes back too, under a new token: whoever calls makes sure that no
         reader of its own is at work on it.
         """
-        rows = self._statements.execute(
+        taken = self._statements.execute(
             f"""
             WITH free AS (
                 SELECT s.id FROM tailrace.streams s
@@ -359,18 +359,58 @@ class Leases:
             )
             UPDATE tailrace.streams s
             SET worker_id = :worker_id, token = s.token + 1, rev = s.rev + 1, state = 'active', hinted_until = NULL
-            FROM free, tailrace.runs r, tailrace.environments e
-            WHERE s.id = free.id AND r.id = s.run AND e.id = r.environment_id
-            RETURNING s.id, r.run_id, s.stream_key, s.token, s.rev, s.wire, s.generation, s.last_chunk_index, s.cursor,
-                      s.attempt, s.chunk_count, s.lost_count, r.options, e.name AS environment, {RUN_END},
-                      extract(epoch FROM now() - coalesce(s.last_chunk_at, s.created_at))::float8 AS silent_s,
-                      (extract(epoch FROM s.not_before) * 1000)::bigint AS not_before_ms,
-                      CASE WHEN s.attempt = 0 THEN 0
-                           ELSE coalesce(extract(epoch FROM now() - s.troubled_at), 0) END::float8 AS troubled_s
+            FROM free
+            WHERE s.id = free.id
+            RETURNING s.id, s.token
             """,
             ids=list(stream_ids),
             worker_id=self._worker.id,
             **self._most(),
+        )
+        return self._leased({row.id: row.token for row in taken}) if taken else []
+
+    def _leased(self, tokens: dict[int, int]) -> list[LeasedStream]:
+        """Have the rows of streams follow what is stored, and return the streams as they are then.
+
+        Not in the statement that takes the lease: its snapshot can be older than the last commit under the lease
+        before, which made no new version of the row.
+        """
+        rows = self._statements.execute(
+            f"""
+            WITH behind AS MATERIALIZED (
+                SELECT s.id, a.*
+                FROM unnest(CAST(:ids AS bigint[]), CAST(:tokens AS bigint[])) AS u (id, token)
+                JOIN tailrace.streams s ON s.id = u.id AND s.token = u.token
+                CROSS JOIN LATERAL tailrace.stored_after(s.id, s.generation, s.last_chunk_index) a
+            ), followed AS (
+                UPDATE tailrace.streams s SET
+                    rev = s.rev + 1, last_chunk_index = b.last_index, cursor = b.cursor,
+                    chunk_count = s.chunk_count + b.chunks, byte_count = s.byte_count + b.bytes, lag = NULL,
+                    first_chunk_at = coalesce(s.first_chunk_at, b.first_committed_at),
+                    last_chunk_at = least(b.last_committed_at, now())
+                FROM behind b JOIN unnest(CAST(:ids AS bigint[]), CAST(:tokens AS bigint[])) AS u (id, token) USING (id)
+                WHERE s.id = b.id AND s.token = u.token
+                RETURNING s.*
+            )
+            SELECT s.id, r.run_id, s.stream_key, s.token, s.rev, s.wire, s.generation, s.last_chunk_index, s.cursor,
+                   s.attempt, s.chunk_count, s.lost_count, r.options, e.name AS environment, {RUN_END},
+                   extract(epoch FROM now() - coalesce(s.last_chunk_at, s.created_at))::float8 AS silent_s,
+                   (extract(epoch FROM s.not_before) * 1000)::bigint AS not_before_ms,
+                   CASE WHEN s.attempt = 0 THEN 0
+                        ELSE coalesce(extract(epoch FROM now() - s.troubled_at), 0) END::float8 AS troubled_s
+            FROM (
+                SELECT * FROM followed
+                UNION ALL
+                SELECT s.* FROM unnest(CAST(:ids AS bigint[]), CAST(:tokens AS bigint[])) AS u (id, token)
+                JOIN tailrace.streams s ON s.id = u.id AND s.token = u.token
+                WHERE s.id NOT IN (SELECT id FROM behind)
+            ) s
+            JOIN tailrace.runs r ON r.id = s.run
+            JOIN tailrace.environments e ON e.id = r.environment_id
+            ORDER BY s.id
+            """,
+            ids=list(tokens),
+            tokens=list(tokens.values()),
         )
         return [
             LeasedStream(

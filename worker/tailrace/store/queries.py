@@ -164,7 +164,7 @@ class Archive:
                  WHERE w.id = s.worker_id AND w.expires_at > now()) AS worker,
                 greatest(0, extract(epoch FROM s.next_attempt_at - now()))::float8 AS next_attempt_s,
                 s.first_chunk_at, s.last_chunk_at, s.sealed_at
-            FROM tailrace.streams s WHERE s.run = :run ORDER BY s.stream_key
+            FROM tailrace.streams_now s WHERE s.run = :run ORDER BY s.stream_key
             """,
             run=run,
         )
@@ -286,7 +286,7 @@ CROSS JOIN LATERAL (
         coalesce(sum(s.byte_count), 0)::bigint AS bytes,
         coalesce(sum(s.lost_count), 0)::bigint AS gaps,
         coalesce(sum(s.quarantine_count), 0)::bigint AS quarantined
-    FROM tailrace.streams s WHERE s.run = r.id
+    FROM tailrace.streams_now s WHERE s.run = r.id
 ) t
 """
 

@@ -8,14 +8,20 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from tailrace.errors import LeaseLost, WorkerError
 from tailrace.hold import Hold
-from tailrace.model import Batch, LeasedStream, Outcome, Wire
+from tailrace.model import Batch, Checkpoint, LeasedStream, Outcome, Wire
 from tailrace.room import Share
-from tailrace.store.commit import Flush
+from tailrace.store.commit import Flush, Position
 from tailrace.store.flush_rule import BatchLimits, FlushReason, due
+from tailrace.store.segments import SEGMENT_MAX_BYTES, SEGMENT_MAX_CHUNKS
+
+FOLLOW_S = 30.0
+"""So long a stream's row may be behind what is stored, and by about as much as a large segment holds. Each time that it
+follows leaves a dead version, five a second with 150 live streams; and what it is behind is looked through by whoever
+asks."""
 
 
 class Desk(Protocol):
@@ -53,6 +59,15 @@ class Desk(Protocol):
         """``sink`` has nothing any more."""
 
 
+class Followed(NamedTuple):
+    """What a stream's row says since ``at``. ``troubled``: that the stream can't be read."""
+
+    at: float
+    wire: Wire | None
+    generation: int
+    troubled: bool
+
+
 class Sink:
     """Where one reader's batches go; see `ingest.reader.Sink` for the promises. ``lost`` is called at a lost lease."""
 
@@ -85,6 +100,11 @@ class Sink:
         self.attempt = 0
         self.troubled = (stream.attempt, stream.troubled_s)  # before it was leased
         self.failure: WorkerError | None = None
+        # What the stream's row has followed, and what was committed since. The first commit of a lease is followed, so
+        # that a row which tells of an earlier lease is not taken for the present (`run_end.RUN_END`).
+        self.followed: Followed | None = None
+        self.behind_chunks = 0
+        self.behind_bytes = 0
 
     # --- for its reader
 
@@ -174,35 +194,65 @@ class Sink:
 
     def launch(self) -> Flush:
         """Make a flush of all that waits."""
-        self.in_flight = Flush(
+        checkpoint = self.pending[-1].checkpoint if self.pending else self.checkpoint
+        self.in_flight = flight = Flush(
             stream_id=self.stream_id,
             token=self.token,
             rev=self.rev,
             wire=self.wire,
-            checkpoint=self.pending[-1].checkpoint if self.pending else self.checkpoint,
+            checkpoint=checkpoint,
             batches=self.pending,
             outcome=self.outcome,
             lag=self.tail_lag,
             error=self.error,
             attempt=self.attempt,
             max_chunks=self.limits.max_chunks,
+            due=self._is_due(checkpoint),
+            behind_chunks=self.behind_chunks,
+            behind_bytes=self.behind_bytes,
         )
         self._nothing_waits()
         self.urgent = False
         self.locked = 0
         self.resend_at = 0.0
-        self.tail_lag = self.error = None
+        self.error = None
         self.attempt = 0
-        return self.in_flight
+        if flight.follows:
+            self.tail_lag = None
+        return flight
+
+    @property
+    def position(self) -> Position:
+        """How far all is committed."""
+        return Position(self.rev, self.checkpoint.generation, self.checkpoint.last_index)
 
     def acknowledge(self, flight: Flush) -> None:
         """The flush took effect."""
         self.in_flight = None
-        self.rev = flight.rev + 1
         self.checkpoint = flight.checkpoint
+        if flight.follows:
+            self.rev = flight.rev + 1
+            troubled = flight.error is not None or flight.attempt > 0
+            self.followed = Followed(self._desk.clock(), flight.wire, flight.checkpoint.generation, troubled)
+            self.behind_chunks = self.behind_bytes = 0
+        else:
+            self.behind_chunks += flight.chunks
+            self.behind_bytes += flight.bytes
         self._desk.give_back(sum(batch.held_bytes for batch in flight.batches))
         if flight.chunks:
             self.first = False
+
+    def _is_due(self, checkpoint: Checkpoint) -> bool:
+        """Whether the row of the stream is to follow the next commit, whatever that holds."""
+        last = self.followed
+        return (
+            last is None
+            or last.troubled
+            or (last.wire, last.generation) != (self.wire, checkpoint.generation)
+            or self.behind_chunks >= SEGMENT_MAX_CHUNKS
+            or self.behind_bytes >= SEGMENT_MAX_BYTES
+            or self._desk.clock() - last.at >= FOLLOW_S
+        )
 
     def drop(self, failure: WorkerError) -> None:
         """Forget all that is here; the reader learns why at its next call."""

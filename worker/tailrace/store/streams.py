@@ -46,7 +46,7 @@ class StreamQueries:
         packed = self._statements.execute(
             f"""
             SELECT g.first_index, g.index_offsets, g.fingerprints
-            FROM tailrace.segments g JOIN tailrace.streams s ON s.id = g.stream_id
+            FROM tailrace.segments g JOIN tailrace.streams_now s ON s.id = g.stream_id
             WHERE g.stream_id = :stream_id AND g.generation = :generation AND g.fingerprints IS NOT NULL
               AND g.first_index > {_LAST} - :window - 2000
             ORDER BY g.first_index
@@ -56,7 +56,7 @@ class StreamQueries:
         repeats = self._statements.execute(
             f"""
             SELECT q.chunk_index, q.raw
-            FROM tailrace.quarantine q JOIN tailrace.streams s ON s.id = q.stream_id
+            FROM tailrace.quarantine q JOIN tailrace.streams_now s ON s.id = q.stream_id
             WHERE q.stream_id = :stream_id AND q.generation = :generation AND q.reason = 'repeat'
               AND q.chunk_index > {_LAST} - :window
             """,

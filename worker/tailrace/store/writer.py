@@ -25,7 +25,7 @@ from tailrace.model import (
 )
 from tailrace.retry import PATIENCE, Patience, backoff
 from tailrace.room import Room
-from tailrace.store.commit import Committer, Flush, FlushRefused
+from tailrace.store.commit import Committer, Fate, Flush, FlushRefused
 from tailrace.store.flush_rule import BatchLimits, FlushReason
 from tailrace.store.sink import Sink
 from tailrace.telemetry import Failing, metrics
@@ -76,6 +76,7 @@ class Writer:
         self._waiting: dict[Sink, None] = {}  # have something to commit; the one that has waited longest first
         self._holding: dict[Sink, None] = {}  # hold a last event; the one held longest first
         self._flying: dict[Sink, None] = {}  # have a flush whose outcome is not known
+        self._open: dict[Sink, None] = {}  # all of them
         self._in_doubt = False  # an answer was lost: their fates must be read before anything is sent again
         self._stopping = False
         self._thread: threading.Thread | None = None
@@ -105,7 +106,10 @@ class Writer:
         ``lost`` is called when nothing more can be stored through it, also while its reader waits for upstream. It
         must not wait.
         """
-        return Sink(self, stream, limits, lost, self.room.share())
+        sink = Sink(self, stream, limits, lost, self.room.share())
+        with self.changed:
+            self._open[sink] = None
+        return sink
 
     # --- for sinks, with the lock held: `sink.Desk`
 
@@ -171,7 +175,7 @@ class Writer:
             sink.check()
 
     def forget(self, sink: Sink) -> None:
-        for group in (self._waiting, self._holding, self._flying):
+        for group in (self._waiting, self._holding, self._flying, self._open):
             group.pop(sink, None)
         self.changed.notify_all()
 
@@ -285,25 +289,36 @@ class Writer:
             self._resolve(rest)
 
     def _resolve(self, sinks: list[Sink]) -> None:
-        """Find out what became of flights: committed, not committed (they stay in flight), or the lease is lost."""
-        fates = self._committer.fates([sink.stream_id for sink in sinks])
+        """Find out what became of flights: committed, not committed (they stay in flight), or the lease is lost.
+
+        Where another server answers, of all streams: it may have lost what was confirmed.
+        """
+        found = self._committer.fates([sink.stream_id for sink in sinks])
+        if found.server != self._committer.server:
+            with self.changed:
+                sinks = list({**self._open, **self._flying})
+            found = self._committer.fates([sink.stream_id for sink in sinks])
         with self.changed:
             for sink in sinks:
-                flight, fate = sink.in_flight, fates.get(sink.stream_id)
-                if flight is None:
-                    continue
-                if fate is None or fate.token != flight.token or not fate.ours:
-                    metrics.lease_losses.add()
-                    sink.drop(LeaseLost())
-                elif fate.rev == flight.rev + 1:
-                    self._acknowledge(sink, flight)
-                elif fate.rev != flight.rev:
-                    metrics.lease_losses.add()
-                    sink.drop(LeaseLost("the stream has moved on without this worker"))
-                elif not self._in_doubt:  # it was sent, and its row was locked
-                    pause_s = min(LOCKED_PAUSE_CAP_S, LOCKED_PAUSE_S * 2.0 ** min(sink.locked, 10))
-                    sink.locked, sink.resend_at = sink.locked + 1, self._clock() + pause_s
+                if sink in self._open or sink.in_flight is not None:
+                    self._compare(sink, found.of.get(sink.stream_id))
+            self._committer.server = found.server
             self.changed.notify_all()
+
+    def _compare(self, sink: Sink, fate: Fate | None) -> None:
+        """Go on as what is stored of a stream says."""
+        flight = sink.in_flight
+        if fate is None or fate.token != sink.token or not fate.ours:
+            metrics.lease_losses.add()
+            sink.drop(LeaseLost())
+        elif flight is not None and fate.position == flight.after:
+            self._acknowledge(sink, flight)
+        elif fate.position != sink.position:
+            metrics.lease_losses.add()
+            sink.drop(LeaseLost("the stream has moved on without this worker, or the database lost what it confirmed"))
+        elif flight is not None and not self._in_doubt:  # it was sent, and its row was locked
+            pause_s = min(LOCKED_PAUSE_CAP_S, LOCKED_PAUSE_S * 2.0 ** min(sink.locked, 10))
+            sink.locked, sink.resend_at = sink.locked + 1, self._clock() + pause_s
 
     def _acknowledge(self, sink: Sink, flight: Flush) -> None:
         self._flying.pop(sink, None)
@@ -325,6 +340,10 @@ class Writer:
         before = flight.chunks
         flight.batches = [self._without_refused(batch) for batch in flight.batches]
         if flight.chunks == before:  # no single chunk is to blame: the reader ends here, with the reason
+            # Unless it is stored already, by a commit that was given up and came through after all.
+            self._resolve([sink])
+            if sink.in_flight is not flight:
+                return
             with self.changed:
                 # First of all nothing more may come: if Postgres goes away now, what is in flight is sent later.
                 sink.drop(LeaseLost(f"Postgres refuses the stream's data: {error}"))

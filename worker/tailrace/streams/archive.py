@@ -101,7 +101,7 @@ class ArchiveReader:
                 SELECT e.name, s.id, s.wire, s.generation, s.last_chunk_index, s.cursor, s.state
                 FROM tailrace.runs r
                 JOIN tailrace.environments e ON e.id = r.environment_id
-                LEFT JOIN tailrace.streams s ON s.run = r.id AND s.stream_key = :stream_key
+                LEFT JOIN tailrace.streams_now s ON s.run = r.id AND s.stream_key = :stream_key
                 WHERE r.run_id = :run_id AND (CAST(:environment AS text) IS NULL OR e.name = :environment)
                 """
             ),

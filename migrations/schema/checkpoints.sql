@@ -1,0 +1,54 @@
+-- Checkpoints: how far each stream is archived at this moment.
+--
+-- A commit that only adds chunks makes no new version of the stream's row: versions that somebody's open snapshot keeps
+-- would have to be passed by each later commit. Its last segment carries the cursor instead. What lies behind the row's
+-- checkpoint, up to the last such segment, has yet to be added to the row: it is, every now and then, by a commit, and
+-- whoever takes the lease begins with that.
+
+-- What is stored of a stream after a checkpoint of its row; no row: nothing. Never inlined, so that the plan, which has
+-- every partition in it, is made once a session and not with each query.
+CREATE FUNCTION tailrace.stored_after(p_stream_id bigint, p_generation int, p_last_index bigint)
+RETURNS TABLE (
+    last_index bigint, cursor json, chunks bigint, bytes bigint, first_committed_at timestamptz,
+    last_committed_at timestamptz
+)
+LANGUAGE plpgsql STABLE STRICT PARALLEL SAFE SECURITY DEFINER ROWS 1 SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+    RETURN QUERY
+        SELECT a.* FROM (
+            SELECT
+                g.last_index, g.cursor, sum(g.chunk_count) OVER earlier,
+                -- Of [a,b,c] without the brackets and the commas: the Writer puts nothing else around chunks.
+                (sum(octet_length(g.data::text) - g.chunk_count - 1) OVER earlier)::bigint,
+                min(g.committed_at) OVER earlier, max(g.committed_at) OVER earlier
+            FROM tailrace.segments g
+            WHERE g.stream_id = p_stream_id AND g.generation = p_generation AND g.first_index > p_last_index
+            WINDOW earlier AS (ORDER BY g.first_index)
+        ) a
+        WHERE a.cursor IS NOT NULL ORDER BY a.last_index DESC LIMIT 1;
+END
+$$;
+
+COMMENT ON FUNCTION tailrace.stored_after(bigint, int, bigint) IS
+    'What is stored of a stream after the checkpoint that its row tells: the present checkpoint, and how much that is.';
+
+-- The columns of streams as they are now. Of a sealed stream the row is right.
+CREATE VIEW tailrace.streams_now AS
+SELECT
+    s.id, s.run, s.stream_key, s.wire, s.generation, coalesce(a.last_index, s.last_chunk_index) AS last_chunk_index,
+    coalesce(a.cursor, s.cursor) AS cursor, s.rev, s.state, s.verdict,
+    s.chunk_count + coalesce(a.chunks, 0) AS chunk_count, s.byte_count + coalesce(a.bytes, 0) AS byte_count,
+    s.hole_count, s.lost_count, s.quarantine_count,
+    -- Upstream's tail was so far ahead of the row's checkpoint.
+    CASE WHEN s.lag IS NOT NULL
+        THEN greatest(0, s.lag - (coalesce(a.last_index, s.last_chunk_index) - s.last_chunk_index))
+    END AS lag,
+    s.worker_id, s.token, s.attempt, s.next_attempt_at, s.last_error, s.swept_at, s.swept_index,
+    coalesce(s.first_chunk_at, a.first_committed_at) AS first_chunk_at,
+    coalesce(a.last_committed_at, s.last_chunk_at) AS last_chunk_at, s.sealed_at, s.created_at
+FROM tailrace.streams s
+LEFT JOIN LATERAL tailrace.stored_after(
+    CASE WHEN s.state <> 'sealed' THEN s.id END, s.generation, s.last_chunk_index
+) a ON true;
+
+COMMENT ON VIEW tailrace.streams_now IS 'Streams, with their checkpoints, counts and times as they are at this moment.';
