@@ -11,6 +11,7 @@ from benchmarks.scenarios import Row, Size
 from benchmarks.scenarios.speed import archived
 from benchmarks.stage import Stage
 from benchmarks.usage import load, measured
+from tailrace.store.choosing import Choosing
 from tailrace.store.engine import create_engine
 from tailrace.store.leases import Leases, WorkerRow
 from tailrace.store.runs import Runs
@@ -119,6 +120,7 @@ def _statements(stage: Stage) -> dict[str, float]:
     runs = Runs(engine, "probe")
     leases = [Leases(engine, WorkerRow(uuid.uuid4(), "bench", 1, "bench", 1), 10.0) for _ in range(2)]
     mine, dead = leases
+    choosing = Choosing(engine, mine.worker_id)
     taken: dict[str, list[float]] = {}
 
     def timed(kind: str, call: Callable[[], object]) -> None:
@@ -136,12 +138,12 @@ def _statements(stage: Stage) -> dict[str, float]:
             " RETURNING id",
             run_id,
         )
-        timed("claim", lambda: mine.claim(["probe"], 10, 0.001))
+        timed("claim", lambda: choosing.claim(["probe"], 10, 0.001))
         dead.renew()
         dead.acquire([stream_id])
         dead.retire()
         time.sleep(0.002)
-        timed("rescue", lambda: mine.claim(["probe"], 10, 30.0))
+        timed("rescue", lambda: choosing.claim(["probe"], 10, 30.0))
         timed("acquire", lambda stream_id=stream_id: mine.acquire([stream_id]))  # type: ignore[misc]
         stage.database.rows(
             "UPDATE tailrace.streams SET state = 'sealed', sealed_at = now(), worker_id = NULL WHERE id = %s", stream_id

@@ -129,7 +129,7 @@ def test_live_streams_go_first(place: Place) -> None:
     runtime = place.runtimes[-1]
     place.archive.run("INSERT INTO tailrace.streams (run, stream_key, wire) SELECT id, 'ai', 'v1' FROM tailrace.runs")
     live = place.archive.stream("run_live", "ai")
-    assert runtime.leases.claim(["default"], 1, 30) == [live]
+    assert runtime.choosing.claim(["default"], 1, 30) == [live]
 
 
 @pytest.mark.parametrize("status", [500, 502, 503])

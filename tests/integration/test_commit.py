@@ -13,6 +13,7 @@ from structlog.testing import capture_logs
 
 from tailrace.errors import LeaseLost
 from tailrace.model import Batch, Checkpoint, Hole, HoleReason, LeasedStream, Outcome, Quarantined, StreamState, Wire
+from tailrace.store.choosing import Choosing
 from tailrace.store.commit import Committer, Flush, FlushRefused
 from tailrace.store.flush_rule import BatchLimits
 from tailrace.store.leases import Leases, WorkerRow
@@ -134,7 +135,7 @@ def test_a_settlement_ends_the_lease_in_the_same_statement(engine: sa.Engine, le
         "SELECT state, worker_id, attempt, last_error, swept_index, next_attempt_at > now() + interval '50 s'"
         " FROM tailrace.streams",
     ) == [("parked", None, 3, "nul \ufffd here", 0, True)]
-    assert leases.claim(["default"], 10, 30) == []
+    assert Choosing(engine, leases.worker_id).claim(["default"], 10, 30) == []
 
 
 def test_what_postgres_refuses_changes_nothing(engine: sa.Engine, leases: Leases) -> None:
@@ -171,11 +172,12 @@ def test_claiming_hints_once_and_prefers_v1(engine: sa.Engine, leases: Leases) -
     with engine.begin() as connection:
         connection.execute(sa.text("UPDATE tailrace.streams SET wire = 'v1' WHERE id = :id"), {"id": ids[1]})
         connection.execute(sa.text("UPDATE tailrace.streams SET wire = 'v2' WHERE id = :id"), {"id": ids[0]})
-    assert leases.claim(["default"], 1, 30) == [ids[1]]
-    assert leases.claim(["default"], 9, 30) == [ids[0]]
-    assert leases.claim(["default"], 9, 30) == []
-    leases.unhint(ids)
-    assert sorted(leases.claim(["default"], 9, 30)) == sorted(ids)
+    choosing = Choosing(engine, leases.worker_id)
+    assert choosing.claim(["default"], 1, 30) == [ids[1]]
+    assert choosing.claim(["default"], 9, 30) == [ids[0]]
+    assert choosing.claim(["default"], 9, 30) == []
+    choosing.unhint(ids)
+    assert sorted(choosing.claim(["default"], 9, 30)) == sorted(ids)
 
 
 def test_what_is_wrong_stands_in_the_row_while_the_reader_stays(engine: sa.Engine, leases: Leases) -> None:

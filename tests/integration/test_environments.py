@@ -142,8 +142,8 @@ def test_an_environment_with_many_streams_leaves_room_for_one_with_few(served: S
     assert backfilled not in second, "live streams go first, whosesoever"
     assert set(first + second) == {*many, *few}
     assert served.runtime.claim(5) == [backfilled]
-    leases.unhint([*many, *few, backfilled])
-    assert set(leases.claim(["staging"], 50, 30.0)) == {*few, backfilled}
+    served.runtime.choosing.unhint([*many, *few, backfilled])
+    assert set(served.runtime.choosing.claim(["staging"], 50, 30.0)) == {*few, backfilled}
 
 
 def test_who_names_no_environment_is_refused_where_there_are_several(served: Served) -> None:

@@ -10,6 +10,7 @@ from uuid import uuid4
 
 from tailrace.model import Wire
 from tailrace.service.readers import Readers
+from tailrace.store.choosing import Choosing
 from tailrace.store.engine import create_engine
 from tailrace.store.leases import Leases, WorkerRow
 from tests.chaos.fleet import QUICK, Archive, scene, wait_for
@@ -148,8 +149,9 @@ def test_no_place_is_given_twice(database_url: str) -> None:
     got: list[int] = []
 
     def take(leases: Leases) -> None:
+        choosing = Choosing(engine, leases.worker_id, LIMIT)
         for _ in range(10):
-            chosen = leases.claim(["default"], 50, 30)
+            chosen = choosing.claim(["default"], 50, 30)
             got.extend(stream.id for stream in leases.acquire(chosen))
 
     threads = [threading.Thread(target=take, args=(leases,)) for leases in all_leases]
@@ -175,9 +177,10 @@ def test_runs_take_turns_and_live_goes_before_backfill(database_url: str) -> Non
     engine = create_engine(database_url)
     leases = Leases(engine, WorkerRow(uuid4(), "here", 1, "local", 50), 30.0)
     leases.renew()
+    choosing = Choosing(engine, leases.worker_id)
 
     def claimed(count: int) -> list[str]:
-        chosen = leases.claim(["default"], count, 30)
+        chosen = choosing.claim(["default"], count, 30)
         leases.acquire(chosen)
         return sorted(
             run_id

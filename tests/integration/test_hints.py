@@ -52,7 +52,7 @@ def test_giving_one_back_waits_for_no_lock(database_url: str) -> None:
         chosen = ingestion.runtime.claim(10)
         with psycopg.connect(database_url) as other:
             other.execute("SELECT FROM tailrace.streams FOR NO KEY UPDATE")
-            ingestion.runtime.leases.unhint(chosen)
+            ingestion.runtime.choosing.unhint(chosen)
         assert ingestion.value("SELECT hinted_until IS NOT NULL FROM tailrace.streams")
-        ingestion.runtime.leases.unhint(chosen)
+        ingestion.runtime.choosing.unhint(chosen)
         assert ingestion.runtime.claim(10) == chosen

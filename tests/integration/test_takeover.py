@@ -14,6 +14,7 @@ import redis
 import sqlalchemy as sa
 
 from tailrace.model import Wire
+from tailrace.store.choosing import Choosing
 from tailrace.store.engine import create_engine
 from tailrace.store.leases import Leases, WorkerRow
 from tests.chaos.fleet import Archive, Fleet, Worker, fleet, scene, wait_for
@@ -178,9 +179,10 @@ def claimed(database_url: str) -> tuple[float, str]:
     )
     leases = Leases(engine, WorkerRow(uuid4(), "here", 1, "local", 1), 10.0)
     leases.renew()
-    leases.claim(["default"], 1, 30)  # connects
+    choosing = Choosing(engine, leases.worker_id)
+    choosing.claim(["default"], 1, 30)  # connects
     began = time.monotonic()
-    assert len(leases.claim(["default"], 50, 30)) == 50
+    assert len(choosing.claim(["default"], 50, 30)) == 50
     took = time.monotonic() - began
     with engine.connect() as connection:
         plan = connection.exec_driver_sql(f"EXPLAIN (ANALYZE, BUFFERS) {sent[-1][0]}", sent[-1][1]).scalars().all()

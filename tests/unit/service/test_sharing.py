@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tailrace.service.sharing import SPARE, SPARE_STREAMS, Sharing
-from tailrace.store.leases import Balance
+from tailrace.store.choosing import Balance
 
 OVERDUE_TURNS = 3
 

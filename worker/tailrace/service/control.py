@@ -25,7 +25,7 @@ from tailrace.service.environments import Environment
 from tailrace.service.loops import Loop
 from tailrace.service.runtime import Runtime
 from tailrace.service.sharing import Sharing
-from tailrace.store.leases import Balance
+from tailrace.store.choosing import Balance
 from tailrace.store.outbox import Message
 from tailrace.telemetry import Failing
 
@@ -131,7 +131,7 @@ class ControlLoop:
             self._dispatch(chosen)
         except Exception:
             # Usually the broker is away. The rows keep the truth; somebody whose broker works may take them.
-            self._runtime.leases.unhint(chosen)
+            self._runtime.choosing.unhint(chosen)
             raise
 
     def _make_room(self, free: int) -> None:

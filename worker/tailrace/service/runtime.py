@@ -27,9 +27,10 @@ from tailrace.service.loops import Loop
 from tailrace.service.readers import Readers
 from tailrace.service.reading import Reading
 from tailrace.store.backfills import ListedRuns
+from tailrace.store.choosing import Balance, Choosing
 from tailrace.store.commit import Committer
 from tailrace.store.engine import create_engine, end
-from tailrace.store.leases import Balance, Leases, WorkerRow
+from tailrace.store.leases import Leases, WorkerRow
 from tailrace.store.outbox import Outbox
 from tailrace.store.runs import Runs
 from tailrace.store.writer import Writer, WriterLimits
@@ -78,6 +79,7 @@ class Runtime:
         )
         self.outbox = Outbox(self._vital_engine, self.environments.names)
         self.leases = Leases(self._vital_engine, row, settings.lease_seconds, settings.max_connections)
+        self.choosing = Choosing(self._vital_engine, row.id, settings.max_connections)
         self.readers = Readers()
         self._acquiring = Coalesced(self._acquire)
         self._reading = Reading(settings, self.environments, self.engine)
@@ -199,15 +201,15 @@ class Runtime:
 
     def claim(self, limit: int, run: int | None = None) -> list[int]:
         """Choose streams that this process should read."""
-        return self.leases.claim(self.environments.names(), limit, self.settings.hint_seconds, run)
+        return self.choosing.claim(self.environments.names(), limit, self.settings.hint_seconds, run)
 
     def balance(self, overdue_s: float) -> Balance:
         """Count the work of the whole fleet in the environments that are served here."""
-        return self.leases.balance(self.environments.names(), overdue_s)
+        return self.choosing.balance(self.environments.names(), overdue_s)
 
     def give_turns(self) -> int:
         """Let streams that wait for a place have one: have readers leave that have had their turn; return how many."""
-        waiting, workers = self.leases.waiting(self.environments.names(), max(1, len(self.readers)))
+        waiting, workers = self.choosing.waiting(self.environments.names(), max(1, len(self.readers)))
         share = -(-waiting // max(1, workers))
         return self.readers.give_turns(share, TURN_S) if share else 0
 
@@ -254,7 +256,7 @@ class Runtime:
             # Another process, choosing too, may have had the row at this moment; it does not keep it.
             time.sleep(LOCKED_S)
             got |= {stream.id: stream for stream in self.leases.acquire(missed)}
-            self.leases.unhint([stream_id for stream_id in missed if stream_id not in got])
+            self.choosing.unhint([stream_id for stream_id in missed if stream_id not in got])
         return got
 
     def _follow_keys(self) -> float:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 
-from tailrace.store.leases import Balance
+from tailrace.store.choosing import Balance
 
 SPARE_STREAMS = 5
 """So many streams a process takes beyond its share: one that has just come is read at once, by whoever sees it."""

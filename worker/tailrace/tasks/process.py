@@ -192,7 +192,7 @@ class Process:
             lost = list(self._hinted)
             self._hinted.clear()
         if lost:
-            self.runtime.leases.unhint(lost)
+            self.runtime.choosing.unhint(lost)
         if self.control is not None:
             self.control.wake()
 
