@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import time
 from collections.abc import Callable, Iterator
 from typing import Any
 from uuid import uuid4
@@ -11,6 +12,7 @@ import sqlalchemy as sa
 
 from tailrace.model import RunView
 from tailrace.store.backfills import ListedRuns
+from tailrace.store.choosing import Choosing
 from tailrace.store.engine import create_engine
 from tailrace.store.keeping.late import LateChecks
 from tailrace.store.leases import Leases, WorkerRow
@@ -76,21 +78,22 @@ def leases(asked: Asked) -> Leases:
 def statements(asked: Asked) -> Iterator[tuple[str, Callable[[], object]]]:
     runs, listed = Runs(asked.engine, "default"), ListedRuns(asked.engine, "default")
     ours, late = leases(asked), LateChecks(asked.engine, "default")
+    choosing = Choosing(asked.engine, ours.worker_id)
     streams = [stream for (stream,) in asked.archive.rows("SELECT id FROM tailrace.streams WHERE state = 'pending'")]
     ids = {
         int(run): str(run_id)
         for run, run_id in asked.archive.rows("SELECT id, run_id FROM tailrace.runs WHERE state = 'requested'")
     }
-    seen = {run: Seen(RunView(run_id, "EXECUTING", False, ("ai", "more"))) for run, run_id in ids.items()}
+    seen = {run: Seen(RunView(run_id, "EXECUTING", False, ("ai", "more")), time.time()) for run, run_id in ids.items()}
     yield "which runs are due", lambda: runs.due(1_000, 10)
     yield "what is noted of them", lambda: runs.observe(seen, 60.0)
     yield "which are left to the watcher", lambda: runs.standing(60.0)
     yield "which can be sealed", lambda: runs.seal(list(ids), 60.0)
     yield "which are due for a late check", lambda: late.claim(10, 60.0)
     yield "how many a backfill is reading", lambda: listed.being_read(1_000)
-    yield "how the work is shared", lambda: ours.balance(["default"], 5.0)
-    yield "which streams wait", lambda: ours.waiting(["default"], 100)
-    yield "which streams to read", lambda: ours.claim(["default"], 1_000, 30.0)
+    yield "how the work is shared", lambda: choosing.balance(["default"], 5.0)
+    yield "which streams wait", lambda: choosing.waiting(["default"], 100)
+    yield "which streams to read", lambda: choosing.claim(["default"], 1_000, 30.0)
     yield "which leases to take", lambda: ours.acquire(streams)
     yield "which readers to call", lambda: ours.calls(streams)
     yield "which leases have no reader", lambda: ours.orphans(streams)

@@ -7,8 +7,10 @@ is over is looked at once more, when no further keys can come, and then not agai
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from datetime import datetime
 
 from tailrace.store.runs import Standing, WatchedRun
 
@@ -20,12 +22,16 @@ ALONE_PER_S = 25.0
 class Kept:
     """A known run. Moments are seconds of the clock whose time is given.
 
-    ``last_at``: from when on its keys are read for the last time; None: it is not over. ``settled``: they have been.
+    ``read_at``: when its keys were read last, as far as we saw it; None: only its row knows. ``row_read_at``: what that
+    said then. ``last_at``: from when on its keys are read for the last time; None: it is not over. ``settled``: they
+    have been.
     """
 
     id: int
     run_id: str
     looked_at: float
+    read_at: float | None
+    row_read_at: datetime | None
     last_at: float | None
     settled: bool
 
@@ -47,6 +53,7 @@ class WatchList:
         self._kept: dict[int, Kept] = {}
         self._settled: set[int] = set()
         self._unnoted: dict[int, float] = {}  # when the feed last said what their rows may not say; it says it once
+        self._heard_at = -math.inf  # when the feed spoke last
         self._waiting: dict[int, WatchedRun] = {}
         self._ids: dict[int, str] = {}  # upstream's, of all of these and of those that upstream did not know
         self._rows: dict[str, int] = {}  # the other way round
@@ -111,23 +118,27 @@ class WatchList:
         return self._settled
 
     def take(self, standing: Standing, now: float, looked_at: float, heard_at: float | None = None) -> None:
-        """Keep a run as it stands after a look; let go of it when it needs no watching any more.
+        """Keep a run as it stands after a look, at which its keys were read; let go of it when it needs no watching.
 
         ``heard_at``: it was the feed that told of it, until this moment. What the feed said after a look was asked for
         is not in what the look brought.
         """
         until = looked_at if heard_at is None else heard_at
-        unnoted_at = self._unnoted.get(standing.id, until if standing.noted else now)
+        missed = standing.id not in self._ids  # what the feed said meanwhile was not heard
+        unnoted_at = self._unnoted.get(standing.id, self._heard_at if missed else until)
         self.drop([standing.id])
         if not standing.open:
             return
         last_at = None if standing.settles_in_s is None else now + standing.settles_in_s
         self._know(standing.id, standing.run_id)
-        self._kept[standing.id] = Kept(standing.id, standing.run_id, looked_at, last_at, standing.settled)
+        read_at = looked_at if standing.noted else None
+        self._kept[standing.id] = Kept(
+            standing.id, standing.run_id, looked_at, read_at, standing.row_read_at, last_at, standing.settled
+        )
         if standing.settled:
             self._settled.add(standing.id)
         if unnoted_at > until or not standing.noted:
-            self._unnoted[standing.id] = unnoted_at
+            self._unnoted[standing.id] = max(unnoted_at, until)
 
     def snapshot(self) -> Mapping[int, Kept]:
         """Return what is kept at this moment, for `reconcile`."""
@@ -142,13 +153,20 @@ class WatchList:
             kept = self._kept.get(standing.id)
             if kept is before.get(standing.id) and standing.id not in self._waiting:
                 self.take(standing, now, now if kept is None else kept.looked_at)
-                if kept is None:
-                    self._unnoted[standing.id] = now  # the feed may have spoken of it before it was left to us
+                as_before = kept is not None and kept.row_read_at == standing.row_read_at
+                self._kept_as_read(standing.id, kept.read_at if kept is not None and as_before else None)
+                if not as_before:  # the feed may have spoken of it before it was left to us, or the row has lost it
+                    self._unnoted[standing.id] = now
         gone = before.keys() - {standing.id for standing in standings}
         self.drop([run for run in gone if self._kept.get(run) is before[run]])
 
+    def _kept_as_read(self, run: int, read_at: float | None) -> None:
+        if (kept := self._kept.get(run)) is not None:
+            kept.read_at = read_at
+
     def heard(self, run_ids: Iterable[str], at: float) -> None:
         """Note that the feed has said something new of these runs, until it is noted in the rows of those we watch."""
+        self._heard_at = at
         self._unnoted.update((self._rows[run_id], at) for run_id in run_ids if run_id in self._rows)
 
     def told_of(self, run_ids: Iterable[str], at: float) -> None:
@@ -156,7 +174,7 @@ class WatchList:
         for run_id in run_ids:
             kept = self._kept.get(self._rows.get(run_id, -1))
             if kept is not None and kept.id not in self._unnoted:
-                kept.looked_at = at
+                kept.looked_at = kept.read_at = at
 
     # --- choosing
 

@@ -54,6 +54,8 @@ RECONCILE_S = 60.0
 """How often it is looked which known runs the rows leave to us: what another process noted and does not watch."""
 KNOWN_PLACES = 0.3
 """Of the looks alone, those that known runs get beside any number of new ones."""
+CLOCK_S = 60.0
+"""How long a look at Postgres' clock serves: it can be set, and ours runs a little faster or slower."""
 SCAN_S = 0.25
 """How often known runs are looked through for one that is due, if few are."""
 SLOW_S = 1.0
@@ -92,6 +94,7 @@ class Watching:
         self._told_of: frozenset[str] = frozenset()
         self._asked_of = False  # since runs were last chosen
         self._holds = False
+        self._dated = -math.inf, -math.inf  # a moment by Postgres' clock, and by ours: not before
         self._held_at = self._read_at = self._asked_at = self._reconciled_at = self._sealed_at = (
             self._scan_at
         ) = -math.inf
@@ -109,6 +112,7 @@ class Watching:
         """
         if run is None and not self._watches():
             return 0, 0
+        self._look_at_the_clock()
         self._read_rows(limit, run)
         found = 0
         if self._reach.away:
@@ -135,6 +139,7 @@ class Watching:
                 return 0
             self._busy.add(run)
         try:
+            self._look_at_the_clock()
             asked_at = self._clock_s()
             with self._reach.asking(run_id):
                 view = self._upstream.run(run_id)
@@ -149,6 +154,20 @@ class Watching:
     def _are_not_busy(self, runs: Iterable[int]) -> None:
         with self._lock:
             self._busy.difference_update(runs)
+
+    # --- when
+
+    def _look_at_the_clock(self) -> None:
+        """Note what time it is by Postgres' clock. Not when something is noted: a process that was suspended, or waited
+        for Postgres, would take what it read before for read just now."""
+        if self._clock_s() - self._dated[1] >= CLOCK_S:
+            at = self._store.now()
+            self._dated = at, self._clock_s()
+
+    def _by_postgres(self, moment: float) -> float:
+        """Return a moment of ours by Postgres' clock, not later than it was."""
+        at, ours = self._dated
+        return at + (moment - ours)
 
     # --- what is watched
 
@@ -289,12 +308,16 @@ class Watching:
         """
         if not seen:
             return 0
-        now = self._clock_s()
         with self._lock:
             watched = self._list
-            kept = {run: watched.kept(run) for run in seen}
+            known = {run: watched.kept(run) for run in seen}
         said = {
-            run: Seen(view, now - asked_at, None if (known := kept[run]) is None else now - known.looked_at)
+            run: Seen(
+                view,
+                self._by_postgres(asked_at),
+                None if (kept := known[run]) is None or kept.read_at is None else self._by_postgres(kept.read_at),
+                None if kept is None else kept.row_read_at,
+            )
             for run, (view, asked_at) in seen.items()
         }
         again_s = None if keep else 0.0  # whoever watches takes it up

@@ -50,7 +50,8 @@ class Standing:
     """How a known run stands. ``open``: it is watched still. ``settled``: its keys have been read for the last time.
 
     ``settles_in_s``: in how many seconds they can be, less than 0 if they could be before; None: it is not over.
-    ``noted``: nothing that upstream said of it just now is left to be noted, because somebody had its row locked.
+    ``row_read_at``: when its keys were read last, as the row says. ``noted``: nothing that upstream said of it just now
+    is left to be noted: somebody had its row locked, or something was noted that was asked for later.
     """
 
     id: int
@@ -58,16 +59,22 @@ class Standing:
     open: bool
     settles_in_s: float | None
     settled: bool
+    row_read_at: datetime | None = None
     noted: bool = True
 
 
 @dataclass(frozen=True, slots=True)
 class Seen:
-    """What upstream said of a run, asked ``age_s`` ago. ``listed_s``: how long ago all of its keys were read before."""
+    """What upstream said of a run, and when it was asked: seconds since 1970 by Postgres' clock, or a little earlier.
+
+    ``read_at``: when all of its keys were read before, likewise. It counts only if the row tells what it told then,
+    ``row_read_at`` (`Standing`): else somebody else has noted something, or the database has lost what we noted.
+    """
 
     view: RunView
-    age_s: float = 0.0
-    listed_s: float | None = None
+    asked_at: float
+    read_at: float | None = None
+    row_read_at: datetime | None = None
 
 
 # In SQL, of a run r: `WatchedRun.sought`.
@@ -77,12 +84,12 @@ SOUGHT = "(r.state = 'requested' AND r.watch_attempt > 0)"
 STANDING = f"""
 r.id, r.run_id, r.state IN ('requested', 'watched') AS open,
 extract(epoch FROM {SETTLES_AT} - now())::float8 AS settles_in_s,
-coalesce(r.keys_read_at >= {SETTLES_AT}, false) AS settled
+coalesce(r.keys_read_at >= {SETTLES_AT}, false) AS settled, r.keys_read_at AS row_read_at
 """
 
-# In SQL, of a run r and what upstream says of it, v: there is something to note.
-NEWS = f"""
-r.state IN ('requested', 'watched') AND (r.keys_read_at IS NULL OR r.keys_read_at <= v.asked_at)
+# In SQL, of a run r and what upstream says of it, v: the row does not say so.
+DIFFERS = f"""
+r.state IN ('requested', 'watched')
 AND (r.next_watch_at IS NOT NULL OR r.state = 'requested'
      OR (r.status, r.task_identifier, r.tags, r.created_at, r.started_at, r.finished_at)
         IS DISTINCT FROM (v.status, v.task_identifier, v.words, v.created_at, v.started_at, v.finished_at)
@@ -92,6 +99,9 @@ AND (r.next_watch_at IS NOT NULL OR r.state = 'requested'
          SELECT FROM json_array_elements_text(v.keys) k (k)
          WHERE NOT EXISTS (SELECT FROM tailrace.streams s WHERE s.run = r.id AND s.stream_key = k.k))))
 """
+
+# And it is not older than what the row says.
+NEWS = f"(r.keys_read_at IS NULL OR r.keys_read_at <= v.asked_at) AND {DIFFERS}"
 
 
 class Runs:
@@ -158,6 +168,10 @@ class Runs:
         """Take failed and cancelled streams up again; return their number, None when there is no such run."""
         row = self._statements.execute("SELECT tailrace.retry_run(:run_id, :environment) AS revived", run_id=run_id)[0]
         return None if row.revived is None else int(row.revived)
+
+    def now(self) -> float:
+        """Read Postgres' clock, in seconds since 1970."""
+        return float(self._statements.execute("SELECT extract(epoch FROM clock_timestamp())::float8 AS now")[0].now)
 
     def hold_watch(self, worker: UUID) -> bool:
         """Return whether it is for this worker to watch the environment, which is not halted.
@@ -239,20 +253,20 @@ class Runs:
         input streams never are. What was not there when all were last listed is younger than that; the others can be as
         old as the run. What was asked for before the last answer that was noted says nothing: two may be watching.
 
-        A run that somebody has locked is left out, and its standing says so. ``again_s``: its row is to say that it is
-        due after so long; None: that is left to the watcher.
+        A run that somebody has locked, or that was asked about later, is left out, and its standing says so.
+        ``again_s``: its row is to say that it is due after so long; None: that is left to the watcher.
         """
         rows = self._statements.execute(
             f"""
             WITH v AS MATERIALIZED (
                 SELECT v.*, ARRAY(SELECT json_array_elements_text(v.tags)) AS words,
-                       now() - v.age_s * interval '1 second' AS asked_at
+                       least(now(), to_timestamp(v.asked_s)) AS asked_at
                 FROM json_to_recordset(CAST(:seen AS json)) AS v (
                     id bigint, status text, task_identifier text, tags json, created_at timestamptz,
                     started_at timestamptz, finished_at timestamptz, terminal boolean, keys json,
-                    age_s double precision, listed_s double precision)
+                    asked_s double precision, read_s double precision, row_read_at timestamptz)
             ), news AS MATERIALIZED (
-                SELECT r.id, r.listed_at FROM tailrace.runs r JOIN v USING (id) WHERE {NEWS}
+                SELECT r.id, r.listed_at, r.keys_read_at FROM tailrace.runs r JOIN v USING (id) WHERE {NEWS}
                 ORDER BY r.id FOR NO KEY UPDATE OF r SKIP LOCKED
             ), r AS (
                 UPDATE tailrace.runs r SET
@@ -265,8 +279,8 @@ class Runs:
                 FROM v JOIN news USING (id)
                 WHERE r.id = v.id AND r.state IN ('requested', 'watched')
                 RETURNING r.*, v.keys, coalesce(
-                    CASE WHEN news.listed_at IS NOT NULL
-                         THEN greatest(news.listed_at, now() - v.listed_s * interval '1 second') END,
+                    CASE WHEN news.listed_at IS NOT NULL AND news.keys_read_at = v.row_read_at
+                         THEN greatest(news.listed_at, to_timestamp(v.read_s)) ELSE news.listed_at END,
                     v.created_at) AS listed_before
             ), made AS (
                 INSERT INTO tailrace.streams (run, stream_key, not_before)
@@ -279,7 +293,7 @@ class Runs:
             )
             SELECT {STANDING}, true AS noted, (SELECT count(*) FROM made) AS streams FROM r
             UNION ALL
-            SELECT {STANDING}, ({NEWS}) IS NOT TRUE, 0 FROM tailrace.runs r JOIN v USING (id)
+            SELECT {STANDING}, ({DIFFERS}) IS NOT TRUE, 0 FROM tailrace.runs r JOIN v USING (id)
             WHERE r.id NOT IN (SELECT id FROM r)
             """,
             seen=json.dumps(
@@ -289,8 +303,9 @@ class Runs:
                         "id": run,
                         "terminal": each.view.terminal,
                         "keys": list(each.view.stream_keys),
-                        "age_s": each.age_s,
-                        "listed_s": each.listed_s,
+                        "asked_s": each.asked_at,
+                        "read_s": each.read_at,
+                        "row_read_at": _iso(each.row_read_at),
                     }
                     for run, each in seen.items()
                 ]
@@ -299,7 +314,11 @@ class Runs:
             again_s=again_s,
         )
         found = max((row.streams for row in rows), default=0)
-        return [Standing(row.id, row.run_id, row.open, row.settles_in_s, row.settled, row.noted) for row in rows], found
+        standings = [
+            Standing(row.id, row.run_id, row.open, row.settles_in_s, row.settled, row.row_read_at, row.noted)
+            for row in rows
+        ]
+        return standings, found
 
     def seal(self, runs: Iterable[int], quiet_s: float, late_check_s: float = 0.0) -> list[int]:
         """Seal those runs that are over, whose keys were read after the quiet period and whose streams are all settled.
