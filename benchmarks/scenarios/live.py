@@ -44,7 +44,7 @@ def run(stage: Stage, size: Size) -> Row:
             written = upstream.do("written")
             expected = streams + written["chunks"]
             stage.wait(
-                lambda: stage.database.value("SELECT sum(chunk_count) >= %s FROM tailrace.streams_now", expected),
+                lambda: stage.database.value("SELECT sum(chunk_count) >= %s FROM tailrace.segments", expected),
                 120, "all that was written", 0.1,
             )  # fmt: skip
             wal = stage.database.value("SELECT pg_current_wal_lsn() - %s::pg_lsn", before)

@@ -93,5 +93,5 @@ def _backfill(stage: Stage) -> None:
 
 
 def _all_archived(stage: Stage, runs: int) -> None:
-    chunks = "SELECT sum(chunk_count) = %s FROM tailrace.streams_now"
+    chunks = "SELECT sum(chunk_count) = %s FROM tailrace.segments"
     stage.wait(lambda: stage.database.value(chunks, runs * CHUNKS), 600, "all archived", 0.1)

@@ -116,7 +116,7 @@ def _trickled(stage: Stage, row: Row, size: Size) -> None:
             upstream.do("live", runs=runs, every_s=0.2, records=2, for_s=LIVE_S)
             stage.wait(lambda: upstream.do("written")["done"], 120, "the writer", 0.5)
             total += streams + upstream.do("written")["chunks"]
-            stored = "SELECT sum(chunk_count) = %s FROM tailrace.streams_now"
+            stored = "SELECT sum(chunk_count) = %s FROM tailrace.segments"
             stage.wait(lambda: stage.database.value(stored, total), 30, "all committed", 0.1)  # noqa: B023
             if wave == 0:
                 segments = stage.database.value("SELECT count(*) FROM tailrace.segments")

@@ -75,7 +75,8 @@ COMMENT ON COLUMN tailrace.streams.lag IS 'How far the checkpoint was behind ups
 COMMENT ON COLUMN tailrace.streams.worker_id IS
     'Holder of the lease. No foreign key: it holds while that row of workers lives.';
 COMMENT ON COLUMN tailrace.streams.settled_by IS
-    'Who held the lease last and left the stream as it is: whose commit it was that ended the lease.';
+    'Whose commit it was that ended the last lease; null: none, while there is one or when it ended otherwise. Then the '
+    'row can be behind what is stored.';
 COMMENT ON COLUMN tailrace.streams.troubled_at IS
     'Since when it can''t be read, while attempt > 0.';
 COMMENT ON COLUMN tailrace.streams.token IS 'Grows with every takeover; a write with another token changes nothing.';

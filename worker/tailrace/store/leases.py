@@ -26,6 +26,15 @@ FREE = """(s.worker_id IS NULL OR NOT EXISTS (
 
 OPEN = "s.state IN ('pending', 'active', 'parked')"
 
+# Of a stream s, its run r and the environment e: the columns of a `LeasedStream`.
+LEASED = f"""
+s.id, r.run_id, s.stream_key, s.token, s.rev, s.wire, s.generation, s.last_chunk_index, s.cursor,
+s.attempt, s.chunk_count, s.lost_count, r.options, e.name AS environment, {RUN_END},
+extract(epoch FROM now() - coalesce(s.last_chunk_at, s.created_at))::float8 AS silent_s,
+(extract(epoch FROM s.not_before) * 1000)::bigint AS not_before_ms,
+CASE WHEN s.attempt = 0 THEN 0 ELSE coalesce(extract(epoch FROM now() - s.troubled_at), 0) END::float8 AS troubled_s
+"""
+
 
 @dataclass(frozen=True, slots=True)
 class WorkerRow:
@@ -155,10 +164,10 @@ class Leases:
         A stream that this process leases already comes back too, under a new token: whoever calls makes sure that no
         reader of its own is at work on it.
         """
-        taken = self._statements.execute(
+        rows = self._statements.execute(
             f"""
             WITH free AS (
-                SELECT s.id FROM tailrace.streams s
+                SELECT s.id, s.token > 0 AND s.settled_by IS NULL AS behind FROM tailrace.streams s
                 WHERE s.id = ANY(:ids)
                   AND s.state IN ('pending', 'active', 'parked')
                   AND ({FREE} OR s.worker_id = :worker_id)
@@ -167,80 +176,54 @@ class Leases:
                 FOR NO KEY UPDATE SKIP LOCKED
             )
             UPDATE tailrace.streams s
-            SET worker_id = :worker_id, token = s.token + 1, rev = s.rev + 1, state = 'active', hinted_until = NULL
-            FROM free
-            WHERE s.id = free.id
-            RETURNING s.id, s.token
+            SET worker_id = :worker_id, token = s.token + 1, rev = s.rev + 1, state = 'active', hinted_until = NULL,
+                settled_by = NULL
+            FROM free, tailrace.runs r, tailrace.environments e
+            WHERE s.id = free.id AND r.id = s.run AND e.id = r.environment_id
+            RETURNING {LEASED}, free.behind
             """,
             ids=list(stream_ids),
             worker_id=self._worker.id,
             **self._limit.values,
         )
-        return self._leased({row.id: row.token for row in taken}) if taken else []
+        behind = {row.id: row.token for row in rows if row.behind}
+        return [_leased(row) for row in rows if not row.behind] + (self._follow(behind) if behind else [])
 
-    def _leased(self, tokens: dict[int, int]) -> list[LeasedStream]:
-        """Have the rows of streams follow what is stored, and return the streams as they are then.
+    def _follow(self, tokens: dict[int, int]) -> list[LeasedStream]:
+        """Have the rows of streams that nobody left in order follow what is stored; return them as they are then.
 
         Not in the statement that takes the lease: its snapshot can be older than the last commit under the lease
         before, which made no new version of the row.
         """
         rows = self._statements.execute(
             f"""
-            WITH behind AS MATERIALIZED (
-                SELECT s.id, a.*
-                FROM unnest(CAST(:ids AS bigint[]), CAST(:tokens AS bigint[])) AS u (id, token)
+            WITH leased AS (
+                SELECT s.* FROM unnest(CAST(:ids AS bigint[]), CAST(:tokens AS bigint[])) AS u (id, token)
                 JOIN tailrace.streams s ON s.id = u.id AND s.token = u.token
-                CROSS JOIN LATERAL tailrace.stored_after(s.id, s.generation, s.last_chunk_index) a
+            ), behind AS MATERIALIZED (
+                SELECT s.id, s.token, a.*
+                FROM leased s CROSS JOIN LATERAL tailrace.stored_after(s.id, s.generation, s.last_chunk_index) a
             ), followed AS (
                 UPDATE tailrace.streams s SET
                     rev = s.rev + 1, last_chunk_index = b.last_index, cursor = b.cursor,
                     chunk_count = s.chunk_count + b.chunks, byte_count = s.byte_count + b.bytes, lag = NULL,
                     first_chunk_at = coalesce(s.first_chunk_at, b.first_committed_at),
                     last_chunk_at = least(b.last_committed_at, now())
-                FROM behind b JOIN unnest(CAST(:ids AS bigint[]), CAST(:tokens AS bigint[])) AS u (id, token) USING (id)
-                WHERE s.id = b.id AND s.token = u.token
+                FROM behind b WHERE s.id = b.id AND s.token = b.token
                 RETURNING s.*
             )
-            SELECT s.id, r.run_id, s.stream_key, s.token, s.rev, s.wire, s.generation, s.last_chunk_index, s.cursor,
-                   s.attempt, s.chunk_count, s.lost_count, r.options, e.name AS environment, {RUN_END},
-                   extract(epoch FROM now() - coalesce(s.last_chunk_at, s.created_at))::float8 AS silent_s,
-                   (extract(epoch FROM s.not_before) * 1000)::bigint AS not_before_ms,
-                   CASE WHEN s.attempt = 0 THEN 0
-                        ELSE coalesce(extract(epoch FROM now() - s.troubled_at), 0) END::float8 AS troubled_s
+            SELECT {LEASED}
             FROM (
                 SELECT * FROM followed
-                UNION ALL
-                SELECT s.* FROM unnest(CAST(:ids AS bigint[]), CAST(:tokens AS bigint[])) AS u (id, token)
-                JOIN tailrace.streams s ON s.id = u.id AND s.token = u.token
-                WHERE s.id NOT IN (SELECT id FROM behind)
+                UNION ALL SELECT * FROM leased WHERE id NOT IN (SELECT id FROM behind)
             ) s
             JOIN tailrace.runs r ON r.id = s.run
             JOIN tailrace.environments e ON e.id = r.environment_id
-            ORDER BY s.id
             """,
             ids=list(tokens),
             tokens=list(tokens.values()),
         )
-        return [
-            LeasedStream(
-                id=row.id,
-                ref=StreamRef(row.run_id, row.stream_key),
-                token=row.token,
-                rev=row.rev,
-                wire=Wire(row.wire) if row.wire else None,
-                checkpoint=Checkpoint(row.generation, row.last_chunk_index, row.cursor),
-                attempt=row.attempt,
-                chunk_count=row.chunk_count,
-                lost_count=row.lost_count,
-                silent_s=row.silent_s,
-                run_end=RunEnd(row.over, row.over_for_s, row.swept_for_s),
-                options=row.options,
-                not_before_ms=row.not_before_ms,
-                environment=row.environment,
-                troubled_s=row.troubled_s,
-            )
-            for row in rows
-        ]
+        return [_leased(row) for row in rows]
 
     def orphans(self, reading: Sequence[int]) -> dict[int, int]:
         """Find the streams that this process leases, other than ``reading``; return their tokens."""
@@ -282,3 +265,23 @@ class Leases:
             worker_id=self._worker.id,
         )
         return [(row.id, row.over, row.ours) for row in rows]
+
+
+def _leased(row: Any) -> LeasedStream:
+    return LeasedStream(
+        id=row.id,
+        ref=StreamRef(row.run_id, row.stream_key),
+        token=row.token,
+        rev=row.rev,
+        wire=Wire(row.wire) if row.wire else None,
+        checkpoint=Checkpoint(row.generation, row.last_chunk_index, row.cursor),
+        attempt=row.attempt,
+        chunk_count=row.chunk_count,
+        lost_count=row.lost_count,
+        silent_s=row.silent_s,
+        run_end=RunEnd(row.over, row.over_for_s, row.swept_for_s),
+        options=row.options,
+        not_before_ms=row.not_before_ms,
+        environment=row.environment,
+        troubled_s=row.troubled_s,
+    )
