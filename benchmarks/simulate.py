@@ -196,7 +196,7 @@ def _poisson(chance: random.Random, mean: float) -> int:
 
 
 P3 = Load(streams_per_s=0, lives_s=1_000, chunks_per_s=10, packets_per_s=5)
-P4 = Load(streams_per_s=0, lives_s=5_000, talking=0.0, slots=5_000)  # as in results/latest.json
+P4 = Load(streams_per_s=0, lives_s=10_000, talking=0.0, slots=10_000)  # as in results/latest.json
 
 
 def costs_of(results: dict[str, Any], costs: Costs) -> Costs:
