@@ -46,8 +46,9 @@ def test_a_thousand_readers_on_silent_sockets(pool: str, tmp_path: Path, databas
         print(f"{pool}: all leases free after {free_s:.2f} s, ended after {ended_s:.2f} s; the other: {figures(seen)}")
         assert ended_s <= DRAIN_S
         assert code == 0
-        assert len(seen) == 1_000
+        assert len(seen) == len(streams) > 500  # the other may have had some of its share before
         assert max(seen.values()) <= DRAIN_S + 5
+        wait_for(lambda: len(leased_by(archive, second)) == 1_000, 20, "the other reads all")
         for run in range(100):
             wait_for(lambda run=run: archive.texts(f"run_{run}", "k5") == ['"first"', '"second"'], 20)  # type: ignore[misc]
         assert archive.violations() == []
