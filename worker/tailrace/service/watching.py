@@ -321,7 +321,12 @@ class Watching:
             for run, (view, asked_at) in seen.items()
         }
         again_s = None if keep else 0.0  # whoever watches takes it up
-        standings, found = self._store.observe(said, self._settings.seal_quiet_seconds, again_s)
+        try:
+            standings, found = self._store.observe(said, self._settings.seal_quiet_seconds, again_s)
+        except StoreUnavailable:
+            with self._lock:
+                self._reconciled_at = -math.inf  # it may be noted, and left to us
+            raise
         now = self._clock_s()
         if keep:
             with self._lock:
