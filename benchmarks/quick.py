@@ -164,7 +164,7 @@ def _live(ready: Stage, upstream: UpstreamProcess, pid: int, runs: list[str]) ->
     )
     ready.wait(lambda: ready.database.value(opened, len(runs)), 30, "all open", 0.1)
     upstream.do("live", runs=runs, every_s=LIVE_EVERY_S, records=2, for_s=RUNS * LIVE_S + 2, together=len(runs))
-    time.sleep(1.0)
+    time.sleep(1.0)  # until the first packets, which find each connection asleep, are over
 
     def window() -> float:
         cpu, began = cpu_s(pid), upstream.do("written")["batches"]

@@ -32,7 +32,7 @@ def quiet(stage: Stage, row: Row, streams: int, per_run: int = PER_RUN, feed: st
         settings = {"TAILRACE_PARK_AFTER_SECONDS": "3600", "TAILRACE_WAIT_SECONDS": "600"}
         worker = stage.start_worker(upstream, slots=streams + 100, **settings)
         try:
-            time.sleep(2.0)
+            time.sleep(2.0)  # what its start allocates is there then: the base is what it has before the streams
             base_mb = memory_mb(worker.pid)
             began = time.monotonic()
             request_all(stage, runs)

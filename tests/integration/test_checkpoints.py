@@ -18,6 +18,7 @@ from tailrace.store.flush_rule import BatchLimits
 from tailrace.store.leases import Leases, WorkerRow
 from tailrace.store.migrate import upgrade
 from tailrace.store.queries import Archive as Status
+from tailrace.store.sink import Sink
 from tailrace.store.writer import Writer, WriterLimits
 from tests.integration.test_commit import balanced, batch, flush_of, new_stream, rows
 from tests.throwaway import Servers
@@ -48,6 +49,17 @@ def begun(engine: sa.Engine, leases: Leases, *texts: bytes) -> tuple[LeasedStrea
     committer = Committer(engine, leases.worker_id)
     committer.commit([flush_of(stream, batch(0, *texts))])
     return replace(stream, rev=stream.rev + 1), committer
+
+
+def written(committer: Committer, stream: LeasedStream, count: int) -> tuple[Writer, Sink]:
+    """A Writer that runs, by which so many chunks have been committed, one by one."""
+    writer = Writer(committer, WriterLimits(), random=lambda: 0.5)
+    sink = writer.open(stream, AT_ONCE)
+    writer.start()
+    for index in range(count):
+        sink.put(batch(index, b"%d" % index), Wire.V2)
+        sink.flush()
+    return writer, sink
 
 
 def test_a_commit_that_only_adds_makes_no_new_version_of_the_row(engine: sa.Engine, leases: Leases) -> None:
@@ -145,12 +157,7 @@ def test_a_commit_that_was_given_up_and_comes_through_after_all_is_stored_once(
             return super().commit(flushes)
 
     committer = Slow(engine, leases.worker_id)
-    writer = Writer(committer, WriterLimits(), random=lambda: 0.5)
-    sink = writer.open(stream, AT_ONCE)
-    writer.start()
-    for index in range(4):
-        sink.put(batch(index, b"%d" % index), Wire.V2)
-        sink.flush()
+    writer, _ = written(committer, stream, 4)
     writer.stop(5)
     assert rows(engine, "SELECT data_text FROM tailrace.chunks ORDER BY chunk_index") == [
         ("0",),
@@ -182,13 +189,7 @@ def test_another_server_gets_nothing_before_what_it_has_was_compared(servers_to_
     engine = create_engine(postgres.url())
     leases = leases_of(engine)
     (stream,) = leases.acquire([new_stream(engine)])
-    committer = Committer(engine, leases.worker_id)
-    writer = Writer(committer, WriterLimits(), random=lambda: 0.5)
-    sink = writer.open(stream, AT_ONCE)
-    writer.start()
-    for index in range(3):
-        sink.put(batch(index, b"%d" % index), Wire.V2)
-        sink.flush()
+    writer, sink = written(Committer(engine, leases.worker_id), stream, 3)
     if lost:
         with engine.begin() as connection:
             connection.execute(sa.text("DELETE FROM tailrace.segments WHERE first_index = 2"))
