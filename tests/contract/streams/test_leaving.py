@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import socket
 import threading
 import time
@@ -10,7 +11,7 @@ from typing import Any
 import pytest
 
 from tailrace.model import Wire
-from tailrace.streams import AbortController, AbortSignal, ChunkTypeError, Client, StreamAborted
+from tailrace.streams import AbortController, AbortSignal, ChunkTypeError, Client, StreamAborted, aio
 from tests.streamcases import LONG_S, PACE, Flavour, Place, World, numbers
 
 
@@ -183,3 +184,46 @@ class TestLeaving:
         with pytest.raises(RuntimeError, match="mine"):
             api.next(reader)
         assert live.left("ai")
+
+
+class TestTheLoopEnds:
+    """A loop that ends closes no connection; `tests.leaks` finds those that a read has left."""
+
+    @pytest.mark.parametrize("steps", range(0, 160, 10))
+    def test_while_a_read_connects(self, world: World, steps: int) -> None:
+        place = world.place(Wire.V2)
+
+        async def begin_and_go() -> None:
+            waiting = asyncio.create_task(anext(aio.as_sse(place.run_id, "ai", **place.options)))
+            for _ in range(steps):
+                await asyncio.sleep(0)
+            waiting.cancel()  # as an ASGI server does whose client has left
+
+        asyncio.run(begin_and_go())
+
+    @pytest.mark.parametrize("closed", [True, False])
+    def test_when_enough_was_read(self, world: World, closed: bool) -> None:
+        place = world.place(Wire.V2)
+        place.write("ai", ["1", "2"])
+
+        async def first() -> Any:
+            reader = aio.read(place.run_id, "ai", **place.options)
+            chunk = await anext(reader)
+            if closed:
+                await reader.aclose()
+            return chunk
+
+        assert asyncio.run(first()) == 1
+        assert place.left("ai")
+
+    def test_while_a_reader_is_kept(self, world: World) -> None:
+        place = world.place(Wire.V2)
+        place.write("ai", ["1"])
+        kept = []
+
+        async def first() -> Any:
+            kept.append(aio.read(place.run_id, "ai", **place.options))
+            return await anext(kept[0])
+
+        assert asyncio.run(first()) == 1
+        assert place.left("ai")

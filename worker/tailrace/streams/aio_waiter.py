@@ -6,8 +6,9 @@ Only the archive is asked in a thread, for the time of a query: SQLAlchemy is us
 from __future__ import annotations
 
 import asyncio
+import weakref
 from collections import deque
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine
 from contextlib import aclosing
 from functools import partial
 from typing import Any
@@ -101,6 +102,35 @@ async def _ask(inbox: Inbox, number: int, question: Callable[[], Awaitable[Event
         await inbox.put(number, Failed(unexpected(error)))
 
 
+class Leaving:
+    """What was told to end and has not ended yet."""
+
+    def __init__(self) -> None:
+        self.tasks: set[asyncio.Task[None]] = set()
+        self.clients: list[httpx.AsyncClient] = []
+
+    def keep(self, task: asyncio.Task[None], until_then: object) -> None:
+        """Hold on to a task, and to ``until_then``, until it is done: the loop alone would let it be collected."""
+        self.tasks.add(task)
+        task.add_done_callback(partial(self._done, until_then))
+
+    def _done(self, until_then: object, task: asyncio.Task[None]) -> None:
+        self.tasks.discard(task)
+
+    async def close_clients(self, users: list[asyncio.Task[None]]) -> None:
+        """Close the clients when nobody uses them any more."""
+        if users:
+            await asyncio.wait(users)
+        while self.clients:
+            await self.clients.pop().aclose()
+
+    async def over(self) -> None:
+        """Wait until all has ended."""
+        while self.tasks:
+            await asyncio.wait(self.tasks)
+        await self.close_clients([])  # a task that is cancelled before it has begun does nothing
+
+
 class Waiter:
     """Runs a session for whoever awaits `next`. Belongs to one loop; nothing that it starts keeps it alive."""
 
@@ -108,11 +138,12 @@ class Waiter:
         self.session = session
         self._inbox: Inbox | None = None
         self._tasks: dict[str, asyncio.Task[None]] = {}
-        self._leaving: set[asyncio.Task[None]] = set()
+        self._leaving = Leaving()
         self._client: httpx.AsyncClient | None = None
         self._feed: AsyncRunFeed | None = None
         self._closed = False
         self._stop_listening: Callable[[], None] | None = None
+        self._loop_ends: AsyncGenerator[None] | None = None
 
     async def next(self, until: float | None = None) -> Value | RunView | None:
         """Return the next value; None when ``until`` (by the session's clock) is reached before.
@@ -129,6 +160,8 @@ class Waiter:
         if self._inbox is None:
             self._inbox = Inbox(asyncio.get_running_loop())
             self._stop_listening = session.signal.listen(self._inbox.wake)
+            self._loop_ends = _when_the_loop_ends(weakref.ref(self), self._leaving)
+            await anext(self._loop_ends)
         inbox = self._inbox
         session.wake()
         try:
@@ -167,14 +200,18 @@ class Waiter:
         for key in list(self._tasks):
             self._stop(key)
         if self._client is not None and self._inbox is not None:
-            client, self._client = self._client, None
-            self._keep(self._inbox.loop.create_task(_close(client, list(self._leaving))))
+            self._leaving.clients.append(self._client)
+            self._client = None
+            closing = self._leaving.close_clients(list(self._leaving.tasks))
+            self._leaving.keep(self._inbox.loop.create_task(closing), self._loop_ends)
 
     async def aclose(self) -> None:
         """Leave upstream, and return when every connection is dropped."""
         self.close()
-        if self._leaving:
-            await asyncio.gather(*self._leaving, return_exceptions=True)
+        await self._leaving.over()
+        loop_ends, self._loop_ends = self._loop_ends, None
+        if loop_ends is not None:
+            await loop_ends.aclose()
 
     def abandon(self) -> None:
         """Do what `close` does, from any thread and at any time: the waiter is not needed any more."""
@@ -208,12 +245,7 @@ class Waiter:
         task = self._tasks.pop(key, None)
         if task is not None and not task.done():
             task.cancel()
-            self._keep(task)
-
-    def _keep(self, task: asyncio.Task[None]) -> None:
-        """Hold on to a task until it is done: the loop alone would let it be collected."""
-        self._leaving.add(task)
-        task.add_done_callback(self._leaving.discard)
+            self._leaving.keep(task, self._loop_ends)
 
     def _upstream(self) -> httpx.AsyncClient:
         """Return the client of this session: its streams and the run feed have connections of their own in it."""
@@ -227,8 +259,17 @@ async def _look(feed: AsyncRunFeed, live: bool) -> Looked:
     return Looked(await feed.look(live))
 
 
-async def _close(client: httpx.AsyncClient, users: list[asyncio.Task[None]]) -> None:
-    """Close a client when nobody uses it any more."""
-    if users:
-        await asyncio.gather(*users, return_exceptions=True)
-    await client.aclose()
+async def _when_the_loop_ends(waiter: weakref.ref[Waiter], leaving: Leaving) -> AsyncGenerator[None]:
+    """Close a waiter, and wait for what leaves, in a loop that ends. To be begun with one `anext`.
+
+    A loop closes no connection by itself, but as its last act it closes the async generators that were begun in it
+    (`asyncio.loop.shutdown_asyncgens`). Does not keep the waiter alive.
+    """
+    try:
+        yield
+    finally:
+        held = waiter()
+        if held is not None:
+            held.close()
+        del held
+        await leaving.over()
