@@ -86,7 +86,7 @@ def statements(asked: Asked) -> Iterator[tuple[str, Callable[[], object]]]:
     }
     seen = {run: Seen(RunView(run_id, "EXECUTING", False, ("ai", "more")), time.time()) for run, run_id in ids.items()}
     yield "which runs are due", lambda: runs.due(1_000, 10)
-    yield "what is noted of them", lambda: runs.observe(seen, 60.0)
+    yield "what is noted of them", lambda: runs.observe(seen, 60.0, uuid4())
     yield "which are left to the watcher", lambda: runs.standing(60.0)
     yield "which can be sealed", lambda: runs.seal(list(ids), 60.0)
     yield "which are due for a late check", lambda: late.claim(10, 60.0)

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from typing import Any
+from uuid import uuid4
 
 import psycopg
 import pytest
@@ -303,6 +304,8 @@ def _look(runtime: Runtime) -> None:
 
 # --- two that believe that they watch
 
+ME, OTHER = uuid4(), uuid4()
+
 
 @pytest.fixture
 def runs(database_url: str) -> Iterator[Runs]:
@@ -320,24 +323,36 @@ def test_an_answer_that_was_asked_for_before_one_that_was_noted_says_nothing(arc
     """Who was suspended between upstream's answer and the row would open a run again that is over, and seal it without
     a key that has come since."""
     run = runs.request("run_1", None, {}, 0)
-    runs.observe({run: seen("COMPLETED", "ai", finished_at=datetime.now(UTC))}, QUIET_S)
+    runs.observe({run: seen("COMPLETED", "ai", finished_at=datetime.now(UTC))}, QUIET_S, ME)
     noted = archive.row("SELECT status, terminal_at, keys_read_at FROM tailrace.runs")
-    (standing,), found = runs.observe({run: seen("EXECUTING", "ai", "old", age_s=30.0)}, QUIET_S)
+    (standing,), found = runs.observe({run: seen("EXECUTING", "ai", "old", age_s=30.0)}, QUIET_S, ME)
     assert (found, standing.settled) == (0, False)
     assert archive.row("SELECT status, terminal_at, keys_read_at FROM tailrace.runs") == noted
+
+
+def test_what_is_noted_by_one_that_does_not_watch_is_for_the_watcher_to_take_up_at_once(
+    archive: Archive, runs: Runs
+) -> None:
+    """Left to somebody who does not know of it, a run would be looked at when the watcher next reads all rows."""
+    run = runs.request("run_1", None, {}, 0)
+    for watcher, due in ((None, []), (ME, []), (OTHER, [run])):
+        archive.run("UPDATE tailrace.environments SET watched_by = %s", watcher)
+        archive.run("UPDATE tailrace.runs SET state = 'requested'")
+        runs.observe({run: seen("EXECUTING")}, QUIET_S, ME)
+        assert [each.id for each in runs.due(10, 10)] == due
 
 
 def test_keys_that_were_asked_for_before_the_quiet_time_ended_are_not_the_last(archive: Archive, runs: Runs) -> None:
     run = runs.request("run_1", None, {}, 0)
     over = datetime.now(UTC)
-    runs.observe({run: seen("COMPLETED", finished_at=over)}, QUIET_S)
+    runs.observe({run: seen("COMPLETED", finished_at=over)}, QUIET_S, ME)
     archive.run(
         "UPDATE tailrace.runs SET terminal_at = now() - interval '70 s', keys_read_at = now() - interval '70 s'"
     )
-    (standing,), _ = runs.observe({run: seen("COMPLETED", finished_at=over, age_s=15.0)}, QUIET_S)
+    (standing,), _ = runs.observe({run: seen("COMPLETED", finished_at=over, age_s=15.0)}, QUIET_S, ME)
     assert not standing.settled
     assert runs.seal([run], QUIET_S) == []
-    (standing,), _ = runs.observe({run: seen("COMPLETED", finished_at=over, age_s=5.0)}, QUIET_S)
+    (standing,), _ = runs.observe({run: seen("COMPLETED", finished_at=over, age_s=5.0)}, QUIET_S, ME)
     assert standing.settled
     assert runs.seal([run], QUIET_S) == [run]
 
@@ -347,17 +362,17 @@ def test_a_run_that_ended_long_before_it_was_first_looked_at_needs_no_quiet_time
     archive: Archive, runs: Runs, ended_ago: timedelta, settled: bool
 ) -> None:
     run = runs.request("run_1", None, {}, 0)
-    (standing,), _ = runs.observe({run: seen("COMPLETED", finished_at=datetime.now(UTC) - ended_ago)}, QUIET_S)
+    (standing,), _ = runs.observe({run: seen("COMPLETED", finished_at=datetime.now(UTC) - ended_ago)}, QUIET_S, ME)
     assert standing.settled is settled
     assert runs.seal([run], QUIET_S) == ([run] if settled else [])
 
 
 def test_nor_is_one_without_a_confirmed_end_settled_before_ten_minutes(archive: Archive, runs: Runs) -> None:
     run = runs.request("run_1", None, {}, 0)
-    (standing,), _ = runs.observe({run: seen("COMPLETED")}, QUIET_S)
+    (standing,), _ = runs.observe({run: seen("COMPLETED")}, QUIET_S, ME)
     assert standing.settles_in_s == pytest.approx(600.0, abs=5.0)
     archive.run(
         "UPDATE tailrace.runs SET terminal_at = now() - interval '9 min', keys_read_at = now() - interval '9 min'"
     )
-    (standing,), _ = runs.observe({run: seen("COMPLETED")}, QUIET_S)
+    (standing,), _ = runs.observe({run: seen("COMPLETED")}, QUIET_S, ME)
     assert not standing.settled

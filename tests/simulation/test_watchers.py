@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 from unittest.mock import patch
+from uuid import UUID
 
 import pytest
 
@@ -65,20 +66,20 @@ def read_when_left_to_us(
         kept.read_at = kept.looked_at
 
 
-def row_is_what_it_was(self: Store, seen: Mapping[int, Seen], quiet_s: float, again_s: float | None = None) -> Any:
+def row_is_what_it_was(self: Store, seen: Mapping[int, Seen], quiet_s: float, worker: UUID) -> Any:
     for each in seen.values():
         row = next((row for row in self._world.rows.values() if f"run_{row.id}" == each.view.run_id), None)
         if row is not None and row.keys_read_at is not None and each.read_at is not None:
             row.keys_read_at = max(row.keys_read_at, each.read_at)
-    return observe(self, seen, quiet_s, again_s)
+    return observe(self, seen, quiet_s, worker)
 
 
-def all_is_noted(self: Store, seen: Mapping[int, Seen], quiet_s: float, again_s: float | None = None) -> Any:
-    standings, new = observe(self, seen, quiet_s, again_s)
+def all_is_noted(self: Store, seen: Mapping[int, Seen], quiet_s: float, worker: UUID) -> Any:
+    standings, new = observe(self, seen, quiet_s, worker)
     return [each.__class__(*(getattr(each, name) for name in each.__slots__[:-1]), True) for each in standings], new
 
 
-def dated_when_noted(self: Store, seen: Mapping[int, Seen], quiet_s: float, again_s: float | None = None) -> Any:
+def dated_when_noted(self: Store, seen: Mapping[int, Seen], quiet_s: float, worker: UUID) -> Any:
     """How long ago is said, and on its way that becomes longer."""
     before = self._world.now
     self._world.talk(self._worker)
@@ -89,7 +90,7 @@ def dated_when_noted(self: Store, seen: Mapping[int, Seen], quiet_s: float, agai
         )
         for run, each in seen.items()
     }
-    return observe(self, said, quiet_s, again_s)
+    return observe(self, said, quiet_s, worker)
 
 
 FAULTS: dict[str, Callable[[], Any]] = {

@@ -276,9 +276,7 @@ class Store:
                 if row.state in ("requested", "watched") and row.next_watch_at is None
             ]
 
-    def observe(
-        self, seen: Mapping[int, Seen], quiet_s: float, again_s: float | None = None
-    ) -> tuple[list[Standing], int]:
+    def observe(self, seen: Mapping[int, Seen], quiet_s: float, worker: UUID) -> tuple[list[Standing], int]:
         standings: list[Standing] = []
         new = 0
         with self._statement() as world:
@@ -292,7 +290,7 @@ class Store:
                     locked = world.faulty and world.dice.random() < world.p_locked
                     noted = not (older or locked)
                     if noted:
-                        new += self._note(row, each, again_s)
+                        new += self._note(row, each, worker)
                 standings.append(row.standing(world.now, noted=noted))
         return standings, new
 
@@ -308,7 +306,7 @@ class Store:
             or any(key not in row.keys for key in view.stream_keys)
         )
 
-    def _note(self, row: Row, each: Seen, again_s: float | None) -> int:
+    def _note(self, row: Row, each: Seen, worker: UUID) -> int:
         now, view = self._world.now, each.view
         asked_at = min(now, each.asked_at)
         created = (view.created_at - EPOCH).total_seconds() if view.created_at else -1e9
@@ -318,7 +316,7 @@ class Store:
         row.state, row.status, row.finished_at = "watched", view.status, view.finished_at
         row.terminal_at = (row.terminal_at if row.terminal_at is not None else now) if view.terminal else None
         row.keys_read_at, row.attempt = asked_at, 0
-        row.next_watch_at = None if again_s is None else now + again_s
+        row.next_watch_at = None if self._world.watched_by in (None, worker) else now
         new = [key for key in view.stream_keys if key not in row.keys]
         for key in new:
             row.keys[key], row.not_before[key] = now, before

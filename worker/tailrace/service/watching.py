@@ -304,7 +304,7 @@ class Watching:
     ) -> int:
         """Note what upstream said of runs, and when it was asked; return how many streams are new.
 
-        ``heard_at``: it was the feed that said so, and this was its answer.
+        ``keep``: watch them from now on. ``heard_at``: it was the feed that said so, and this was its answer.
         """
         if not seen:
             return 0
@@ -320,9 +320,8 @@ class Watching:
             )
             for run, (view, asked_at) in seen.items()
         }
-        again_s = None if keep else 0.0  # whoever watches takes it up
         try:
-            standings, found = self._store.observe(said, self._settings.seal_quiet_seconds, again_s)
+            standings, found = self._store.observe(said, self._settings.seal_quiet_seconds, self._worker)
         except StoreUnavailable:
             with self._lock:
                 self._reconciled_at = -math.inf  # it may be noted, and left to us

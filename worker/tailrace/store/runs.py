@@ -243,9 +243,7 @@ class Runs:
         )
         return [Standing(**row._mapping) for row in rows]
 
-    def observe(
-        self, seen: Mapping[int, Seen], quiet_s: float, again_s: float | None = None
-    ) -> tuple[list[Standing], int]:
+    def observe(self, seen: Mapping[int, Seen], quiet_s: float, worker: UUID) -> tuple[list[Standing], int]:
         """Note what upstream says of runs, by the ids of their rows, and make a row for each stream that is new.
 
         Return how the runs stand now, and the number of new streams. Nothing is written of a run of which upstream says
@@ -254,7 +252,8 @@ class Runs:
         old as the run. What was asked for before the last answer that was noted says nothing: two may be watching.
 
         A run that somebody has locked, or that was asked about later, is left out, and its standing says so.
-        ``again_s``: its row is to say that it is due after so long; None: that is left to the watcher.
+        When another than ``worker`` watches, the row says that the run is due: it is for that one to take it up. Else
+        it is left to ``worker``, or to whoever watches next and reads `standing` first.
         """
         rows = self._statements.execute(
             f"""
@@ -275,7 +274,9 @@ class Runs:
                     terminal_at = CASE WHEN v.terminal THEN coalesce(r.terminal_at, now()) END,
                     keys_read_at = v.asked_at, listed_at = CASE WHEN r.selection IS NULL THEN v.asked_at END,
                     watch_attempt = 0, troubled_at = NULL, refusals = 0, last_error = NULL,
-                    next_watch_at = now() + CAST(:again_s AS float8) * interval '1 second'
+                    next_watch_at = (
+                        SELECT now() FROM tailrace.environments e
+                        WHERE e.id = r.environment_id AND e.watched_by <> :worker)
                 FROM v JOIN news USING (id)
                 WHERE r.id = v.id AND r.state IN ('requested', 'watched')
                 RETURNING r.*, v.keys, coalesce(
@@ -311,7 +312,7 @@ class Runs:
                 ]
             ),
             quiet_s=quiet_s,
-            again_s=again_s,
+            worker=worker,
         )
         found = max((row.streams for row in rows), default=0)
         standings = [
