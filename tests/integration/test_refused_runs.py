@@ -9,7 +9,7 @@ import pytest
 from tailrace.errors import MalformedRecord, NotFound, RequestRefused, SourceUnavailable, StreamStalled, Unauthorized
 from tailrace.model import Wire
 from tailrace.retry import PATIENCE
-from tailrace.service.watching import refuses
+from tailrace.service.trouble import refuses
 from tests.ingestion import Ingestion, ingesting, numbered, store_with
 from tests.upstream import RunningServer
 

@@ -8,7 +8,6 @@ runs; what that does not tell of is looked at alone. Nothing is written where no
 from __future__ import annotations
 
 import math
-import random
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -18,25 +17,16 @@ from uuid import UUID
 import structlog
 
 from tailrace.config.settings import Settings
-from tailrace.errors import (
-    MalformedRecord,
-    NotFound,
-    RequestRefused,
-    SourceUnavailable,
-    StoreUnavailable,
-    Unauthorized,
-    WorkerError,
-)
-from tailrace.model import NOT_KNOWN_YET, RunView
-from tailrace.retry import PATIENCE, backoff
+from tailrace.errors import StoreUnavailable, WorkerError
+from tailrace.model import RunView
 from tailrace.service.bad_rows import BadRows
 from tailrace.service.key_check import KeyCheck
 from tailrace.service.reach import Reach
+from tailrace.service.trouble import Trouble
 from tailrace.service.watch_list import Kept, WatchList
 from tailrace.source.client import Upstream
 from tailrace.source.listing import ManyRunsFeed
 from tailrace.store.runs import Runs, Seen, WatchedRun
-from tailrace.wire.run_fields import BadRow
 
 log = structlog.get_logger("tailrace")
 
@@ -62,8 +52,6 @@ SLOW_S = 1.0
 """After a look that took so long, what was seen is noted before the next."""
 SEALED_TOGETHER = 100
 """More runs than this that wait for their streams are not tried with every turn."""
-TRANSIENT = frozenset({408, 429})
-"""Statuses of the 4xx that say "later", not "never"."""
 
 
 class Watching:
@@ -83,7 +71,7 @@ class Watching:
         self._store = store
         self._upstream = upstream
         self._reach = reach
-        self._key = key
+        self._trouble = Trouble(store, key, bad_rows, settings)
         self._bad_rows = bad_rows
         self._settings = settings
         self._worker = worker
@@ -293,11 +281,20 @@ class Watching:
             except StoreUnavailable:
                 raise
             except WorkerError as error:
-                self._failed(_in_trouble(run), error)
+                self._let_go(_in_trouble(run), error)
             if self._clock_s() - asked_at >= SLOW_S:
                 found += self._note(seen)
                 seen = {}
         return found + self._note(seen)
+
+    def _let_go(self, run: WatchedRun, error: WorkerError) -> None:
+        """Leave a run that could not be looked at to its row."""
+        goes_on = self._trouble.met(run, error)
+        with self._lock:
+            if goes_on and not run.known:
+                self._list.sought(run.id)
+            else:
+                self._list.drop([run.id])
 
     def _note(
         self, seen: Mapping[int, tuple[RunView, float]], *, keep: bool = True, heard_at: float | None = None
@@ -352,69 +349,6 @@ class Watching:
             self._list.drop(sealed)
         if sealed:
             log.info("runs_sealed", environment=self._store.environment, runs=len(sealed))
-
-    # --- what fails
-
-    def _failed(self, run: WatchedRun, error: WorkerError) -> None:
-        """Have the row of a run that could not be looked at say when it is looked at again."""
-        if isinstance(error, NotFound):
-            self._not_found(run, error)
-        elif isinstance(error, Unauthorized):
-            self._key.refused(error)
-            self._postpone(run, str(error), self._settings.watch_seconds)
-        else:
-            if isinstance(error, MalformedRecord):
-                self._bad_rows.note("run", [BadRow(run.run_id, error.field, str(error))])
-            if not refuses(error):
-                self._postpone(run, str(error), self._wait_s(run))
-            elif PATIENCE.is_over(run.refusals + 1, run.refused_s):
-                self._fail(run, f"{error} (refused {run.refusals + 1} times in {run.refused_s:.0f} s)")
-            else:
-                self._postpone(run, str(error), self._wait_s(run), refused=True)
-
-    def _not_found(self, run: WatchedRun, error: NotFound) -> None:
-        """Go on without upstream's word: it does not know the run yet, or no longer, or this answer is a mistake."""
-        enough_s = self._settings.unknown_run_seconds
-        if not run.known and run.asked_for_s >= enough_s:
-            self._fail(run, f"upstream did not know the run for {enough_s:g} s: {error}")
-        elif not (run.known and run.over):
-            self._postpone(run, f"{NOT_KNOWN_YET}: {error}", self._wait_s(run))
-        elif run.refused_s < enough_s:
-            reason = f"upstream does not know the run any more: {error}"
-            self._postpone(run, reason, self._wait_s(run), refused=True)
-        else:
-            reason = f"upstream has not known the run any more for {run.refused_s:.0f} s: {error}"
-            self._store.unserved(run, reason, self._wait_s(run))
-            self._let_go(run)
-            self._store.seal([run.id], self._settings.seal_quiet_seconds, self._settings.late_check_seconds)
-
-    def _postpone(self, run: WatchedRun, reason: str, delay_s: float, *, refused: bool = False) -> None:
-        self._store.postpone(run, reason, delay_s, refused=refused)
-        self._let_go(run)
-
-    def _fail(self, run: WatchedRun, reason: str) -> None:
-        self._store.fail(run, reason)
-        with self._lock:
-            self._list.drop([run.id])
-        log.warning("run_failed", environment=self._store.environment, run_id=run.run_id, reason=reason)
-
-    def _let_go(self, run: WatchedRun) -> None:
-        with self._lock:
-            if run.known:
-                self._list.drop([run.id])
-            else:
-                self._list.sought(run.id)
-
-    def _wait_s(self, run: WatchedRun) -> float:
-        """Return how long a run is not looked at after an attempt that brought nothing."""
-        watch_s = self._settings.watch_seconds
-        return max(watch_s, backoff(run.attempt, watch_s, self._settings.retry_cap_s, random.random))
-
-
-def refuses(error: WorkerError) -> bool:
-    """Return whether upstream calls our question wrong: a 4xx that has no meaning of its own. Pure."""
-    status = error.status if isinstance(error, RequestRefused | SourceUnavailable) else None
-    return status is not None and 400 <= status < 500 and status not in TRANSIENT
 
 
 def _in_trouble(run: WatchedRun | Kept) -> WatchedRun:
