@@ -37,9 +37,10 @@ def store_of(runs: int = RUNS, **made: Any) -> LiveStore:
 
 
 @contextmanager
-def watched(database_url: str, store: LiveStore, **app: Any) -> Iterator[Ingestion]:
+def watched(database_url: str, store: LiveStore, watch_s: float = 5.0, **app: Any) -> Iterator[Ingestion]:
     """Runs that somebody has asked for, all of them known."""
-    with ingesting(database_url, store, app=app, late_check_seconds=0.0) as (ingestion, server):
+    settings = {"late_check_seconds": 0.0, "watch_seconds": watch_s}
+    with ingesting(database_url, store, app=app, **settings) as (ingestion, server):
         ingestion.server = server  # type: ignore[attr-defined]
         for run_id in store._runs:
             ingestion.request(run_id)
@@ -57,7 +58,7 @@ def later(runtime: Runtime, seconds: float = 3_600.0) -> None:
     its = watching(runtime)
     clock_s = its._clock_s
     its._clock_s = lambda: clock_s() + seconds
-    its._feed._clock_s = its._clock_s
+    its._feed._clock_s = its._rounds._clock_s = its._clock_s
 
 
 def no_answer(*_: object, **__: object) -> None:
@@ -121,6 +122,27 @@ def test_a_run_that_the_feed_has_ceased_to_tell_of_is_looked_at_alone(database_u
         store.open_stream("run_3", "late")
         later(ingestion.runtime, 6.0)
         assert ingestion.runtime.watch(10) == (5, 1)
+
+
+@pytest.mark.parametrize("feed", list(FeedFormat))
+def test_what_no_feed_tells_of_is_looked_at_when_the_list_says_that_it_has_changed(
+    database_url: str, feed: FeedFormat
+) -> None:
+    """Hundreds that are older than any feed: alone, each has its turn in twelve seconds."""
+    store = store_of(300, created_at=datetime.now(UTC) - timedelta(days=3))
+    with watched(database_url, store, watch_s=1.0, feed=feed) as ingestion:
+        for _ in range(3):
+            later(ingestion.runtime, 1.0)
+            assert ingestion.runtime.watch(10) == (0, 0)
+        store.open_stream("run_3", "late")
+        store.finish_run("run_5")
+        looked = found = 0
+        for _ in range(3):
+            later(ingestion.runtime, 1.0)
+            alone, new = ingestion.runtime.watch(10)
+            looked, found = looked + alone, found + new
+        assert (looked, found) == (2, 1)
+        assert ingestion.value("SELECT terminal_at IS NOT NULL FROM tailrace.runs WHERE run_id = 'run_5'")
 
 
 def test_a_new_stream_is_no_older_than_the_last_look(database_url: str) -> None:

@@ -356,7 +356,8 @@ class Settings(BaseSettings):
         0.01,
         1,
         "of the rate limit",
-        "Three quarters are left to your own calls: a backfill asks only while at least so much is left.",
+        "Three quarters are left to your own calls: a backfill, or whoever looks what has changed, asks only while at "
+        "least so much is left.",
     )
     backfill_open_runs: int = _number(
         1_000,

@@ -24,7 +24,7 @@ class Kept:
 
     ``read_at``: when its keys were read last, as far as we saw it; None: only its row knows. ``row_read_at``: what that
     said then. ``last_at``: from when on its keys are read for the last time; None: it is not over. ``settled``: they
-    have been.
+    have been. ``changed_at``: when upstream last said that something of it has changed, and not what.
     """
 
     id: int
@@ -34,9 +34,10 @@ class Kept:
     row_read_at: datetime | None
     last_at: float | None
     settled: bool
+    changed_at: float = -math.inf
 
     def due_at(self, every_s: float) -> float:
-        again = self.looked_at + every_s
+        again = self.looked_at + (0.0 if self.changed_at > self.looked_at else every_s)
         return again if self.last_at is None else min(again, self.last_at)
 
     def is_last(self, now: float) -> bool:
@@ -54,6 +55,7 @@ class WatchList:
         self._settled: set[int] = set()
         self._unnoted: dict[int, float] = {}  # when the feed last said what their rows may not say; it says it once
         self._heard_at = -math.inf  # when the feed spoke last
+        self.alone = 0  # how many known runs were to be looked at alone, when some were last chosen
         self._waiting: dict[int, WatchedRun] = {}
         self._ids: dict[int, str] = {}  # upstream's, of all of these and of those that upstream did not know
         self._rows: dict[str, int] = {}  # the other way round
@@ -126,6 +128,7 @@ class WatchList:
         until = looked_at if heard_at is None else heard_at
         missed = standing.id not in self._ids  # what the feed said meanwhile was not heard
         unnoted_at = self._unnoted.get(standing.id, self._heard_at if missed else until)
+        before = self._kept.get(standing.id)
         self.drop([standing.id])
         if not standing.open:
             return
@@ -133,8 +136,9 @@ class WatchList:
         self._know(standing.id, standing.run_id)
         read_at = looked_at if standing.noted else None
         self._kept[standing.id] = Kept(
-            standing.id, standing.run_id, looked_at, read_at, standing.row_read_at, last_at, standing.settled
-        )
+            standing.id, standing.run_id, looked_at, read_at, standing.row_read_at, last_at, standing.settled,
+            -math.inf if before is None else before.changed_at,
+        )  # fmt: skip
         if standing.settled:
             self._settled.add(standing.id)
         if unnoted_at > until or not standing.noted:
@@ -176,6 +180,12 @@ class WatchList:
             if kept is not None and kept.id not in self._unnoted:
                 kept.looked_at = kept.read_at = at
 
+    def changed(self, run_ids: Iterable[str], at: float) -> None:
+        """Note that something of these runs has changed, as upstream said until this time."""
+        for run_id in run_ids:
+            if (kept := self._kept.get(self._rows.get(run_id, -1))) is not None:
+                kept.changed_at = at
+
     # --- choosing
 
     def from_the_feed(self, now: float, told_of: Collection[str]) -> set[str]:
@@ -191,6 +201,7 @@ class WatchList:
         ``told_of``: those that the feed tells of. ``busy``: the rows of those that are being looked at.
         """
         alone = [kept for kept in self._kept.values() if not kept.settled and kept.run_id not in told_of]
+        self.alone = len(alone)
         every_s = max(self._watch_s, len(alone) / ALONE_PER_S)
         due = [(due_at, kept.id) for kept in alone if kept.id not in busy and (due_at := kept.due_at(every_s)) <= now]
         return [self._kept[run] for _, run in sorted(due)[:limit]]

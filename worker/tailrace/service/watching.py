@@ -22,8 +22,9 @@ from tailrace.model import RunView
 from tailrace.service.bad_rows import BadRows
 from tailrace.service.key_check import KeyCheck
 from tailrace.service.reach import Reach
+from tailrace.service.rounds import Rounds
 from tailrace.service.trouble import Trouble
-from tailrace.service.watch_list import Kept, WatchList
+from tailrace.service.watch_list import ALONE_PER_S, Kept, WatchList
 from tailrace.source.client import Upstream
 from tailrace.source.listing import ManyRunsFeed
 from tailrace.store.runs import Runs, Seen, WatchedRun
@@ -86,8 +87,11 @@ class Watching:
         self._held_at = self._read_at = self._asked_at = self._reconciled_at = self._sealed_at = (
             self._scan_at
         ) = -math.inf
-        self._together = threading.Lock()  # of the feed
+        self._together = threading.Lock()  # of the feed and the list
         self._feed = ManyRunsFeed(upstream, FEED_REACH_S, self._is_watched, clock_s)
+        self._rounds = Rounds(
+            upstream, store.environment, self._is_alone, settings.backfill_rate_share, settings.watch_seconds, clock_s
+        )
 
     def turn(self, limit: int, run: int | None = None, at_once: int = 1) -> tuple[int, int]:
         """Look at runs that are due: many with one call, up to ``limit`` alone, one after the other. ``run``: at this
@@ -196,26 +200,44 @@ class Watching:
     def _is_watched(self, run_id: str) -> bool:
         return self._list.row_of(run_id) is not None
 
+    def _is_alone(self, run_id: str) -> bool:
+        return self._is_watched(run_id) and run_id not in self._told_of
+
     # --- looking
 
     def _look_together(self) -> int:
-        """Ask the feed if that is worth it and time; return how many streams are new."""
+        """Ask what tells of many at once, if that is worth it and time; return how many streams are new."""
         if not self._together.acquire(blocking=False):
             return 0
         try:
             now = self._clock_s()
-            with self._lock:
-                if len(self._list) < WORTH_A_CALL:
-                    self._told_of = frozenset()  # what it told of when last asked, it tells of no more
-                    return 0
-                since_s = now - self._asked_at
-                new = self._list.count_new() if since_s >= AGAIN_S else 0
-                if since_s < self._settings.watch_seconds and new < WORTH_A_CALL:
-                    return 0
-                self._asked_at = now
-            return self._ask_the_feed(now)
+            found = self._ask_the_feed(now) if self._is_worth_a_call(now) else 0
+            self._go_round()
+            return found
         finally:
             self._together.release()
+
+    def _is_worth_a_call(self, now: float) -> bool:
+        with self._lock:
+            if len(self._list) < WORTH_A_CALL:
+                self._told_of = frozenset()  # what it told of when last asked, it tells of no more
+                return False
+            since_s = now - self._asked_at
+            new = self._list.count_new() if since_s >= AGAIN_S else 0
+            if since_s < self._settings.watch_seconds and new < WORTH_A_CALL:
+                return False
+            self._asked_at = now
+            return True
+
+    def _go_round(self) -> None:
+        """Have the list say what has changed of the runs that the feed does not tell of, if they are many."""
+        with self._lock:
+            if self._list.alone <= ALONE_PER_S * self._settings.watch_seconds:
+                return
+        self._rounds.step()
+        changed = self._rounds.changed()
+        with self._lock:
+            self._list.changed(changed, self._clock_s())
 
     def _ask_the_feed(self, now: float) -> int:
         try:

@@ -46,12 +46,16 @@ class Rate:
 
 @dataclass(frozen=True, slots=True)
 class ListedPage:
-    """One page of the list. ``next`` is the cursor of the one after it, None when this is the last."""
+    """One page of the list. ``next`` is the cursor of the one after it, None when this is the last.
+
+    ``changed_at``: by its id, when a run was last changed, in upstream's words; to be compared, not to be read.
+    """
 
     runs: list[RunView]
     next: str | None
     rate: Rate | None
     malformed: list[BadRow] = field(default_factory=list)
+    changed_at: dict[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,7 +167,12 @@ def list_runs(upstream: Upstream, wanted: ListFilter, cursor: str | None) -> Lis
     if not isinstance(following, str | None) or not isinstance(answer.get("data"), list):
         raise MalformedRecord(f"the list of runs is not the documented shape: {excerpt(body, 200)!r}")
     runs, malformed = readable(answer["data"], "id", listed_run)
-    return ListedPage(runs, following or None, rate, malformed)
+    changed_at = {item["id"]: str(item.get("updatedAt")) for item in answer["data"] if _has_id(item)}
+    return ListedPage(runs, following or None, rate, malformed, changed_at)
+
+
+def _has_id(item: Any) -> bool:
+    return isinstance(item, dict) and isinstance(item.get("id"), str)
 
 
 def listed_run(item: dict[str, Any]) -> RunView:

@@ -17,6 +17,9 @@ API_STATUS = {
 TERMINAL = frozenset({"COMPLETED", "FAILED", "CANCELED", "CRASHED", "SYSTEM_FAILURE", "EXPIRED", "TIMED_OUT"})
 """API names that a run ends with. A name nobody has heard of is not terminal."""
 
+RUNNING = frozenset({"DEQUEUED", "EXECUTING", "WAITING"})
+"""API names of a run that has begun and not ended: one that waits to begin has no stream."""
+
 
 def api_status(name: str) -> str:
     """Return the API's name for a status of either kind."""
