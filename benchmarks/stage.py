@@ -144,13 +144,25 @@ class Stage:
             admin.execute(f"CREATE DATABASE {name} TEMPLATE {TEMPLATE}")  # type: ignore[arg-type]
         return Database(self._url(name))
 
-    def clear(self) -> None:
-        """A new archive and an empty broker, and nothing left for Postgres to write."""
-        name = self.database.connection.info.dbname
-        self.database.connection.close()
+    def _drop(self, database: Database) -> None:
+        name = database.connection.info.dbname
+        database.connection.close()
         with psycopg.connect(self._url("postgres"), autocommit=True) as admin:
             admin.execute(f"DROP DATABASE {name} WITH (FORCE)")  # type: ignore[arg-type]
             admin.execute("CHECKPOINT")
+
+    @contextmanager
+    def another(self) -> Iterator[Database]:
+        """A second archive on the same server, to compare with."""
+        database = self._fresh()
+        try:
+            yield database
+        finally:
+            self._drop(database)
+
+    def clear(self) -> None:
+        """A new archive and an empty broker, and nothing left for Postgres to write."""
+        self._drop(self.database)
         with redis.Redis.from_url(self.redis_url) as broker:
             broker.flushall()
         self.database = self._fresh()

@@ -19,6 +19,7 @@ from typing import Any
 from benchmarks.texts import chunks
 from tailrace.model import Wire
 from tailrace.serve import FeedFormat
+from tailrace.serve.connections import connections_of
 from tailrace.serve.entries import V1Id
 from tailrace.serve.logs import RecordLog
 from tailrace.serve.records import data_draft
@@ -112,6 +113,32 @@ class Upstream:
     def requests(self) -> int:
         """How many requests were ever made."""
         return self.server.traffic.total
+
+    def away(self) -> None:
+        """Drop every connection, and answer 503 to whatever is asked."""
+        assert self.loop is not None
+        self.server.faults.everything().answer(503, times=sys.maxsize)
+        self.loop.call_soon_threadsafe(connections_of(self.server.app).abort_all)
+
+    def back(self) -> None:
+        """Undo `away`."""
+        self.server.faults.clear()
+
+    def read(self) -> int:
+        """How many streams are being read."""
+        return self.server.traffic.streams_read()
+
+    def open_streams(self, runs: list[str], key: str) -> None:
+        """Give each of these runs one more stream, with a chunk."""
+        for run in runs:
+            self.store.open_stream(run, key)
+            self.store.append_chunks(run, key, list(chunks(1)))
+
+    def metadata(self, runs: list[str], size: int) -> None:
+        """Give each of these runs that many bytes of metadata."""
+        for number, run in enumerate(runs):
+            text = json.dumps({"note": f"{number:08d}" * (size // 8)})
+            self.store._change_run(run, lambda run, text=text: replace(run, metadata=text))  # type: ignore[misc]
 
     def append(self, run: str, count: int = 1, key: str = "default") -> int:
         """Append chunks now; returns the time of it in ms since 1970."""

@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 from benchmarks.scenarios import Row, Size
 from benchmarks.scenarios.speed import archived
-from benchmarks.stage import Stage
+from benchmarks.stage import Database, Stage
 from benchmarks.usage import load, measured
 from tailrace.store.choosing import Choosing
 from tailrace.store.engine import create_engine
@@ -18,7 +18,10 @@ from tailrace.store.runs import Runs
 
 CHUNKS = (10_000, 100_000, 1_000_000)
 STREAMS = (1_000, 100_000, 1_000_000)
-STATEMENTS = 300
+STATEMENTS = 100
+ROUNDS = 15
+"""Of the statements, in the archive with least in it and in the one with most in turn: what a statement takes varies more
+from one minute to the next than by what is looked for."""
 PROBE = 20_000
 PROBES = 5
 """One takes 0.1 s, and CPU time is counted in hundredths."""
@@ -85,36 +88,49 @@ def _tables(stage: Stage, size: Size, row: Row) -> None:
     counts = [size.of(count, 100 * 4**at) for at, count in enumerate(STREAMS)]
     stage.clear()
     there = 0
-    kinds = ("request and find a run", "claim", "acquire", "rescue", "ingest of a new run")
     with stage.upstream() as upstream, stage.worker(upstream) as worker:
         probes = [f"run_probe_{number}" for number in range(len(counts) * (PROBES * size.repeats + 1))]
         upstream.do("fill", wire="v2", count=PROBE, runs=probes)
         for count in counts:
-            for begin in range(there + 1, count + 1, 50_000):
-                stage.database.rows(FILL, begin, min(count, begin + 49_999))
+            _fill(stage.database, there + 1, count)
             there = count
-            stage.database.rows("VACUUM (ANALYZE)")
-            stage.database.rows("CHECKPOINT")
             archived(stage, upstream, worker, probes.pop(), PROBE)
             ingests = []
             for _ in range(size.repeats):
                 used = [archived(stage, upstream, worker, probes.pop(), PROBE)[1].cpu_s for _ in range(PROBES)]
                 cpu_s = sum(each["worker"] + each["postgres"] for each in used)
                 ingests.append(1e6 * cpu_s / PROBE / PROBES)
-            found = _statements(stage)
-            for kind in kinds[:4]:
-                row.figure(f"{kind}, {count} streams", found[kind], "ms")
             row.figure(f"ingest of a new run, {count} streams", ingests, "us/chunk")
+    kinds = ["ingest of a new run"]
+    with stage.another() as small:
+        small.rows("INSERT INTO tailrace.environments (name, api_url) VALUES ('default', 'http://localhost')")
+        _fill(small, 1, counts[0])
+        rounds = [
+            {count: _statements(database) for count, database in ((counts[0], small), (counts[2], stage.database))}
+            for _ in range(max(1, round(ROUNDS * size.scale)))
+        ]
+    for kind in rounds[0][counts[0]]:
+        kinds.append(kind)
+        for count in rounds[0]:
+            row.figure(f"{kind}, {count} streams", [each[count][kind] for each in rounds], "ms")
     for kind in kinds:
         name = f"{kind}: {counts[2]} vs {counts[0]}"
         row.ratio(name, f"{kind}, {counts[2]} streams", f"{kind}, {counts[0]} streams")
         row.at_most(name, 1.10)
 
 
-def _statements(stage: Stage) -> dict[str, float]:
+def _fill(database: Database, first: int, last: int) -> None:
+    """Make runs with these numbers, each with a sealed stream."""
+    for begin in range(first, last + 1, 50_000):
+        database.rows(FILL, begin, min(last, begin + 49_999))
+    database.rows("VACUUM (ANALYZE)")
+    database.rows("CHECKPOINT")
+
+
+def _statements(database: Database) -> dict[str, float]:
     """Median milliseconds of the lease statements, in an environment of their own that no worker reads."""
-    engine = create_engine(stage.database.url)
-    stage.database.rows(
+    engine = create_engine(database.url)
+    database.rows(
         "INSERT INTO tailrace.environments (name, api_url) VALUES ('probe', 'http://localhost') ON CONFLICT DO NOTHING"
     )
     runs = Runs(engine, "probe")
@@ -133,7 +149,7 @@ def _statements(stage: Stage) -> dict[str, float]:
         mine.renew()
         run_id = f"run_{mark}_{number}"
         timed("request and find a run", lambda run_id=run_id: runs.request(run_id, None, {}, 0))  # type: ignore[misc]
-        stream_id = stage.database.value(
+        stream_id = database.value(
             "INSERT INTO tailrace.streams (run, stream_key) SELECT id, 'default' FROM tailrace.runs WHERE run_id = %s"
             " RETURNING id",
             run_id,
@@ -145,7 +161,7 @@ def _statements(stage: Stage) -> dict[str, float]:
         time.sleep(0.002)  # the hint of the claim, 1 ms, is over by the database's clock
         timed("rescue", lambda: choosing.claim(["probe"], 10, 30.0))
         timed("acquire", lambda stream_id=stream_id: mine.acquire([stream_id]))  # type: ignore[misc]
-        stage.database.rows(
+        database.rows(
             "UPDATE tailrace.streams SET state = 'sealed', sealed_at = now(), worker_id = NULL WHERE id = %s", stream_id
         )
     mine.retire()

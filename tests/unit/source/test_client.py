@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from functools import partial
 from json import dumps
 from typing import Any
 
@@ -22,8 +23,10 @@ from tailrace.errors import (
 )
 from tailrace.model import StreamRef, Wire
 from tailrace.source import answers, client
+from tailrace.source import feed as source_feed
 from tailrace.source.client import Endpoint, Upstream
 from tailrace.source.connection import Tail, date_ms, wire_of
+from tailrace.source.elements import Elements
 from tailrace.source.feed import FEED_PAGES, FeedCursor, segment
 from tests.decoding import EVENT_STREAM, Blocks
 from tests.wirecases import load_steps
@@ -319,7 +322,7 @@ def test_a_feed_without_the_run_is_an_error(
 @pytest.mark.parametrize("text", ["", "<html>", "[" * 100_000, "9" * 5_000])
 def test_a_followed_feed_that_is_no_json_is_malformed(text: str) -> None:
     with pytest.raises(MalformedRecord):
-        FeedCursor.of_run("run_1").take(200, httpx.Headers(), text)
+        FeedCursor.of_run("run_1").take(said(200, text=text))
 
 
 @pytest.mark.trap(27)
@@ -333,6 +336,6 @@ def test_a_run_is_asked_for_by_its_name(feed: Callable[..., tuple[Any, list[dict
 def test_an_answer_without_end_is_not_read_to_its_end(
     feed: Callable[..., tuple[Any, list[dict[str, str]]]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(client, "ANSWER_MAX_CHARS", 1_000)
+    monkeypatch.setattr(source_feed, "Elements", partial(Elements, array_max_chars=1_000))
     error, _ = feed(said(200, text=dumps([feed_row(metadata="x" * 1_000), UP_TO_DATE])))
     assert isinstance(error, SourceUnavailable)

@@ -12,12 +12,12 @@ from dataclasses import dataclass
 import httpx
 
 from tailrace.model import Arrival, RunView, StreamRef, Wire
-from tailrace.source.answers import refuse, translated
+from tailrace.source.answers import REFUSAL_MAX_CHARS, refuse, translated
 from tailrace.source.asking import asked_async
 from tailrace.source.body import WholeText
-from tailrace.source.client import REFUSAL_MAX_CHARS, stream_headers, stream_name, stream_path
+from tailrace.source.client import stream_headers, stream_name, stream_path
 from tailrace.source.connection import NOTHING, Decoding, date_ms, wire_of
-from tailrace.source.feed import ANSWER_MAX_CHARS, FeedCursor
+from tailrace.source.feed import FeedCursor
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,8 +70,12 @@ class AsyncRunFeed:
         while True:
             with translated(cursor.name):
                 async with asked_async(self._client, cursor.path, params=cursor.query(live)) as response:
-                    body = await _text(response, ANSWER_MAX_CHARS)
-            if cursor.take(response.status_code, response.headers, body):
+                    answer = cursor.answer(response)
+                    async for data in response.aiter_raw():
+                        if not answer.feed(data):
+                            break
+                    up_to_date = answer.end()
+            if up_to_date:
                 return cursor.run(self._run_id)
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import re
 import ssl
 from collections.abc import Iterator
 from typing import Any
@@ -21,6 +20,9 @@ from tailrace.errors import (
     WorkerError,
 )
 from tailrace.redaction import excerpt
+
+REFUSAL_MAX_CHARS = 65_536
+"""Of an answer that refuses no more is read: what is wrong stands at its beginning."""
 
 DIGITS_MAX = 4_000
 """A number that is longer is read as a float: nothing of ours is one."""
@@ -58,48 +60,9 @@ def translated(what: str) -> Iterator[None]:
         raise SourceUnavailable(f"{what}: {type(error).__name__}: {error}") from error
 
 
-def _number(digits: str) -> int | float:
+def whole_number(digits: str) -> int | float:
     """Read a whole number of any length: Python refuses more than 4 300 digits, and all that stands beside them."""
     return int(digits) if len(digits) <= DIGITS_MAX else float(digits)
-
-
-_DECODER = json.JSONDecoder(parse_int=_number)
-_BLANK = re.compile(r"[ \t\n\r]*")
-
-
-def elements_of(body: str, what: str) -> Iterator[Any]:
-    """Decode an answer that is an array, one element after the other: it can be tens of megabytes, each of them little.
-
-    Raises:
-        MalformedRecord: as `json_of`, or it is no array; after the elements before that.
-    """
-
-    def after_blank(at: int) -> int:
-        found = _BLANK.match(body, at)
-        return found.end() if found else at
-
-    try:
-        at = after_blank(0)
-        follows = body[at]
-        if follows != "[":
-            raise ValueError("no array")
-        at = after_blank(at + 1)
-        if body[at] == "]":
-            follows, at = "]", at + 1
-        while follows != "]":
-            element, at = _DECODER.raw_decode(body, at)
-            yield element
-            del element
-            at = after_blank(at)
-            follows, at = body[at], at + 1
-            if follows == ",":
-                at = after_blank(at)
-            elif follows != "]":
-                raise ValueError("no comma")
-        if after_blank(at) != len(body):
-            raise ValueError("something follows")
-    except (ValueError, IndexError, RecursionError) as error:
-        raise MalformedRecord(f"{what} is no JSON array: {excerpt(body, 200)!r}") from error
 
 
 def json_of(body: str, what: str) -> Any:
@@ -109,6 +72,6 @@ def json_of(body: str, what: str) -> Any:
         MalformedRecord: it is none, or deeper than Python's stack.
     """
     try:
-        return json.loads(body, parse_int=_number)
+        return json.loads(body, parse_int=whole_number)
     except (ValueError, RecursionError) as error:
         raise MalformedRecord(f"{what} is not JSON: {excerpt(body, 200)!r}") from error

@@ -18,14 +18,14 @@ import httpx
 from tailrace.errors import SourceUnavailable
 from tailrace.model import RunView, StreamRef
 from tailrace.redaction import remember
-from tailrace.source.answers import refuse, translated
+from tailrace.source.answers import REFUSAL_MAX_CHARS, refuse, translated
 from tailrace.source.asking import asked
 from tailrace.source.body import read_text
-from tailrace.source.feed import ANSWER_MAX_CHARS, FeedCursor, segment
+from tailrace.source.feed import FeedCursor, segment
 
+ANSWER_MAX_CHARS = 64 * 1_048_576  # of a page of the list: each of a hundred runs can have 256 kB of metadata
 API_VERSION = "2025-07-16"  # else DEQUEUED shows as EXECUTING (protocol §5)
 ELECTRIC_VERSION = "1.0.0-beta.1"  # any value selects the modern header names
-REFUSAL_MAX_CHARS = 65_536
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,16 +100,17 @@ class Upstream:
             Unauthorized, RequestRefused, MalformedRecord, SourceUnavailable.
         """
         cursor = FeedCursor.of_run(run_id)
-        while True:
-            response, body = self._get(cursor.path, cursor.query())
-            if cursor.take(response.status_code, response.headers, body):
-                return cursor.run(run_id)
+        while not self.ask(cursor):
+            pass
+        return cursor.run(run_id)
+
+    def ask(self, cursor: FeedCursor) -> bool:
+        """Ask a feed once; see `source.feed.Answer.end`."""
+        with translated(cursor.name), asked(self._api, cursor.path, params=cursor.query()) as response:
+            return cursor.take(response)
 
     def get(self, path: str, query: dict[str, str]) -> tuple[httpx.Response, str]:
         """Ask for a path; return the response and its whole body, whatever the status."""
-        return self._get(path, query)
-
-    def _get(self, path: str, query: dict[str, str]) -> tuple[httpx.Response, str]:
         with translated(f"GET {path}"), asked(self._api, path, params=query) as response:
             body = read_text(response, ANSWER_MAX_CHARS)
         if body is None:

@@ -8,22 +8,26 @@ begins anew. The handle has two names, and which ones upstream uses depends on a
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping
+from typing import Any
 from urllib.parse import quote
+
+import httpx
 
 from tailrace.errors import MalformedRecord, NotFound, SourceUnavailable
 from tailrace.model import RunView
-from tailrace.source.answers import elements_of, refuse
+from tailrace.source.answers import REFUSAL_MAX_CHARS, refuse
+from tailrace.source.body import BodyText, WholeText
+from tailrace.source.elements import Elements
 from tailrace.wire.feed import FeedRows
 from tailrace.wire.run_fields import BadRow
 
 SKIP_COLUMNS = "payload,payloadType,output,outputType,error"  # can be large, and none of our business
-ANSWER_MAX_CHARS = 64 * 1_048_576  # of one answer: a run's metadata can change often, and each change is in the log
 FEED_PAGES = 50  # a feed that is not up to date after so many answers is broken
 BEGINNING = "-1"
 
 
 class FeedCursor:
-    """Where we are in one feed. Ask with `query`, hand each answer to `take`, until it says that this is all.
+    """Where we are in one feed. Ask with `query`, take each `answer` in, until one says that this is all.
 
     The first question asks for everything, the next ones only for what changed: an answer to the first may come from a
     cache and be minutes old.
@@ -69,24 +73,30 @@ class FeedCursor:
                 query["cursor"] = self._cursor
         return query
 
-    def take(self, status: int, headers: Mapping[str, str], body: str | None) -> bool:
-        """Take an answer in; False when more has to be asked for before the rows are of any use.
+    def answer(self, response: httpx.Response) -> Answer:
+        """Begin to take in an answer to `query`, its body unread."""
+        return Answer(self, response)
 
-        Args:
-            headers: in lower case, or found in any.
-            body: None when it was too large to be read.
+    def take(self, response: httpx.Response) -> bool:
+        """Read an answer to its end; see `Answer.end`."""
+        answer = self.answer(response)
+        for data in response.iter_raw():
+            if not answer.feed(data):
+                break
+        return answer.end()
 
-        Raises:
-            SourceUnavailable: too large, or not up to date after `FEED_PAGES` answers.
-            What `source.answers.refuse` says; MalformedRecord.
-        """
-        if body is None:
-            raise SourceUnavailable(f"{self.name}: the answer is larger than {ANSWER_MAX_CHARS} characters")
+    def _begin(self) -> None:
+        self._rows.begin()
+
+    def _merge(self, message: Any) -> None:
+        self._rows.merge(message)
+
+    def _end(self, status: int, headers: Mapping[str, str], said: str) -> bool:
         if status == 409:  # must-refetch: drop everything and begin again with the new handle
             self._forget(_handle(headers))
             return self._all(False)
-        refuse(status, body, self.name)
-        self._rows.feed(elements_of(body, "the run feed"))
+        refuse(status, said, self.name)
+        self._rows.end()
         handle = _handle(headers)
         offset = headers.get("electric-offset") or headers.get("electric-chunk-last-offset") or BEGINNING
         self._handle, self._offset = handle, offset if handle else BEGINNING
@@ -128,6 +138,51 @@ class FeedCursor:
             if row.run_id in (run_id, None):
                 raise MalformedRecord(f"{self.name}: {row.reason}", field=row.field)
         raise NotFound(f"upstream's feed has no run {run_id}")
+
+
+class Answer:
+    """One answer of a feed, taken in as it comes: all of an environment's runs can be hundreds of megabytes."""
+
+    def __init__(self, cursor: FeedCursor, response: httpx.Response) -> None:
+        """Raises SourceUnavailable for a compression that is unknown here."""
+        self._cursor = cursor
+        self._status, self._headers = response.status_code, response.headers
+        self._body = BodyText(response)
+        self._elements = Elements(cursor.name)
+        self._refusal = None if self._status == 200 else WholeText(response, REFUSAL_MAX_CHARS)
+        self._is_read = True
+        if self._refusal is None:
+            cursor._begin()
+
+    def feed(self, data: bytes) -> bool:
+        """Take some of the body in; False when the rest need not be read.
+
+        Raises:
+            MalformedRecord, SourceUnavailable.
+        """
+        if self._refusal is not None:
+            self._is_read = self._refusal.feed(data)
+            return self._is_read
+        for text in self._body.feed(data):
+            for message in self._elements.feed(text):
+                self._cursor._merge(message)
+        return True
+
+    def end(self) -> bool:
+        """Accept the end of the body; False when more has to be asked for before the rows are of any use.
+
+        Raises:
+            SourceUnavailable: the body was cut off; or not up to date after `FEED_PAGES` answers.
+            What `source.answers.refuse` says; MalformedRecord.
+        """
+        said = ""
+        if self._refusal is not None:
+            said = self._refusal.text() if self._is_read else "(too long)"
+        else:
+            self._body.finish()
+            for message in self._elements.finish():
+                self._cursor._merge(message)
+        return self._cursor._end(self._status, self._headers, said)
 
 
 def _handle(headers: Mapping[str, str]) -> str:

@@ -130,10 +130,9 @@ class ManyRunsFeed:
             cursor = self._beginning()
         fresh = cursor.begun
         while True:
-            response, body = self._upstream.get(cursor.path, cursor.query())
-            if response.status_code == 409:
-                self._begun_s, fresh = self._clock_s(), False
-            if not cursor.take(response.status_code, response.headers, body):
+            if not self._upstream.ask(cursor):
+                if not cursor.begun:  # it was told to begin anew
+                    self._begun_s, fresh = self._clock_s(), False
                 continue
             if fresh or not cursor.begun:
                 self._followed = cursor

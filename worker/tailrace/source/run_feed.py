@@ -7,9 +7,8 @@ import httpx
 from tailrace.model import RunView
 from tailrace.source.answers import translated
 from tailrace.source.asking import asked
-from tailrace.source.body import read_text
 from tailrace.source.client import Interruptible
-from tailrace.source.feed import ANSWER_MAX_CHARS, FeedCursor
+from tailrace.source.feed import FeedCursor
 
 
 class RunFeed(Interruptible):
@@ -41,6 +40,6 @@ class RunFeed(Interruptible):
                 translated(cursor.name),
                 asked(self._client, cursor.path, params=query, extensions=extensions) as response,
             ):
-                body = read_text(response, ANSWER_MAX_CHARS)
-            if cursor.take(response.status_code, response.headers, body):
+                up_to_date = cursor.take(response)
+            if up_to_date:
                 return cursor.run(self._run_id)

@@ -8,7 +8,7 @@ in the Electric format an update carries only the columns that changed.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable
 from typing import Any
 
 from tailrace.errors import MalformedRecord
@@ -41,6 +41,8 @@ class FeedRows:
         self._changed: dict[str, None] = {}  # since `changes` was asked for
         self._named: dict[str, str] = {}  # keys of the rows that could be read, by run id
         self._strays: list[BadRow] = []  # messages that are no part of any row
+        self._known: set[str] = set()  # rows, when a response began
+        self._sent: set[str | None] = set()  # by it, as a whole
         self.up_to_date = False
 
     @property
@@ -54,23 +56,22 @@ class FeedRows:
         assert isinstance(view, RunView)
         return view
 
-    def feed(self, messages: Any) -> None:
-        """Merge one response's messages, in order.
-
-        Raises:
-            MalformedRecord: they are no list.
-        """
-        if not isinstance(messages, list | Iterator):
-            raise MalformedRecord("the run feed is not a list of messages")
+    def begin(self) -> None:
+        """Begin one response."""
         self.up_to_date = False
-        known, sent = set(self._rows), set()
-        for message in messages:
-            try:
-                sent.add(self._merge(message))
-            except MalformedRecord as error:
-                self._strays.append(bad_row(self._forget_row(message), "friendlyId", error))
-        if known & sent:
-            for key in known - sent:
+        self._known, self._sent = set(self._rows), set()
+
+    def merge(self, message: Any) -> None:
+        """Merge one message of it; in their order."""
+        try:
+            self._sent.add(self._merge(message))
+        except MalformedRecord as error:
+            self._strays.append(bad_row(self._forget_row(message), "friendlyId", error))
+
+    def end(self) -> None:
+        """End the response."""
+        if self._known & self._sent:
+            for key in self._known - self._sent:
                 self._drop(key)
 
     def _merge(self, message: Any) -> str | None:
