@@ -17,7 +17,24 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from benchmarks.scenarios import Row, Size, cold, first, growth, idle, live, many, reading, snapshot, space, speed, two
+from benchmarks.scenarios import (
+    Row,
+    Size,
+    cold,
+    first,
+    growth,
+    idle,
+    live,
+    many,
+    outage,
+    reading,
+    shares,
+    snapshot,
+    space,
+    speed,
+    two,
+    unasked,
+)
 from benchmarks.stage import ROOT, Failed, Stage, stage
 from benchmarks.usage import load
 
@@ -36,8 +53,11 @@ SCENARIOS: dict[str, Callable[[Stage, Size], Row]] = {
     "P10": cold.run,
     "P11": many.run,
     "P12": snapshot.run,
+    "P13": outage.run,
+    "P14": shares.run,
+    "P15": unasked.run,
 }
-ONCE = frozenset({"P3", "P4", "P5", "P6", "P8", "P11", "P12"})
+ONCE = frozenset({"P3", "P4", "P5", "P6", "P8", "P11", "P12", "P13", "P14", "P15"})
 """Scenarios that measure each figure once, or of many observations. The others repeat it themselves."""
 REPEATED = frozenset({"P3", "P4", "P5"})
 """Those of them that are run several times all the same; ``--repeat-all`` does so with all."""
