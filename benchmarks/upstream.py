@@ -19,11 +19,10 @@ from typing import Any
 from benchmarks.texts import chunks
 from tailrace.model import Wire
 from tailrace.serve import FeedFormat
-from tailrace.serve.connections import connections_of
 from tailrace.serve.entries import V1Id
 from tailrace.serve.logs import RecordLog
 from tailrace.serve.records import data_draft
-from tailrace.serve.server import allow_many_connections
+from tailrace.serve.server import allow_many_connections, connections_of
 from tailrace.serve.store import Page
 from tests.upstream import LiveStore, RunningServer, create_app, running
 

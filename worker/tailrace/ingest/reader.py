@@ -174,7 +174,10 @@ class Reader:
                 self._over_it()
                 if self._signal.leaving:  # nobody needs to know any more; 5 000 readers leave at once
                     break
-                self._look_around()
+                if not (
+                    sweep and self._assembly.checkpoint is not before and self._run_end.over_for_s >= UNWRITTEN_AFTER_S
+                ):
+                    self._look_around()
                 outcome = self._after_renewal(before)
             except (TransientError, NotFound, MalformedRecord, RequestRefused) as error:
                 outcome = self._after_fault(error)

@@ -55,8 +55,8 @@ class Announcer(Protocol):
     def epoch(self) -> str:
         """Return the broker's epoch, one that is lost when the broker loses its memory. Raises when it is away."""
 
-    def tell(self, message: Message) -> None:
-        """Send a message; raises when that failed."""
+    def tell(self, message: Message) -> bool:
+        """Send a message; False when it is for nobody. Raises when it could not be sent."""
 
 
 class ControlLoop:
@@ -233,14 +233,20 @@ class ControlLoop:
     def _tell(self, announcer: Announcer, epoch: str) -> int:
         outbox = self._runtime.outbox
         messages = outbox.claim(MESSAGES_PER_TURN)
+        for_nobody: list[int] = []
         for message in messages:
             try:
-                announcer.tell(message)
+                told = announcer.tell(message)
             except Exception as error:
                 delay_s = backoff(message.attempt, self._every_s, TELL_CAP_S, random.random)
                 outbox.postpone(message.id, type(error).__name__, delay_s)
                 raise
-            outbox.sent(message.id, epoch)
+            if told:
+                outbox.sent([message.id], epoch)  # at once: whoever dies has told one twice, and no more
+            else:
+                for_nobody.append(message.id)
+        if for_nobody:
+            outbox.sent(for_nobody, epoch)
         return len(messages)
 
 

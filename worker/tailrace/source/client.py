@@ -66,10 +66,8 @@ def client_options(endpoint: Endpoint, tls: ssl.SSLContext | None) -> dict[str, 
     }
 
 
-QUESTIONS = httpx.Limits(max_connections=None, max_keepalive_connections=None, keepalive_expiry=60.0)
-"""Of the client that asks about runs, shared by a handful of threads. httpcore counts connections in use against the
-limit of idle ones: with a limit of one, threads that ask at once would open a connection for each question. Upstream
-keeps an idle one for 65 s."""
+QUESTIONS = httpx.Limits(max_connections=None, max_keepalive_connections=1, keepalive_expiry=60.0)
+"""Of a client that asks about runs. Upstream keeps an idle connection for 65 s."""
 
 
 class Upstream:
@@ -78,13 +76,32 @@ class Upstream:
     def __init__(self, endpoint: Endpoint) -> None:
         self._endpoint = endpoint
         self._tls = ssl.create_default_context() if endpoint.api_url.startswith("https:") else None
-        self._api = httpx.Client(**client_options(endpoint, self._tls) | {"limits": QUESTIONS})
+        # One for each question at a time: with each request httpcore looks at every connection of its pool.
+        self._idle: list[httpx.Client] = []
+        self._closed = False
 
-    def _client(self) -> httpx.Client:
-        return httpx.Client(**client_options(self._endpoint, self._tls))
+    def _client(self, **other: Any) -> httpx.Client:
+        return httpx.Client(**client_options(self._endpoint, self._tls) | other)
+
+    @contextlib.contextmanager
+    def _asking(self) -> Iterator[httpx.Client]:
+        """Lend a client that nobody else uses meanwhile, the one that was used last first."""
+        try:
+            client = self._idle.pop()
+        except IndexError:
+            client = self._client(limits=QUESTIONS)
+        try:
+            yield client
+        finally:
+            self._idle.append(client)
+            if self._closed:
+                self.close()
 
     def close(self) -> None:
-        self._api.close()
+        self._closed = True
+        while self._idle:
+            with contextlib.suppress(IndexError):  # another thread closes them too
+                self._idle.pop().close()
 
     def stream(self, ref: StreamRef) -> StreamSource:
         """Return the source of one stream; nothing is sent yet."""
@@ -106,12 +123,16 @@ class Upstream:
 
     def ask(self, cursor: FeedCursor) -> bool:
         """Ask a feed once; see `source.feed.Answer.end`."""
-        with translated(cursor.name), asked(self._api, cursor.path, params=cursor.query()) as response:
+        with (
+            translated(cursor.name),
+            self._asking() as client,
+            asked(client, cursor.path, params=cursor.query()) as response,
+        ):
             return cursor.take(response)
 
     def get(self, path: str, query: dict[str, str]) -> tuple[httpx.Response, str]:
         """Ask for a path; return the response and its whole body, whatever the status."""
-        with translated(f"GET {path}"), asked(self._api, path, params=query) as response:
+        with translated(f"GET {path}"), self._asking() as client, asked(client, path, params=query) as response:
             body = read_text(response, ANSWER_MAX_CHARS)
         if body is None:
             raise SourceUnavailable(f"GET {path}: the answer is larger than {ANSWER_MAX_CHARS} characters")

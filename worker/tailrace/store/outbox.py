@@ -7,7 +7,7 @@ what it may have forgotten is sent again.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -75,11 +75,11 @@ class Outbox:
             for row in sorted(rows, key=lambda row: int(row.id))
         ]
 
-    def sent(self, message_id: int, epoch: str) -> None:
-        """Note that a message is with the broker, in this epoch of it."""
+    def sent(self, message_ids: Sequence[int], epoch: str) -> None:
+        """Note that messages are with the broker, in this epoch of it, or are for nobody."""
         self._statements.execute(
-            "UPDATE tailrace.outbox SET sent_at = now(), epoch = :epoch, last_error = NULL WHERE id = :id",
-            id=message_id,
+            "UPDATE tailrace.outbox SET sent_at = now(), epoch = :epoch, last_error = NULL WHERE id = ANY(:ids)",
+            ids=list(message_ids),
             epoch=epoch,
         )
 

@@ -42,9 +42,13 @@ class CeleryAnnouncer:
         self.answered_at = time.monotonic()
         return epoch
 
-    def tell(self, message: Message) -> None:
-        """Call each task once: with run_id, event, environment and verdicts (a dict by stream key)."""
-        for name in dict.fromkeys(filter(None, (self._configured, *message.tasks))):
+    def tell(self, message: Message) -> bool:
+        """Call each task once: with run_id, event, environment and verdicts (a dict by stream key).
+
+        False: there is none.
+        """
+        names = dict.fromkeys(filter(None, (self._configured, *message.tasks)))
+        for name in names:
             task, _, queue = name.partition("@")
             self._app.send_task(
                 task,
@@ -59,3 +63,4 @@ class CeleryAnnouncer:
                 task_id=f"tailrace-{message.id}-{task}",
                 retry=False,
             )
+        return bool(names)
