@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import random
-from collections.abc import Iterator
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 import sqlalchemy as sa
@@ -40,16 +42,38 @@ class _WhenItIsThere:
         self._ref = ref
         self.interrupt = tail.interrupt
 
-    @contextlib.contextmanager
-    def connect(self, last_event_id: str | None, wait_s: int) -> Iterator[Connection]:
+    def connect(self, last_event_id: str | None, wait_s: int) -> AbstractContextManager[Connection]:
         """As `Tail.connect`; also raises SourceUnavailable when the reader is called while it waits."""
+        return _Connected(self._open, self._tail.connect(last_event_id, wait_s))
+
+    def _open(self, connection: AbstractContextManager[Connection]) -> Connection:
         self._reach.wait(self._signal)
         if self._signal.called:
             raise SourceUnavailable("called away before it connected")
-        with contextlib.ExitStack() as opened:
-            with self._reach.asking(self._ref):
-                connection = opened.enter_context(self._tail.connect(last_event_id, wait_s))
-            yield connection
+        with self._reach.asking(self._ref):
+            return connection.__enter__()
+
+
+class _Connected:
+    """A connection that is opened in a way of its own. No generator: it would be another kilobyte for each stream."""
+
+    __slots__ = ("_connection", "_open")
+
+    def __init__(
+        self,
+        open_it: Callable[[AbstractContextManager[Connection]], Connection],
+        connection: AbstractContextManager[Connection],
+    ) -> None:
+        self._open = open_it
+        self._connection = connection
+
+    def __enter__(self) -> Connection:
+        return self._open(self._connection)
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None
+    ) -> bool | None:
+        return self._connection.__exit__(kind, error, at)
 
 
 class Reading:

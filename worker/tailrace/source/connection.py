@@ -13,6 +13,7 @@ from tailrace.errors import SourceUnavailable
 from tailrace.model import Arrival, Wire
 from tailrace.redaction import excerpt
 from tailrace.room import Room, Share
+from tailrace.source.asking import READ
 from tailrace.source.body import BodyText
 from tailrace.source.client import StreamSource
 from tailrace.wire.events import Framer
@@ -62,7 +63,10 @@ class Tail:
         share.begin(self._source.interrupt)
         try:
             with self._source.open(last_event_id, wait_s) as response:
-                yield Connection(wire_of(response), date_ms(response), self._arrivals(response))
+                decoding = Decoding(response, self._max_event_bytes)
+                connection = Connection(wire_of(response), date_ms(response), self._arrivals(response, decoding))
+                response.headers = READ
+                yield connection
         finally:
             share.end()
 
@@ -71,8 +75,8 @@ class Tail:
         self._source.interrupt()
         self._share.interrupt()
 
-    def _arrivals(self, response: httpx.Response) -> Iterator[Arrival]:
-        decoding, share = Decoding(response, self._max_event_bytes), self._share
+    def _arrivals(self, response: httpx.Response, decoding: Decoding) -> Iterator[Arrival]:
+        share = self._share
         kept = 0  # what the last line takes while it is held, because nothing has followed it
         for data in response.iter_raw():
             for arrival in decoding.feed(data):
