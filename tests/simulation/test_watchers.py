@@ -33,6 +33,7 @@ def test_the_schedules_are_not_harmless() -> None:
     assert sum(world.outages for world in worlds) > 20
     assert sum(world.restores for world in worlds) > 20
     assert sum(world.shared for world in worlds) > 300
+    assert sum(world.listed for world in worlds) > 300
 
 
 # --- deliberate faults

@@ -1,4 +1,5 @@
 """Watching in virtual time: the real `Watching` of several processes, on a model of the rows of runs and one of upstream.
+Upstream shows a run in one of feed and list only, or in neither.
 
 Wherever the real one would talk to somebody, time passes: another process, or another thread of the same, has its turn in
 between; the process dies, is suspended, an answer is lost, or Postgres goes back to what it was seconds ago. A seed
@@ -9,18 +10,22 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import json
 import random
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any
+from unittest.mock import patch
 from uuid import UUID
 
+import httpx
 import structlog
 
 from tailrace.config.settings import Settings
 from tailrace.errors import NotFound, SourceUnavailable, StoreUnavailable
 from tailrace.model import RunView
+from tailrace.service import watch_list, watching
 from tailrace.service.bad_rows import BadRows
 from tailrace.service.watching import Watching
 from tailrace.store.runs import Seen, Standing, WatchedRun
@@ -30,6 +35,8 @@ TERM_S = 6.0
 FAULTS_S = 120.0
 LIMIT_S = 600.0
 EPOCH = datetime(2026, 11, 1, tzinfo=UTC)
+PAGE = 3
+WHOLE = {"x-ratelimit-limit": "750", "x-ratelimit-remaining": "749", "x-ratelimit-reset": "0"}
 SETTINGS = {
     "seal_quiet_seconds": QUIET_S,
     "watch_seconds": 2.0,
@@ -46,13 +53,15 @@ class Died(BaseException):
 
 @dataclass
 class Truth:
-    """A run upstream: when it begins, when it shows which keys, when it ends. ``in_feed_s``: when the feed tells of it."""
+    """A run upstream: when it begins, when it shows which keys, when it ends. ``in_feed_s``, ``in_list_s``: from when until
+    when the feed of many tells of it, and the list of running runs."""
 
     id: int
     begins: float
     keys: dict[str, float]
     ends: float
     in_feed_s: tuple[float, float]
+    in_list_s: tuple[float, float]
 
     @property
     def run_id(self) -> str:
@@ -117,7 +126,7 @@ class World:
         self.p_die, self.p_lost, self.p_locked = (dice.choice((0.0, p)) for p in (0.003, 0.05, 0.1))
         self.p_slow, self.p_upstream = (dice.choice((0.0, p)) for p in (0.05, 0.05))
         self.database_up = True
-        self.deaths = self.outages = self.restores = self.shared = 0
+        self.deaths = self.outages = self.restores = self.shared = self.listed = 0
         self.truths = {number: self._truth(number) for number in range(dice.randint(1, 12))}
         self.rows: dict[int, Row] = {}
         self.watched_by: UUID | None = None
@@ -134,14 +143,13 @@ class World:
         late = dice.choice((0.0, 0.0, 0.8 * QUIET_S))  # upstream may show a key some seconds after it was opened
         keys = {f"key_{at}": dice.uniform(begins, ends + late) for at in range(dice.randint(0, 3))}
         seen = dice.choice(((-1e9, 1e9), (-1e9, 1e9), (1e9, 1e9), (-1e9, dice.uniform(0, 100)), (begins + 3.0, 1e9)))
-        return Truth(number, begins, keys, ends, seen)
+        listed = dice.choice(((-1e9, 1e9), (begins + 3.0, 1e9), (1e9, 1e9), (-1e9, dice.uniform(0, 100))))
+        return Truth(number, begins, keys, ends, seen, listed)
 
     def play(self) -> None:
         """Until all is sealed, or time is up."""
         dice = self.dice
         while self.now < LIMIT_S and not self.done():
-            if self.faulty and self.now >= FAULTS_S:
-                self.faulty, self.database_up = False, True
             self.pass_time(dice.uniform(0.05, 0.6))
             for truth in self.truths.values():
                 if truth.id not in self.rows and truth.begins <= self.now:
@@ -204,6 +212,8 @@ class World:
 
     def pass_time(self, seconds: float) -> None:
         self.now += seconds
+        if self.now >= FAULTS_S:
+            self.faulty, self.database_up = False, True
 
     def done(self) -> bool:
         return len(self.rows) == len(self.truths) and all(row.state == "sealed" for row in self.rows.values())
@@ -361,6 +371,29 @@ class SimUpstream:
         world.talk(self._worker)
         return view
 
+    def get(self, path: str, query: Mapping[str, str]) -> tuple[httpx.Response, str]:
+        """A page of the list of running runs: when each was last changed."""
+        world = self._worker.world
+        world.talk(self._worker)
+        if world.faulty and world.dice.random() < world.p_upstream:
+            raise SourceUnavailable("away")
+        now, at = world.now, int(query.get("page[after]", 0))
+        shown = [
+            {
+                "id": truth.run_id,
+                "status": "EXECUTING",
+                "taskIdentifier": "t",
+                "createdAt": moment(truth.begins).isoformat(),
+                "updatedAt": str(max([truth.begins, *(at for at in truth.keys.values() if at <= now)])),
+            }
+            for truth in world.truths.values()
+            if truth.begins <= now < truth.ends and truth.in_list_s[0] <= now < truth.in_list_s[1]
+        ]
+        world.listed += len(shown)
+        world.talk(self._worker)
+        following = {"next": str(at + PAGE)} if at + PAGE < len(shown) else {}
+        return httpx.Response(200, headers=WHOLE), json.dumps({"data": shown[at : at + PAGE], "pagination": following})
+
 
 class SimFeed:
     """The feed of many runs: says once what has changed, to each who asks; fits `source.listing.ManyRunsFeed`."""
@@ -458,7 +491,8 @@ class AlwaysThere:
 def play(seed: int) -> World:
     """Run one schedule; what is wrong at its end is in ``found``."""
     world = World(seed)
-    with structlog.testing.capture_logs():
+    rare = patch.multiple(watching, ALONE_PER_S=1.0), patch.multiple(watch_list, ALONE_PER_S=1.0)  # few are many here
+    with structlog.testing.capture_logs(), rare[0], rare[1]:
         world.play()
     return world
 
