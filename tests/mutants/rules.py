@@ -642,15 +642,14 @@ def faults_are_ends(patch: Patch) -> None:
 
 
 def whole_rows(patch: Patch) -> None:
-    merge = FeedRows.feed
+    merge = FeedRows.merge
 
-    def replaced(self: FeedRows, messages: Any) -> None:
-        for message in messages:
-            if "key" in message:
-                self._rows.pop(message["key"], None)
-            merge(self, [message])
+    def replaced(self: FeedRows, message: Any) -> None:
+        if "key" in message:
+            self._rows.pop(message["key"], None)
+        merge(self, message)
 
-    patch.setattr(FeedRows, "feed", replaced)
+    patch.setattr(FeedRows, "merge", replaced)
 
 
 class Everything:
