@@ -116,7 +116,7 @@ class Upstream:
     def away(self) -> None:
         """Drop every connection, and answer 503 to whatever is asked."""
         assert self.loop is not None
-        self.server.faults.everything().answer(503, times=sys.maxsize)
+        self.server.faults.everything().answer(503, times=1_000_000)
         self.loop.call_soon_threadsafe(connections_of(self.server.app).abort_all)
 
     def back(self) -> None:
