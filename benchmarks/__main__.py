@@ -24,6 +24,7 @@ from benchmarks.scenarios import (
     first,
     growth,
     idle,
+    late,
     live,
     many,
     outage,
@@ -56,8 +57,9 @@ SCENARIOS: dict[str, Callable[[Stage, Size], Row]] = {
     "P13": outage.run,
     "P14": shares.run,
     "P15": unasked.run,
+    "P16": late.run,
 }
-ONCE = frozenset({"P3", "P4", "P5", "P6", "P8", "P11", "P12", "P13", "P14", "P15"})
+ONCE = frozenset({"P3", "P4", "P5", "P6", "P8", "P11", "P12", "P13", "P14", "P15", "P16"})
 """Scenarios that measure each figure once, or of many observations. The others repeat it themselves."""
 REPEATED = frozenset({"P3", "P4", "P5"})
 """Those of them that are run several times all the same; ``--repeat-all`` does so with all."""

@@ -103,7 +103,9 @@ def _tables(stage: Stage, size: Size, row: Row) -> None:
             row.figure(f"ingest of a new run, {count} streams", ingests, "us/chunk")
     kinds = ["ingest of a new run"]
     with stage.another() as small:
-        small.rows("INSERT INTO tailrace.environments (name, api_url) VALUES ('default', 'http://localhost')")
+        small.rows(
+            "INSERT INTO tailrace.environments (name, api_url) VALUES ('default', 'http://localhost') ON CONFLICT DO NOTHING"
+        )
         _fill(small, 1, counts[0])
         rounds = [
             {count: _statements(database) for count, database in ((counts[0], small), (counts[2], stage.database))}

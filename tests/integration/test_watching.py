@@ -357,8 +357,17 @@ def test_what_is_noted_by_one_that_does_not_watch_is_for_the_watcher_to_take_up_
 ) -> None:
     """Left to somebody who does not know of it, a run would be looked at when the watcher next reads all rows."""
     run = runs.request("run_1", None, {}, 0)
-    for watcher, due in ((None, []), (ME, []), (OTHER, [run])):
+    for watcher, lives, due in ((None, False, []), (ME, True, []), (OTHER, True, [run]), (OTHER, False, [])):
         archive.run("UPDATE tailrace.environments SET watched_by = %s", watcher)
+        archive.run("DELETE FROM tailrace.workers")
+        if watcher is not None:
+            ends = datetime.now(UTC) + timedelta(seconds=60 if lives else -60)
+            archive.run(
+                "INSERT INTO tailrace.workers (id, host, pid, pool, slots, expires_at, lease_s)"
+                " VALUES (%s, 'here', 1, 'local', 1, %s, 10)",
+                watcher,
+                ends,
+            )
         archive.run("UPDATE tailrace.runs SET state = 'requested'")
         runs.observe({run: seen("EXECUTING")}, QUIET_S, ME)
         assert [each.id for each in runs.due(10, 10)] == due

@@ -326,7 +326,9 @@ class Store:
         row.state, row.status, row.finished_at = "watched", view.status, view.finished_at
         row.terminal_at = (row.terminal_at if row.terminal_at is not None else now) if view.terminal else None
         row.keys_read_at, row.attempt = asked_at, 0
-        row.next_watch_at = None if self._world.watched_by in (None, worker) else now
+        watcher = self._world.watched_by
+        elsewhere = watcher not in (None, worker) and self._world.expires.get(watcher, -1.0) > now  # type: ignore[arg-type]
+        row.next_watch_at = now if elsewhere else None
         new = [key for key in view.stream_keys if key not in row.keys]
         for key in new:
             row.keys[key], row.not_before[key] = now, before

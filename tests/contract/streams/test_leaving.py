@@ -225,5 +225,10 @@ class TestTheLoopEnds:
             kept.append(aio.read(place.run_id, "ai", **place.options))
             return await anext(kept[0])
 
+        async def another() -> Any:
+            return await anext(kept[0])
+
         assert asyncio.run(first()) == 1
         assert place.left("ai")
+        with pytest.raises(RuntimeError, match="loop"):  # no end: nobody would know that the rest is missing
+            asyncio.run(another())

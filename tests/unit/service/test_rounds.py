@@ -77,7 +77,7 @@ def test_only_runs_that_are_running_are_asked_for_however_old_they_are() -> None
     after(going(listed, clock), clock, 0.25)
     (query,) = listed.queries
     assert query["filter[status]"] == "DEQUEUED,EXECUTING,WAITING"
-    assert query["filter[createdAt][from]"] == "0"
+    assert query["filter[createdAt][from]"] == "1000"  # 0 would be none, and the last seven days
 
 
 def test_pages_are_asked_for_at_a_pace_and_a_round_has_its_time() -> None:
@@ -88,6 +88,40 @@ def test_pages_are_asked_for_at_a_pace_and_a_round_has_its_time() -> None:
     listed.runs, listed.queries = {"a": "1"}, []
     after(rounds, clock, 10.0)
     assert 9 <= len(listed.queries) <= 11
+
+
+def test_however_slow_the_answers_are_a_step_ends() -> None:
+    """It would else hold its thread for ever: the list is never read to its end."""
+    listed, clock = Listed(**{f"run_{number}": "1" for number in range(1_000)}), Clock()
+
+    def slow(path: str, query: dict[str, str]) -> tuple[httpx.Response, str]:
+        clock.now += 2.0
+        return Listed.get(listed, path, query)
+
+    listed.get = slow  # type: ignore[method-assign]
+    rounds = going(listed, clock)
+    for steps in range(1, 4):
+        rounds.step()
+        assert len(listed.queries) <= 5 * steps
+
+
+def test_what_the_feed_tells_of_by_now_is_not_asked_for() -> None:
+    listed, clock, told_of = Listed(a="1", b="1"), Clock(), set[str]()
+    rounds = Rounds(listed, "default", lambda run_id: run_id not in told_of, 0.25, 1.0, clock)  # type: ignore[arg-type]
+    after(rounds, clock)
+    told_of.add("a")
+    listed.runs = {"a": "2", "b": "2"}
+    assert after(rounds, clock) == ["b"]
+
+
+def test_a_round_that_was_left_long_ago_is_begun_anew() -> None:
+    listed, clock = Listed(a="1", b="1", c="1"), Clock()
+    rounds = going(listed, clock)
+    rounds.step()
+    clock.now += 3_600.0
+    listed.queries = []
+    rounds.step()
+    assert "page[after]" not in listed.queries[0]
 
 
 def test_when_others_use_the_rate_limit_it_waits() -> None:

@@ -85,6 +85,14 @@ def test_an_element_is_given_as_soon_as_it_has_come_and_nothing_of_it_is_kept() 
     assert len(given_) >= 999
 
 
+def test_an_element_may_be_as_large_as_is_allowed() -> None:
+    elements = Elements("the feed", 1_000)
+    found = []
+    for piece in ['["', *["x" * 90] * 10, '",', "2]"]:
+        found += elements.feed(piece)
+    assert [*found, *elements.finish()] == ["x" * 900, 2]
+
+
 @pytest.mark.parametrize(("text", "most", "of_all"), [("x" * 100, 1_000, 10**6), ('","' + "x" * 100, 10**6, 5_000)])
 def test_what_has_no_end_is_not_read_to_its_end(text: str, most: int, of_all: int) -> None:
     elements = Elements("the feed", most, of_all)

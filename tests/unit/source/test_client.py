@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator
 from functools import partial
 from json import dumps
@@ -323,6 +324,24 @@ def test_a_feed_without_the_run_is_an_error(
 def test_a_followed_feed_that_is_no_json_is_malformed(text: str) -> None:
     with pytest.raises(MalformedRecord):
         FeedCursor.of_run("run_1").take(said(200, text=text))
+
+
+def test_clients_that_have_been_idle_are_closed(
+    upstream_with: Callable[..., Upstream], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After a burst most would never be used again, with a connection each that upstream has closed."""
+    upstream = upstream_with(lambda request: said(200, json=[feed_row(), UP_TO_DATE]))
+    with upstream._asking(), upstream._asking(), upstream._asking():
+        pass
+    burst = [idle for _, idle in upstream._idle]
+    assert len(burst) == 3
+    later = time.monotonic() + 61.0
+    monkeypatch.setattr(client.time, "monotonic", lambda: later)
+    upstream.run("run_1")
+    assert [idle.is_closed for idle in burst].count(False) == 1
+    with upstream._asking() as last:
+        upstream.close()
+    assert last.is_closed
 
 
 @pytest.mark.trap(27)

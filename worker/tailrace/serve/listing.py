@@ -12,6 +12,7 @@ from datetime import UTC, datetime, timedelta
 from tailrace.serve.statuses import api_status
 from tailrace.serve.store import Run
 
+EPOCH = datetime.fromtimestamp(0, UTC)
 FEED_MAX_RUNS = 1_000
 """More than this the feed silently leaves out."""
 FEED_MAX_AGE = timedelta(hours=24)
@@ -155,9 +156,11 @@ def _window(query: Mapping[str, str], now: datetime) -> tuple[datetime, datetime
             raise BadQuery("filter[createdAt][period]")
         return now - length, None
     since, until = (_moment(query.get(f"filter[createdAt][{end}]")) for end in ("from", "to"))
+    if since == EPOCH:  # upstream asks `if (from)`
+        since = None
     if since is None and until is None:
         return now - LIST_DEFAULT_AGE, None
-    return since or datetime.fromtimestamp(0, UTC), until
+    return since or EPOCH, until
 
 
 def _moment(text: str | None) -> datetime | None:
@@ -165,7 +168,7 @@ def _moment(text: str | None) -> datetime | None:
         return None
     try:
         if text.lstrip("-").isdecimal():
-            return datetime.fromtimestamp(0, UTC) + timedelta(milliseconds=int(text))
+            return EPOCH + timedelta(milliseconds=int(text))
         moment = datetime.fromisoformat(text)
         return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
     except (ValueError, OverflowError):

@@ -234,19 +234,21 @@ class ControlLoop:
         outbox = self._runtime.outbox
         messages = outbox.claim(MESSAGES_PER_TURN)
         for_nobody: list[int] = []
-        for message in messages:
-            try:
-                told = announcer.tell(message)
-            except Exception as error:
-                delay_s = backoff(message.attempt, self._every_s, TELL_CAP_S, random.random)
-                outbox.postpone(message.id, type(error).__name__, delay_s)
-                raise
-            if told:
-                outbox.sent([message.id], epoch)  # at once: whoever dies has told one twice, and no more
-            else:
-                for_nobody.append(message.id)
-        if for_nobody:
-            outbox.sent(for_nobody, epoch)
+        try:
+            for message in messages:
+                try:
+                    told = announcer.tell(message)
+                except Exception as error:
+                    delay_s = backoff(message.attempt, self._every_s, TELL_CAP_S, random.random)
+                    outbox.postpone(message.id, type(error).__name__, delay_s)
+                    raise
+                if told:
+                    outbox.sent([message.id], epoch)  # at once: whoever dies has told one twice, and no more
+                else:
+                    for_nobody.append(message.id)
+        finally:
+            if for_nobody:
+                outbox.sent(for_nobody, epoch)
         return len(messages)
 
 

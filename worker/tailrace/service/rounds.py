@@ -32,7 +32,11 @@ RETRY_S = 30.0
 REFUSED_S = 3_600.0
 """After a question that upstream calls wrong."""
 
-EVER = datetime.fromtimestamp(0, UTC)
+OLD_S = 60.0
+"""After such a pause a round begins anew: upstream may not know the cursor any more."""
+
+EVER = datetime.fromtimestamp(1, UTC)
+"""Upstream takes 0 for no time at all, and gives the last seven days (protocol §4)."""
 
 
 class Rounds:
@@ -58,26 +62,32 @@ class Rounds:
         self._before: dict[str, str] | None = None  # run id → when it was changed, as the last round found it
         self._found: dict[str, str] = {}
         self._cursor: str | None = None
-        self._began_at = self._next_at = self._taken_at = clock_s()
+        self._began_at = self._next_at = self._taken_at = self._asked_at = clock_s()
         self._changed: dict[str, None] = {}  # in the order in which it was noticed
 
     def step(self) -> None:
-        """Ask for the pages that are due; what fails is for the next step."""
-        self._next_at = max(self._next_at, self._clock_s() - PAGES_AT_ONCE / PAGES_PER_S)
-        while self._clock_s() >= self._next_at:
-            self._next_at += self._page_s()
+        """Ask for the pages that are due, `PAGES_AT_ONCE` at most; what fails is for the next step."""
+        for _ in range(PAGES_AT_ONCE):
+            if self._clock_s() < self._next_at:
+                return
+            due_at = max(self._next_at, self._clock_s() - PAGES_AT_ONCE / PAGES_PER_S)
+            self._next_at = due_at + self._page_s()
 
     def _page_s(self) -> float:
         """Ask for a page; return after how long the next is due."""
+        now, before = self._clock_s(), self._asked_at
+        self._asked_at = now
+        if now - before > OLD_S:
+            self._cursor = None
         if self._cursor is None:
-            self._began_at, self._found = self._clock_s(), {}
+            self._began_at, self._found = now, {}
         wanted = ListFilter(EVER, statuses=tuple(sorted(RUNNING)))
         try:
             page = list_runs(self._upstream, wanted, self._cursor)
         except RequestRefused as error:
             log.warning("list_refused", environment=self._environment, error=str(error))
-            self._cursor = None
-            return REFUSED_S
+            first, self._cursor = self._cursor is None, None
+            return REFUSED_S if first else RETRY_S  # it may have been the cursor
         except WorkerError as error:
             self._cursor = None
             return getattr(error, "retry_after_s", None) or RETRY_S
@@ -104,7 +114,10 @@ class Rounds:
         if most == 0:
             return []
         self._taken_at = now
-        chosen = list(self._changed)[:most]
-        for run_id in chosen:
+        chosen: list[str] = []
+        while self._changed and len(chosen) < most:
+            run_id = next(iter(self._changed))
             del self._changed[run_id]
+            if self._watched(run_id):  # still: the feed may tell of it now
+                chosen.append(run_id)
         return chosen

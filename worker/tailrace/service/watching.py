@@ -87,7 +87,8 @@ class Watching:
         self._held_at = self._read_at = self._asked_at = self._reconciled_at = self._sealed_at = (
             self._scan_at
         ) = -math.inf
-        self._together = threading.Lock()  # of the feed and the list
+        self._together = threading.Lock()  # of the feed
+        self._listing = threading.Lock()  # of the list, which must not keep anybody from the feed
         self._feed = ManyRunsFeed(upstream, FEED_REACH_S, self._is_watched, clock_s)
         self._rounds = Rounds(
             upstream, store.environment, self._is_alone, settings.backfill_rate_share, settings.watch_seconds, clock_s
@@ -112,6 +113,7 @@ class Watching:
             limit, at_once = int(self._reach.may_look()), 1
         else:
             found = self._look_together()
+            self._go_round()
         chosen = self._choose(limit, at_once)
         try:
             found += self._look_at_all(chosen, limit)
@@ -206,14 +208,12 @@ class Watching:
     # --- looking
 
     def _look_together(self) -> int:
-        """Ask what tells of many at once, if that is worth it and time; return how many streams are new."""
+        """Ask the feed if that is worth it and time; return how many streams are new."""
         if not self._together.acquire(blocking=False):
             return 0
         try:
             now = self._clock_s()
-            found = self._ask_the_feed(now) if self._is_worth_a_call(now) else 0
-            self._go_round()
-            return found
+            return self._ask_the_feed(now) if self._is_worth_a_call(now) else 0
         finally:
             self._together.release()
 
@@ -234,8 +234,13 @@ class Watching:
         with self._lock:
             if self._list.alone <= ALONE_PER_S * self._settings.watch_seconds:
                 return
-        self._rounds.step()
-        changed = self._rounds.changed()
+        if not self._listing.acquire(blocking=False):
+            return
+        try:
+            self._rounds.step()
+            changed = self._rounds.changed()
+        finally:
+            self._listing.release()
         with self._lock:
             self._list.changed(changed, self._clock_s())
 
@@ -346,10 +351,11 @@ class Watching:
                 self._reconciled_at = -math.inf  # it may be noted, and left to us
             raise
         now = self._clock_s()
-        if keep:
-            with self._lock:
-                for standing in standings:
-                    watched.take(standing, now, seen[standing.id][1], heard_at)
+        with self._lock:
+            for standing in standings if keep else ():
+                watched.take(standing, now, seen[standing.id][1], heard_at)
+            if not keep:
+                self._reconciled_at = -math.inf  # it may be for us to watch by now, and left to us
         if found:
             named = {"run_id": next(iter(seen.values()))[0].run_id} if len(seen) == 1 else {"runs": len(seen)}
             log.info("streams_found", environment=self._store.environment, streams=found, **named)

@@ -9,6 +9,9 @@ from __future__ import annotations
 import contextlib
 import socket
 import ssl
+import threading
+import time
+from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -66,8 +69,10 @@ def client_options(endpoint: Endpoint, tls: ssl.SSLContext | None) -> dict[str, 
     }
 
 
-QUESTIONS = httpx.Limits(max_connections=None, max_keepalive_connections=1, keepalive_expiry=60.0)
-"""Of a client that asks about runs. Upstream keeps an idle connection for 65 s."""
+IDLE_S = 60.0
+"""Upstream keeps an idle connection for 65 s."""
+QUESTIONS = httpx.Limits(max_connections=None, max_keepalive_connections=1, keepalive_expiry=IDLE_S)
+"""Of a client that asks about runs."""
 
 
 class Upstream:
@@ -77,7 +82,8 @@ class Upstream:
         self._endpoint = endpoint
         self._tls = ssl.create_default_context() if endpoint.api_url.startswith("https:") else None
         # One for each question at a time: with each request httpcore looks at every connection of its pool.
-        self._idle: list[httpx.Client] = []
+        self._idle: deque[tuple[float, httpx.Client]] = deque()  # since when; the one that was used last is the last
+        self._lock = threading.Lock()
         self._closed = False
 
     def _client(self, **other: Any) -> httpx.Client:
@@ -86,22 +92,28 @@ class Upstream:
     @contextlib.contextmanager
     def _asking(self) -> Iterator[httpx.Client]:
         """Lend a client that nobody else uses meanwhile, the one that was used last first."""
-        try:
-            client = self._idle.pop()
-        except IndexError:
+        with self._lock:
+            client = self._idle.pop()[1] if self._idle else None
+        if client is None:
             client = self._client(limits=QUESTIONS)
         try:
             yield client
         finally:
-            self._idle.append(client)
-            if self._closed:
-                self.close()
+            with self._lock:
+                self._idle.append((time.monotonic(), client))
+            self._close_idle(0.0 if self._closed else IDLE_S)
+
+    def _close_idle(self, longer_s: float) -> None:
+        with self._lock:
+            old = [client for since, client in self._idle if time.monotonic() - since >= longer_s]
+            for _ in old:
+                self._idle.popleft()
+        for client in old:
+            client.close()
 
     def close(self) -> None:
         self._closed = True
-        while self._idle:
-            with contextlib.suppress(IndexError):  # another thread closes them too
-                self._idle.pop().close()
+        self._close_idle(0.0)
 
     def stream(self, ref: StreamRef) -> StreamSource:
         """Return the source of one stream; nothing is sent yet."""

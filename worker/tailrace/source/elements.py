@@ -98,7 +98,7 @@ class Elements:
         finally:
             self._pieces = [text[at:]]
             self._size = len(text) - at
-            self._enough = 2 * self._size
+            self._enough = min(2 * self._size, self._element_max_chars)
 
     def _malformed(self, text: str) -> MalformedRecord:
         return MalformedRecord(f"{self._what} is no JSON array: {excerpt(text, 200)!r}")

@@ -252,8 +252,8 @@ class Runs:
         old as the run. What was asked for before the last answer that was noted says nothing: two may be watching.
 
         A run that somebody has locked, or that was asked about later, is left out, and its standing says so.
-        When another than ``worker`` watches, the row says that the run is due: it is for that one to take it up. Else
-        it is left to ``worker``, or to whoever watches next and reads `standing` first.
+        When another than ``worker`` watches, and lives, the row says that the run is due: it is for that one to take it
+        up. Else it is left to ``worker``, or to whoever watches next and reads `standing` first.
         """
         rows = self._statements.execute(
             f"""
@@ -275,8 +275,8 @@ class Runs:
                     keys_read_at = v.asked_at, listed_at = CASE WHEN r.selection IS NULL THEN v.asked_at END,
                     watch_attempt = 0, troubled_at = NULL, refusals = 0, last_error = NULL,
                     next_watch_at = (
-                        SELECT now() FROM tailrace.environments e
-                        WHERE e.id = r.environment_id AND e.watched_by <> :worker)
+                        SELECT now() FROM tailrace.environments e JOIN tailrace.workers w ON w.id = e.watched_by
+                        WHERE e.id = r.environment_id AND w.id <> :worker AND w.expires_at > now())
                 FROM v JOIN news USING (id)
                 WHERE r.id = v.id AND r.state IN ('requested', 'watched')
                 RETURNING r.*, v.keys, coalesce(

@@ -122,7 +122,10 @@ class Leaving:
         if users:
             await asyncio.wait(users)
         while self.clients:
-            await self.clients.pop().aclose()
+            client = self.clients[0]
+            await client.aclose()
+            if client in self.clients:  # somebody else may have waited for the same
+                self.clients.remove(client)
 
     async def over(self) -> None:
         """Wait until all has ended."""
@@ -144,6 +147,7 @@ class Waiter:
         self._closed = False
         self._stop_listening: Callable[[], None] | None = None
         self._loop_ends: AsyncGenerator[None] | None = None
+        self._loop_ended = False
 
     async def next(self, until: float | None = None) -> Value | RunView | None:
         """Return the next value; None when ``until`` (by the session's clock) is reached before.
@@ -153,8 +157,11 @@ class Waiter:
         Raises:
             StopAsyncIteration: the end.
             StreamError.
+            RuntimeError: the loop in which the read began has ended, and the read with it.
         """
         session = self.session
+        if self._loop_ended:
+            raise RuntimeError("the event loop in which this read began has ended: begin another read at its position")
         if self._closed:
             raise StopAsyncIteration
         if self._inbox is None:
@@ -269,7 +276,8 @@ async def _when_the_loop_ends(waiter: weakref.ref[Waiter], leaving: Leaving) -> 
         yield
     finally:
         held = waiter()
-        if held is not None:
+        if held is not None and not held._closed:
+            held._loop_ended = True
             held.close()
         del held
         await leaving.over()

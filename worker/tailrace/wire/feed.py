@@ -11,7 +11,7 @@ import json
 from collections.abc import Callable, Collection, Iterable
 from typing import Any
 
-from tailrace.errors import MalformedRecord
+from tailrace.errors import MalformedRecord, SourceUnavailable
 from tailrace.model import RunView
 from tailrace.redaction import excerpt
 from tailrace.wire.run_fields import BadRow, bad_row, is_key, moment, run_id, status, tags, text
@@ -24,6 +24,11 @@ _COLUMNS = (
     *("createdAt", "startedAt", "completedAt"),
 )
 """Of a row nothing else is kept: upstream names all of an environment's runs, most of which nobody asked for."""
+
+
+ROWS_MAX = 250_000
+"""Open runs of an environment that are kept, at a kilobyte each; with more, each is asked for alone."""
+STRAYS_MAX = 1_000
 
 
 class FeedRows:
@@ -66,13 +71,16 @@ class FeedRows:
         try:
             self._sent.add(self._merge(message))
         except MalformedRecord as error:
-            self._strays.append(bad_row(self._forget_row(message), "friendlyId", error))
+            bad = bad_row(self._forget_row(message), "friendlyId", error)
+            if len(self._strays) < STRAYS_MAX:
+                self._strays.append(bad)
 
     def end(self) -> None:
         """End the response."""
         if self._known & self._sent:
             for key in self._known - self._sent:
                 self._drop(key)
+        self._known, self._sent = set(), set()
 
     def _merge(self, message: Any) -> str | None:
         """Merge one message; return the key of the row if it is a whole one."""
@@ -96,6 +104,8 @@ class FeedRows:
         before = self._rows.get(key)
         if before is None and self._is_not_ours(columns, whole):
             return
+        if before is None and len(self._rows) >= ROWS_MAX:
+            raise SourceUnavailable(f"the run feed tells of more than {ROWS_MAX} runs that go on")
         row = {**(before or {}), **columns}
         if row != before or key not in self._read:
             self._rows[key] = row
