@@ -10,7 +10,7 @@ from benchmarks.stage import Stage, UpstreamProcess
 from benchmarks.usage import load, measured
 
 RUNS = 10_000
-TRIED = 20
+TRIED = 8
 APART_S = 3.0
 """One after the other, so that each is met at another moment of whoever watches."""
 SETTLE_S = 60.0

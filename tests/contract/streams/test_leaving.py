@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import gc
 import socket
 import threading
 import time
+import weakref
 from typing import Any
 
 import pytest
 
 from tailrace.model import Wire
 from tailrace.streams import AbortController, AbortSignal, ChunkTypeError, Client, StreamAborted, aio
+from tests.chaos.fleet import wait_for
 from tests.streamcases import LONG_S, PACE, Flavour, Place, World, numbers
 
 
@@ -166,6 +170,21 @@ class TestLeaving:
         assert api.next(reader) == 1
         assert live.begun("ai")
         del reader
+        assert live.left("ai")
+
+    def test_letting_go_after_a_chunk_that_does_not_fit_leaves_upstream(self, api: Flavour, live: Place) -> None:
+        """At once, not when the collector comes by."""
+        live.write("ai", ['"a"'])
+        reader = api.streams.read(live.run_id, "ai", type=int, **live.options)
+        gone = weakref.ref(reader)
+        gc.disable()
+        try:
+            with contextlib.suppress(ChunkTypeError):
+                api.next(reader)
+            del reader
+            wait_for(lambda: gone() is None, 10, "nothing holds the reader")
+        finally:
+            gc.enable()
         assert live.left("ai")
 
     def test_a_read_that_never_began_asks_nothing(self, api: Flavour, live: Place) -> None:

@@ -180,7 +180,10 @@ class Waiter:
                     error = session.error()
                     await self.aclose()
                     if error is not None:
-                        raise error
+                        try:
+                            raise error
+                        finally:
+                            del error  # as in `Session._decoded`
                     raise StopAsyncIteration
                 if until is not None and session.clock() >= until:
                     return None

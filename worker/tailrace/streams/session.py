@@ -281,7 +281,10 @@ class Session:
             self.reading.fail(key, error)
         else:
             self._rest_since = self._clock()
-            raise error
+            try:
+                raise error
+            finally:
+                del error  # it holds this frame, which would hold it, and with them the reader that is let go of
         return None
 
 

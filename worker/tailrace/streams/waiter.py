@@ -184,7 +184,10 @@ class Waiter:
                     error = session.error()
                     self.close()
                     if error is not None:
-                        raise error
+                        try:
+                            raise error
+                        finally:
+                            del error  # as in `Session._decoded`
                     raise StopIteration
                 if until is not None and session.clock() >= until:
                     return None
