@@ -123,13 +123,14 @@ class Database:
 class Stage:
     """What a scenario works with."""
 
-    def __init__(self, place: Path, servers: Servers) -> None:
+    def __init__(self, place: Path, servers: Servers, names: Iterator[int] | None = None, broker: int = 0) -> None:
+        """``names``: numbers that nobody else on these servers uses. ``broker``: which database of Redis it has."""
         self.place = place
         self.servers = servers
         self.postgres_pid = servers.postgres.pid or 0
         self.valkey_pid = servers.valkey.pid or 0
-        self.redis_url = servers.endpoints.redis_url
-        self._names = itertools.count(1)
+        self.redis_url = f"{servers.endpoints.redis_url.rpartition('/')[0]}/{broker}"
+        self._names = names or itertools.count(1)
         self.database = self._fresh()
 
     def _url(self, name: str) -> str:
@@ -152,13 +153,13 @@ class Stage:
             admin.execute("CHECKPOINT")
 
     @contextmanager
-    def another(self) -> Iterator[Database]:
-        """A second archive on the same server, to compare with."""
-        database = self._fresh()
+    def another(self) -> Iterator[Stage]:
+        """A second archive on the same servers, to compare with."""
+        other = Stage(self.place, self.servers, self._names, broker=1)
         try:
-            yield database
+            yield other
         finally:
-            self._drop(database)
+            self._drop(other.database)
 
     def clear(self) -> None:
         """A new archive and an empty broker, and nothing left for Postgres to write."""
