@@ -13,8 +13,12 @@ ROUNDS, CHURN, ROUND_S = 8, 800, 10.0
 OTHERS = 100_000
 LARGE, METADATA_BYTES = 2_000, 200_000
 WATCHED = 10
+IDLE_S = 2.0
+"""What a worker's start allocates is there then: what it needs idle."""
 SETTLE_S = 30.0
+"""Until the feed has been read and followed for some looks."""
 LOOKS_S = 60.0
+"""The window in which CPU is counted: a dozen looks."""
 
 
 def run(stage: Stage, size: Size) -> Row:
@@ -36,7 +40,7 @@ def _churn(stage: Stage, size: Size, row: Row) -> None:
     stage.clear()
     count = size.of(CHURN, 20)
     with stage.upstream("electric") as upstream, stage.worker(upstream, slots=1_000) as worker:
-        time.sleep(2.0)
+        time.sleep(IDLE_S)
         idle_mb, above = memory_mb(worker.pid), []
         for number in range(max(2, round(ROUNDS * size.scale))):
             runs = [f"run_{number}_{at}" for at in range(count)]
@@ -78,7 +82,7 @@ def _watch(stage: Stage, row: Row, upstream: UpstreamProcess, what: str) -> None
     ours = [f"run_ours_{number}" for number in range(WATCHED)]
     upstream.do("fill_each", wire="v2", runs=ours, keys=1, count=1)
     with stage.worker(upstream, slots=1_000) as worker:
-        time.sleep(2.0)
+        time.sleep(IDLE_S)
         idle_mb = memory_mb(worker.pid)
         request_all(stage, ours)
         opened = "SELECT count(*) = %s FROM tailrace.streams WHERE last_chunk_index >= 0"

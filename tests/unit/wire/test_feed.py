@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tailrace.errors import MalformedRecord
+from tailrace.errors import MalformedRecord, SourceUnavailable
 from tailrace.model import RunView
 from tailrace.serve.feed import array_literal as written
 from tailrace.wire import feed
@@ -430,6 +430,17 @@ def test_any_json_can_be_a_message(messages: Any) -> None:
     rows = FeedRows()
     take(rows, messages if isinstance(messages, list) else [messages])
     rows.runs()
+
+
+def test_what_is_kept_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever upstream sends: neither what is no message nor runs without number fill the memory."""
+    monkeypatch.setattr(feed, "STRAYS_MAX", 3)
+    monkeypatch.setattr(feed, "ROWS_MAX", 2)
+    rows = FeedRows()
+    take(rows, [1] * 10)
+    assert len(rows.read()[1]) == 3
+    with pytest.raises(SourceUnavailable, match="more than 2 runs"):
+        take(rows, [message(key=f"k{number}", **row(friendlyId=f"run_{number}")) for number in range(3)])
 
 
 def test_the_recorded_native_feed() -> None:

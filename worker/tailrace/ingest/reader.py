@@ -174,10 +174,9 @@ class Reader:
                 self._over_it()
                 if self._signal.leaving:  # nobody needs to know any more; 5 000 readers leave at once
                     break
-                if not (
-                    sweep and self._assembly.checkpoint is not before and self._run_end.over_for_s >= UNWRITTEN_AFTER_S
-                ):
-                    self._look_around()
+                brought = self._assembly.checkpoint is not before
+                if not (sweep and brought and self._run_end.over_for_s >= UNWRITTEN_AFTER_S):
+                    self._look_around()  # else nothing is decided yet: the next sweep confirms, and after it is looked
                 outcome = self._after_renewal(before)
             except (TransientError, NotFound, MalformedRecord, RequestRefused) as error:
                 outcome = self._after_fault(error)
