@@ -235,7 +235,6 @@ def test_the_secrets_come_back_in_every_answer_and_are_nowhere(
         seen["events"] = "\n".join(events)
     app.close()
     seen["logs"] = "\n".join(log.read_text() for log in cli.cwd.glob("*.log"))
-    assert '"event": "metrics"' in seen["logs"]
     assert sum("You sent" in text for text in seen.values()) >= 5  # it was said in all of these
     assert "tailrace.ingest_run" in seen["events"]
     assert "tailrace" in seen["command lines"]

@@ -10,7 +10,7 @@ import pytest
 import structlog
 
 from tailrace.service.maintenance import backfills_of
-from tailrace.telemetry import metrics
+from tests.counted import counted
 from tests.integration.test_discovery import FEED, Place, begin, discovery, place
 
 __all__ = ["place"]
@@ -71,12 +71,12 @@ def test_the_feed_of_many_runs_is_watched_on(place: Place) -> None:
     for run_id in ODD_IDS:
         runtime.request(run_id, None, {})
     place.server.faults.runs_feed().answer(200, body=fed([*BAD, *GOOD, *BAD, *ODD]), times=2)
-    before = metrics.malformed_rows.snapshot()["total"]
+    before = counted("tailrace_malformed_rows_total")
     with structlog.testing.capture_logs() as logs:
         runtime.watch(10)
     assert place.archive.value("SELECT count(*) FROM tailrace.runs WHERE state = 'watched'") == 9
     assert place.archive.value("SELECT count(*) FROM tailrace.streams") == 5
-    assert metrics.malformed_rows.snapshot()["total"] - before >= 2 * len(BAD)
+    assert counted("tailrace_malformed_rows_total") - before >= 2 * len(BAD)
     kinds = [each["kind"] for each in logs if each["event"] == "malformed_rows"]
     assert len(kinds) == len(set(kinds)) > 5
     assert not [path for path in place.calls() if path != FEED], "nothing had to be asked for alone"

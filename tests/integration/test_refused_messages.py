@@ -16,9 +16,11 @@ from celery import Celery
 from tailrace.model import Wire
 from tests.chaos.fleet import QUICK, Worker, scene, wait_for
 from tests.foreignmessages import BAD, CANARY, asking, first_protocol, fuzzed, message, stored
+from tests.scraped import free_port, scraped
 from tests.upstream import LiveStore
 
 SETTINGS = QUICK | {"TAILRACE_PARK_AFTER_SECONDS": "0.5", "TAILRACE_LOG_LEVEL": "debug"}
+REFUSED = "tailrace_refused_messages_total"
 CONTROL = "/0.celery.pidbox"
 """Where kombu has Celery's remote control, in database 0."""
 SEED = int(os.environ.get("SEED", "20261127"))
@@ -30,23 +32,25 @@ def events(worker: Worker, name: str) -> list[dict[str, Any]]:
     return [line for line in lines if line.get("event") == name]
 
 
-def refused(worker: Worker) -> dict[str, int]:
-    """What the process that takes messages has counted, by reason; it says so as it ends."""
-    counted = [event["refused_messages"] for event in events(worker, "metrics")]
-    by_reason: dict[str, int] = max(counted, key=lambda each: each["total"]).get("by_reason", {})
-    return by_reason
+def refused(port: int) -> dict[str, int]:
+    """What the process that takes messages has counted, by what was wrong."""
+    counted = scraped(port).items()
+    return {dict(labels)["kind"]: int(value) for (name, labels), value in counted if name == REFUSED}
 
 
 @contextmanager
 def receiving(
     place: Path, database_url: str, redis_url: str, messages: Iterable[bytes], pool: str = "gevent"
-) -> Iterator[Worker]:
-    """Push messages to a worker that reads a live stream; have it go on, serve what comes after them, and end."""
-    store = LiveStore()
+) -> Iterator[tuple[Worker, dict[str, int]]]:
+    """Push messages to a worker that reads a live stream; have it go on, serve what comes after them, and end.
+
+    With the worker comes what it counted, by what was wrong.
+    """
+    store, port = LiveStore(), free_port()
     for run_id in ("run_live", "run_ok", "run_first", "run_after"):
         store.create_run(run_id, Wire.V2)
         store.append_chunk(run_id, "ai", '"0"')
-    with scene(place, database_url, redis_url, store, **SETTINGS) as (workers, _), redis.Redis.from_url(redis_url) as broker:  # fmt: skip
+    with scene(place, database_url, redis_url, store, **SETTINGS, TAILRACE_METRICS_PORT=str(port)) as (workers, _), redis.Redis.from_url(redis_url) as broker:  # fmt: skip
         archive = workers.archive
         archive.rows("INSERT INTO tailrace.environments (name, api_url) VALUES ('default', 'x') ON CONFLICT DO NOTHING")
         archive.request("run_live")
@@ -70,20 +74,24 @@ def receiving(
         assert worker.pid == pid
         store.append_chunk("run_live", "ai", '"after"')
         wait_for(lambda: archive.texts("run_live", "ai")[-1] == '"after"', 30, "the live stream goes on")
+        counted = refused(port)
         worker.terminate()
         assert worker.wait(30) == 0
         assert CANARY not in worker.said()
         assert "Traceback" not in worker.said(), worker.said()[-5_000:]
-        yield worker
+        yield worker, counted
 
 
 @pytest.mark.parametrize("pool", ["gevent", "threads", "prefork", "solo"])
 def test_a_malformed_message_is_refused_counted_and_told_once(
     pool: str, tmp_path: Path, database_url: str, redis_url: str
 ) -> None:
-    with receiving(tmp_path, database_url, redis_url, [stored(made) for _, made in BAD.values()], pool) as worker:
+    with receiving(tmp_path, database_url, redis_url, [stored(made) for _, made in BAD.values()], pool) as (
+        worker,
+        counted,
+    ):
         expected = [kind for kind, _ in BAD.values()]
-        assert refused(worker) == {kind: expected.count(kind) for kind in set(expected)}
+        assert counted == {kind: expected.count(kind) for kind in set(expected)}
         told = [event["kind"] for event in events(worker, "message_refused")]
         assert sorted(told) == sorted(set(expected))  # once each
 
@@ -111,5 +119,5 @@ def test_nor_does_what_is_said_to_all_workers_end_one(tmp_path: Path, database_u
 
 def test_whatever_is_pushed_into_the_queue(tmp_path: Path, database_url: str, redis_url: str) -> None:
     print(f"SEED={SEED}")
-    with receiving(tmp_path, database_url, redis_url, fuzzed(SEED, FUZZED)) as worker:
-        assert sum(refused(worker).values()) > FUZZED / 2
+    with receiving(tmp_path, database_url, redis_url, fuzzed(SEED, FUZZED)) as (_, counted):
+        assert sum(counted.values()) > FUZZED / 2

@@ -54,10 +54,13 @@ def watching(runtime: Runtime) -> Watching:
 
 
 def later(runtime: Runtime, seconds: float = 3_600.0) -> None:
-    """Have everything that the process knows in memory have happened earlier, as if time had passed."""
+    """Have everything that the process knows in memory have happened earlier, as if so much time had passed.
+
+    From then on its clock stands still: however busy the machine is, no more time passes than a test says.
+    """
     its = watching(runtime)
-    clock_s = its._clock_s
-    its._clock_s = lambda: clock_s() + seconds
+    now_s = its._clock_s() + seconds
+    its._clock_s = lambda: now_s
     its._feed._clock_s = its._rounds._clock_s = its._clock_s
 
 

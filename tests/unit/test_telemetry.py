@@ -1,4 +1,4 @@
-"""Logs hold no secrets and go to stderr; counters count."""
+"""Logs hold no secrets and go to stderr."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ import json
 import logging
 import subprocess
 import sys
-import threading
 import warnings
 from collections.abc import Iterator
 from typing import Any
@@ -16,7 +15,7 @@ import pytest
 import structlog
 
 from tailrace.errors import StoreUnavailable
-from tailrace.telemetry import Failing, Metrics, configure, metrics
+from tailrace.telemetry import Failing, configure
 
 S = "Xq7hiddenXq7"  # what must never be seen
 JWT = f"eyJhbGciOiJIUzI1NiJ9.{S}.{S}"
@@ -183,65 +182,6 @@ def test_importing_configures_nothing() -> None:
         "assert not structlog.is_configured()"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
-
-
-# --- counters
-
-
-def test_a_snapshot_names_every_metric_with_its_unit() -> None:
-    assert {name: found["unit"] for name, found in Metrics().snapshot().items()} == {
-        "chunks_committed": "chunks",
-        "bytes_committed": "bytes",
-        "flushes": "batches",
-        "commit_seconds": "seconds",
-        "duplicates": "records",
-        "gaps": "gaps",
-        "quarantined": "records",
-        "malformed_rows": "rows",
-        "refused_messages": "messages",
-        "lease_losses": "leases",
-        "reconnects": "connections",
-    }
-
-
-def test_counting() -> None:
-    counted = Metrics()
-    counted.chunks_committed.add(500)
-    counted.chunks_committed.add(20)
-    counted.flushes.add(reason="age")
-    counted.flushes.add(2, reason="count")
-    counted.flushes.add(reason="age")
-    for seconds in (0.25, 1.0, 0.5):
-        counted.commit_seconds.observe(seconds)
-    snapshot = counted.snapshot()
-    assert snapshot["chunks_committed"] == {"unit": "chunks", "total": 520}
-    assert snapshot["flushes"] == {"unit": "batches", "total": 4, "by_reason": {"age": 2, "count": 2}}
-    assert snapshot["commit_seconds"] == {"unit": "seconds", "count": 3, "sum": 1.75, "max": 1.0}
-    assert json.loads(json.dumps(snapshot)) == snapshot
-
-
-def test_threads_lose_no_count() -> None:
-    counted = Metrics()
-
-    def count() -> None:
-        for _ in range(2_000):
-            counted.gaps.add(reason="trimmed")
-
-    interval = sys.getswitchinterval()
-    sys.setswitchinterval(1e-6)
-    try:
-        threads = [threading.Thread(target=count) for _ in range(4)]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
-    finally:
-        sys.setswitchinterval(interval)
-    assert counted.snapshot()["gaps"] == {"unit": "gaps", "total": 8_000, "by_reason": {"trimmed": 8_000}}
-
-
-def test_the_process_has_one() -> None:
-    assert isinstance(metrics, Metrics)
 
 
 # --- what fails again and again

@@ -1,9 +1,8 @@
-"""Logs and counters. Importing this configures nothing: the worker and the command line call `configure`.
+"""Logs. Importing this configures nothing: the worker and the command line call `configure`.
 
 The same log keys everywhere: ``run_id``, ``stream_key``, ``position``, ``lease_token``, ``attempt``. Events have names
-in the past tense (``batch_committed``), one for each change of state; nothing for each chunk above debug.
-
-The counters are this process's own; each is named once, in `Metrics`, with its unit.
+in the past tense (``batch_committed``), one for each change of state; nothing for each chunk above debug. Numbers are
+metrics (`tailrace.metrics`), not lines.
 """
 
 from __future__ import annotations
@@ -11,7 +10,6 @@ from __future__ import annotations
 import logging
 import os
 import sys
-import threading
 import time
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
@@ -23,7 +21,7 @@ from structlog.typing import EventDict, Processor
 from tailrace.errors import WorkerError
 from tailrace.redaction import HIDDEN, redact
 
-__all__ = ["Counter", "Failing", "Metrics", "Summary", "configure", "metrics"]
+__all__ = ["Failing", "configure"]
 
 log = structlog.get_logger("tailrace")
 
@@ -118,79 +116,6 @@ def configure(log_format: str = "auto", log_level: str = "info", *, stream: Text
         wrapper_class=structlog.stdlib.BoundLogger,
         cache_logger_on_first_use=False,  # loggers made before this call follow it too
     )
-
-
-# --- counters
-
-
-class Counter:
-    """A number that only grows, as a whole or by reason. Thread-safe."""
-
-    def __init__(self, unit: str, meaning: str) -> None:
-        self.unit = unit
-        self.meaning = meaning
-        self._lock = threading.Lock()
-        self._total = 0
-        self._by_reason: dict[str, int] = {}
-
-    def add(self, count: int = 1, reason: str = "") -> None:
-        with self._lock:
-            self._total += count
-            if reason:
-                self._by_reason[reason] = self._by_reason.get(reason, 0) + count
-
-    def snapshot(self) -> dict[str, Any]:
-        with self._lock:
-            return {"total": self._total, **({"by_reason": dict(self._by_reason)} if self._by_reason else {})}
-
-
-class Summary:
-    """How often something was measured, the sum and the largest. Thread-safe."""
-
-    def __init__(self, unit: str, meaning: str) -> None:
-        self.unit = unit
-        self.meaning = meaning
-        self._lock = threading.Lock()
-        self._count = 0
-        self._sum = 0.0
-        self._largest = 0.0
-
-    def observe(self, value: float) -> None:
-        with self._lock:
-            self._count += 1
-            self._sum += value
-            self._largest = max(self._largest, value)
-
-    def snapshot(self) -> dict[str, Any]:
-        with self._lock:
-            return {"count": self._count, "sum": self._sum, "max": self._largest}
-
-
-class Metrics:
-    """What one process has done since it started."""
-
-    def __init__(self) -> None:
-        self.chunks_committed = Counter("chunks", "Chunks that became durable.")
-        self.bytes_committed = Counter("bytes", "Their JSON text, uncompressed.")
-        self.flushes = Counter("batches", "Batches handed to the database, by the reason: count, bytes, age, end, ...")
-        self.commit_seconds = Summary("seconds", "From sending a group commit to its answer.")
-        self.duplicates = Counter("records", "Records at or before the checkpoint, read again and dropped.")
-        self.gaps = Counter("gaps", "Losses upstream that were recorded, by reason.")
-        self.quarantined = Counter("records", "Records that can't be chunks, kept raw, by reason.")
-        self.malformed_rows = Counter(
-            "rows", "Rows of feeds and lists of runs that can't be read, each time they are seen, by what is wrong."
-        )
-        self.refused_messages = Counter("messages", "Messages from the queue that can't be tasks, by reason.")
-        self.lease_losses = Counter("leases", "Streams that another worker took over while we read them.")
-        self.reconnects = Counter("connections", "Connections opened again, by the reason that the one before ended.")
-
-    def snapshot(self) -> dict[str, dict[str, Any]]:
-        """Return all of them by name, each with its unit: plain values, ready for JSON."""
-        return {name: {"unit": metric.unit, **metric.snapshot()} for name, metric in vars(self).items()}
-
-
-metrics: Final = Metrics()
-"""This process's own."""
 
 
 # --- what fails again and again

@@ -63,7 +63,7 @@ class TestArchive:
         place = world.place(wire, "auto")
         place.write("ai", numbers(4))
         place.archive("ai", 3)
-        reader = api.streams.read(place.run_id, "ai", timeout_in_seconds=0.2, **place.options)
+        reader = api.streams.read(place.run_id, "ai", timeout_in_seconds=2, **place.options)
         assert [api.next(reader)["n"] for _ in range(4)] == [0, 1, 2, 3]
         with pytest.raises(StreamTimeout):
             api.next(reader)

@@ -63,7 +63,7 @@ class TestCombined:
             live.finish()
         try:
             reader = api.streams.read(
-                live.run_id, "ai", timeout_in_seconds=0.5, signal=controller.signal, **live.options
+                live.run_id, "ai", timeout_in_seconds=1.5, signal=controller.signal, **live.options
             )
             for _ in api.each(reader):
                 if how == "abort":
@@ -146,7 +146,7 @@ class TestCollect:
         seen: list[int] = []
         with pytest.raises(StreamTimeout):
             api.call(
-                api.streams.collect(live.run_id, "ai", on_chunk=seen.append, timeout_in_seconds=0.5, **live.options)
+                api.streams.collect(live.run_id, "ai", on_chunk=seen.append, timeout_in_seconds=1.5, **live.options)
             )
         assert seen == [1]
 
@@ -247,7 +247,7 @@ class TestSeveral:
     def test_the_only_one_fails_like_any_other(self, api: Flavour, live: Place) -> None:
         live.write("ai", ["1"])
         with pytest.raises(SomeStreamsFailed) as caught:
-            api.call(api.streams.gather(live.run_id, "ai", timeout_in_seconds=0.1, **live.options))
+            api.call(api.streams.gather(live.run_id, "ai", timeout_in_seconds=1.5, **live.options))
         assert caught.value.results == [[1]]
         assert isinstance(caught.value.errors["ai"], StreamTimeout)
 
@@ -323,7 +323,7 @@ class TestBatches:
 
     def test_what_came_before_an_error_is_given_first(self, api: Flavour, live: Place) -> None:
         live.write("ai", ["1", "2", "3"])
-        reader = api.streams.read(live.run_id, "ai", timeout_in_seconds=0.5, **live.options)
+        reader = api.streams.read(live.run_id, "ai", timeout_in_seconds=1.5, **live.options)
         batches = api.streams.batches(reader, size=2)
         assert [api.next(batches), api.next(batches)] == [[1, 2], [3]]
         with pytest.raises(StreamTimeout):

@@ -25,6 +25,8 @@ def test_settings_are_known() -> None:
         ("tailrace_on_seald", "TAILRACE_ON_SEALED"),
         ("TAILRACE_PORT", None),
         ("TAILRACE_SERVICE_HOST", None),
+        ("TAILRACE_SERVICE_PORT", None),
+        ("TAILRACE_SERVICE_PORT_METRICS", None),
         ("TAILRACE_PORT_8080_TCP_ADDR", None),
     ],
 )

@@ -5,20 +5,16 @@ from __future__ import annotations
 import structlog
 
 from tailrace.service.bad_rows import TOLD_AGAIN_S, BadRows
-from tailrace.telemetry import metrics
 from tailrace.wire.run_fields import BadRow
+from tests.counted import counted
 
+ROWS_READ = "tailrace_malformed_rows_total"
 ROWS = [BadRow(f"run_{n}", "createdAt", "createdAt is no time: 5") for n in range(3)]
-
-
-def counted() -> int:
-    by_reason: dict[str, int] = metrics.malformed_rows.snapshot().get("by_reason", {})
-    return by_reason.get("feed: createdAt", 0)
 
 
 def test_a_kind_is_told_once_an_hour_and_each_row_is_counted() -> None:
     now = 0.0
-    bad_rows, before = BadRows("default", lambda: now), counted()
+    bad_rows, before = BadRows("default", lambda: now), counted(ROWS_READ, kind="feed: createdAt")
     with structlog.testing.capture_logs() as logs:
         for _ in range(5):
             bad_rows.note("feed", ROWS)
@@ -30,4 +26,4 @@ def test_a_kind_is_told_once_an_hour_and_each_row_is_counted() -> None:
         now += TOLD_AGAIN_S
         bad_rows.note("feed", ROWS)
         assert len(logs) == 4
-    assert counted() - before == 18
+    assert counted(ROWS_READ, kind="feed: createdAt") - before == 18

@@ -18,7 +18,7 @@ from tailrace.store.flush_rule import BatchLimits
 from tailrace.store.segments import SEGMENT_MAX_BYTES, SEGMENT_MAX_CHUNKS
 from tailrace.store.sink import FOLLOW_S, Sink
 from tailrace.store.writer import Writer, WriterLimits
-from tailrace.telemetry import metrics
+from tests.counted import counted
 from tests.simulation.script import leased
 
 AT_ONCE = BatchLimits(max_chunks=1)
@@ -161,13 +161,13 @@ def test_a_lost_lease_is_told_at_the_next_call_and_writes_nothing(writer: Writer
     else:
         tables.rev += 5
     put(sink, 1)
-    counted = metrics.lease_losses.snapshot()["total"]
+    before = counted("tailrace_lease_losses_total")
     with pytest.raises(LeaseLost):
         sink.flush()
     with pytest.raises(LeaseLost):
         put(sink, 2)
     assert tables.texts == [b"0"]
-    assert metrics.lease_losses.snapshot()["total"] == counted + 1
+    assert counted("tailrace_lease_losses_total") == before + 1
 
 
 def test_the_first_chunk_of_a_stream_does_not_wait(writer: Writer, tables: Tables) -> None:

@@ -11,7 +11,7 @@ import pytest
 from tailrace.errors import BadArgument
 from tailrace.tasks.envelope import Malformed, asked_by, check_stored
 from tailrace.tasks.refused import Refusals, what_is_wrong
-from tailrace.telemetry import metrics
+from tests.counted import counted
 from tests.foreignmessages import BAD, CANARY, first_protocol, message, with_header
 
 SHAPES = ("body", "headers", "envelope")
@@ -58,14 +58,14 @@ def test_good_messages_of_both_protocols_are_let_through(made: Any) -> None:
 def test_each_is_counted_and_each_kind_told_once_an_hour(capsys: pytest.CaptureFixture[str]) -> None:
     now = [0.0]
     refusals = Refusals(clock=lambda: now[0])
-    before = metrics.refused_messages.snapshot()["total"]
+    before = counted("tailrace_refused_messages_total")
     told = []
     for at, kind in ((0, "body"), (1, "body"), (2, "task"), (3_599, "body"), (3_600, "body")):
         now[0] = at
         refusals.refuse(None, Malformed(kind, "why"), f"name Bearer {CANARY}\ud800")
         told.append("message_refused" in capsys.readouterr().out)
     assert told == [True, False, True, False, True]
-    assert metrics.refused_messages.snapshot()["total"] - before == len(told)
+    assert counted("tailrace_refused_messages_total") - before == len(told)
 
 
 def test_a_reason_repeats_nothing_of_an_error_that_is_not_ours() -> None:

@@ -17,6 +17,7 @@ from tailrace.cli.down import down
 from tailrace.cli.exits import MEANINGS
 from tailrace.cli.export import export
 from tailrace.cli.forget import forget
+from tailrace.cli.health import health
 from tailrace.cli.ingest import ingest
 from tailrace.cli.migrate import migrate
 from tailrace.cli.prune import prune
@@ -47,7 +48,7 @@ app = typer.Typer(
 
 PANELS: dict[str, tuple[Callable[..., None], ...]] = {
     SERVERS: (demo, up, down, migrate, roles, doctor),
-    RUNNING: (ingest, cancel, retry, backfill, worker, replay),
+    RUNNING: (ingest, cancel, retry, backfill, worker, health, replay),
     READING: (status, chunks, text, sql, verify),
     KEEPING: (export, prune, forget, compact),
 }

@@ -6,6 +6,7 @@ import os
 import sys
 from enum import StrEnum
 from pathlib import Path
+from tempfile import mkdtemp
 from typing import Annotated
 from uuid import uuid4
 
@@ -17,6 +18,7 @@ from tailrace.errors import BadSettings
 
 SPARE_FILES = 256
 """Besides one socket for each stream: Postgres, Redis, logs, the libraries' own."""
+SHARED_PREFIX = "tailrace-metrics-"
 FEW_SLOTS = 4
 """Of threads or processes, which cost more than greenlets: a default that any machine bears."""
 
@@ -52,6 +54,26 @@ def worker(
             show_default=f"TAILRACE_SLOTS; with prefork {FEW_SLOTS}, with solo 1",
         ),
     ] = None,
+    metrics_port: Annotated[
+        int | None,
+        typer.Option(
+            "--metrics-port",
+            min=1,
+            max=65_535,
+            metavar="N",
+            help="Answer /metrics, /live and /ready on this port.",
+            show_default="TAILRACE_METRICS_PORT",
+        ),
+    ] = None,
+    metrics_host: Annotated[
+        str | None,
+        typer.Option(
+            "--metrics-host",
+            metavar="ADDRESS",
+            help="Of which address.",
+            show_default="TAILRACE_METRICS_HOST, else 127.0.0.1",
+        ),
+    ] = None,
     loglevel: Annotated[
         LogLevel | None, typer.Option("--loglevel", "-l", help="Overrides TAILRACE_LOG_LEVEL.", show_default=False)
     ] = None,
@@ -68,8 +90,16 @@ def worker(
     accesses(settings)
     servers.database()
     servers.broker()
-    if loglevel is not None:
-        os.environ["TAILRACE_LOG_LEVEL"] = loglevel.value
+    for name, given in (
+        ("TAILRACE_LOG_LEVEL", loglevel),
+        ("TAILRACE_METRICS_PORT", metrics_port),
+        ("TAILRACE_METRICS_HOST", metrics_host),
+    ):
+        if given is not None:
+            os.environ[name] = str(given)
+    if pool is Pool.PREFORK and (metrics_port or settings.metrics_port):
+        # The numbers of all its processes, in files that they share.
+        os.environ.setdefault("PROMETHEUS_MULTIPROC_DIR", mkdtemp(prefix=SHARED_PREFIX))
     wanted = slots or {Pool.SOLO: 1, Pool.PREFORK: FEW_SLOTS}.get(pool, settings.slots)
     raise_file_limit(wanted + SPARE_FILES)
     command = celery_command(pool, wanted, settings.reserve_slots, loglevel or LogLevel(settings.log_level))

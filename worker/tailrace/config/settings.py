@@ -394,6 +394,14 @@ class Settings(BaseSettings):
     home: Path = _text(
         Path(".tailrace"), "a path", "Embedded servers are used only in the directory where `tailrace up` started them."
     )
+    metrics_port: int | None = _number(
+        None, 1, 65_535, "port", "Off. With one, a worker answers /metrics, /live and /ready there over HTTP."
+    )
+    metrics_host: str = _text(
+        "127.0.0.1",
+        "a name or address of this machine",
+        "Nobody but this machine sees what a worker does, unless it is told: in a container, 0.0.0.0.",
+    )
     log_format: Annotated[Literal["auto", "console", "json"], BeforeValidator(_lower)] = _text(
         "auto", "auto, console or json", "auto: console on a terminal, else one JSON object a line. Logs go to stderr."
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from difflib import get_close_matches
 from typing import Final, NamedTuple
@@ -13,7 +14,9 @@ __all__ = ["Unknown", "unknown_variables"]
 
 PREFIX: Final = "TAILRACE_"
 NEAR: Final = 0.75
-"""How alike two names must be, of 1. Kubernetes sets variables for a service named tailrace: TAILRACE_PORT and more."""
+"""How alike two names must be, of 1."""
+OF_A_SERVICE: Final = re.compile(r"(SERVICE_HOST|SERVICE_PORT|PORT)(_.*)?")
+"""Kubernetes sets such variables for a service named tailrace."""
 
 
 class Unknown(NamedTuple):
@@ -32,6 +35,7 @@ def unknown_variables(names: Iterable[str]) -> list[Unknown]:
     found = []
     for name in sorted(names):
         if name.upper().startswith(PREFIX) and name.upper() not in known:
-            near = get_close_matches(name.upper().removeprefix(PREFIX), ends, n=1, cutoff=NEAR)
+            end = name.upper().removeprefix(PREFIX)
+            near = [] if OF_A_SERVICE.fullmatch(end) else get_close_matches(end, ends, n=1, cutoff=NEAR)
             found.append(Unknown(name, PREFIX + near[0] if near else None))
     return found

@@ -14,6 +14,7 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Protocol
 
+from tailrace import metrics
 from tailrace.errors import (
     Contradiction,
     MalformedRecord,
@@ -39,7 +40,6 @@ from tailrace.model import (
     Wire,
 )
 from tailrace.retry import PATIENCE, Patience, backoff
-from tailrace.telemetry import metrics
 
 DRAIN_WAIT_S = 1
 """What a sweep asks of upstream as the wait: the shortest it accepts everywhere."""
@@ -221,7 +221,7 @@ class Reader:
         """Tell others what one arrival says besides its records."""
         assembly = self._assembly
         if assembly.duplicates:
-            metrics.duplicates.add(assembly.duplicates)
+            metrics.duplicates.inc(assembly.duplicates)
             assembly.duplicates = 0
         if arrival.tail is not None and not assembly.stale:
             self._sink.lag(max(0, arrival.tail - assembly.checkpoint.last_index - 1))
@@ -243,7 +243,7 @@ class Reader:
         progress = self._progress
         attempt = progress.attempt
         progress.went_wrong()
-        metrics.reconnects.add(reason=type(error).__name__)
+        metrics.reconnects.labels(type(error).__name__).inc()
         with contextlib.suppress(TransientError):
             self._look_around()
         # It can come from something on the way; if it comes again and again, it is upstream's.

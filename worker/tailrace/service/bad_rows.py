@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 
 import structlog
 
-from tailrace.telemetry import metrics
+from tailrace import metrics
 from tailrace.wire.run_fields import BadRow
 
 log = structlog.get_logger("tailrace")
@@ -30,7 +30,7 @@ class BadRows:
         kinds: dict[str, BadRow] = {}
         for row in rows:
             kind = f"{where}: {row.field}"
-            metrics.malformed_rows.add(reason=kind)
+            metrics.malformed_rows.labels(kind).inc()
             kinds.setdefault(kind, row)
         for kind, row in kinds.items():
             if self._is_news(kind):

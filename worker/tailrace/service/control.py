@@ -97,6 +97,11 @@ class ControlLoop:
         if announcer is not None:
             self._loops.append(self._loop("outbox", self._announce, "announcing", lambda: every_s))
 
+    @property
+    def loops(self) -> list[Loop]:
+        """All that are to move."""
+        return list(self._loops)
+
     def start(self) -> None:
         for loop in self._loops:
             loop.start()

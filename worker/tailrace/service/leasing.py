@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import structlog
@@ -11,15 +12,12 @@ from tailrace.errors import StoreUnavailable
 from tailrace.service.loops import Loop
 from tailrace.service.readers import Readers
 from tailrace.store.leases import Leases
-from tailrace.telemetry import metrics
 
 if TYPE_CHECKING:
     from tailrace.config.settings import Settings
 
 log = structlog.get_logger("tailrace")
 
-METRICS_S = 60.0
-"""How often a process says what it has done since it started."""
 ORPHANS_S = 3.0
 """How often it is looked for leases of this process that no reader has."""
 
@@ -27,14 +25,18 @@ ORPHANS_S = 3.0
 class LeaseKeeper:
     """Keeps the leases of one process, in a thread of its own."""
 
-    def __init__(self, settings: Settings, leases: Leases, readers: Readers) -> None:
+    def __init__(
+        self, settings: Settings, leases: Leases, readers: Readers, each_turn: Callable[[], None] = lambda: None
+    ) -> None:
+        """``each_turn`` is called at the end of each turn, whether leases could be renewed or not."""
         self._settings = settings
         self._leases = leases
         self._readers = readers
         self._orphans: dict[int, int] = {}
         self._orphans_at = 0.0
-        self._renewed_at = self._said_at = time.monotonic()
-        self._loop = Loop("leases", self._keep, what="lease_renewal", retry_s=lambda: 1.0)
+        self._renewed_at = time.monotonic()
+        self._each_turn = each_turn
+        self.loop = Loop("leases", self._keep, what="lease_renewal", retry_s=lambda: 1.0)
 
     def start(self) -> None:
         """Make this process's row, and keep it alive from now on."""
@@ -43,17 +45,19 @@ class LeaseKeeper:
         except StoreUnavailable as error:  # the thread goes on trying
             log.warning("lease_renewal_failed", error=str(error))
         self._renewed_at = time.monotonic()
-        self._loop.start()
+        self.loop.start()
+
+    def unrenewed_s(self) -> float:
+        """Return how long ago this process's row was last renewed."""
+        return time.monotonic() - self._renewed_at
 
     def wake(self) -> None:
         """Renew now: what the row says of this process has changed."""
-        self._loop.wake()
+        self.loop.wake()
 
     def stop(self) -> None:
-        """Leave the row to others, and say for the last time what this process has done."""
-        self._loop.stop(1.0)
-        self._said_at = -METRICS_S
-        self._say_metrics()
+        """Leave the row to others."""
+        self.loop.stop(1.0)
 
     def _keep(self) -> float:
         """Renew this process's row, and call readers whose run is over or whose lease is gone.
@@ -73,14 +77,8 @@ class LeaseKeeper:
             if limited and time.monotonic() - self._renewed_at >= self._settings.lease_seconds:
                 # Others may count our places as free. What the readers have is committed when Postgres is back.
                 self._readers.leave(self._readers.leased_ids())
-            self._say_metrics()
+            self._each_turn()
         return min(self._settings.lease_renew_seconds, self._settings.control_seconds)
-
-    def _say_metrics(self) -> None:
-        if time.monotonic() - self._said_at >= METRICS_S:
-            self._said_at = time.monotonic()
-            reading = self._readers.by_environment()
-            log.info("metrics", reading=sum(reading.values()), environments=reading, **metrics.snapshot())
 
     def call_readers(self) -> None:
         """Call the readers whose run is over, to look again, and those whose lease is gone, to leave."""

@@ -60,6 +60,11 @@ class Maintenance:
         self._ended = threading.Event()
         self._loops: list[Loop] = []
 
+    @property
+    def loops(self) -> list[Loop]:
+        """All that are to move."""
+        return list(self._loops)
+
     def start(self) -> None:
         self._begin("keep", self.keep, KEEP_S, self._going)
         self._begin("prune", self.prune, PRUNE_S, self._going)

@@ -13,7 +13,8 @@ import time
 from collections.abc import Callable, Hashable, Iterator
 from contextlib import contextmanager
 
-from tailrace.errors import SourceUnavailable, StreamStalled, TransientError
+from tailrace import metrics
+from tailrace.errors import NotFound, SourceUnavailable, StreamStalled, TransientError
 from tailrace.ingest.signal import Signal
 
 MANY = 3
@@ -33,8 +34,12 @@ class Reach:
     """Thread-safe. What opens a connection says how that went, and waits here before it does while upstream is away."""
 
     def __init__(
-        self, clock_s: Callable[[], float] = time.monotonic, chance: Callable[[], float] = random.random
+        self,
+        environment: str = "default",
+        clock_s: Callable[[], float] = time.monotonic,
+        chance: Callable[[], float] = random.random,
     ) -> None:
+        self._environment = environment
         self._clock_s = clock_s
         self._chance = chance
         self._lock = threading.Lock()
@@ -53,16 +58,22 @@ class Reach:
         try:
             yield
         except TransientError as error:
+            self._count(_status_of(error))
             if _is_away(error):
                 self.failed(whose)
             else:
                 self.answered()
             raise
-        except Exception:
+        except Exception as error:
+            self._count(_status_of(error))
             self.answered()  # whatever it said, it is there
             raise
         else:
+            self._count(200)
             self.answered()
+
+    def _count(self, status: int | None) -> None:
+        metrics.upstream_answers.labels(self._environment, metrics.answer_code(status)).inc()
 
     def failed(self, whose: Hashable) -> None:
         """Note that upstream could not be asked for this."""
@@ -130,3 +141,11 @@ def _is_away(error: TransientError) -> bool:
     if isinstance(error, SourceUnavailable):
         return error.status is None or error.status in AWAY
     return isinstance(error, StreamStalled)
+
+
+def _status_of(error: Exception) -> int | None:
+    """Return the status that an error tells of; None: there was no answer, or one that could not be read."""
+    if isinstance(error, NotFound):
+        return 404
+    status = getattr(error, "status", None)
+    return status if isinstance(status, int) else None

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import structlog
 
+from tailrace import metrics
 from tailrace.errors import (
     BadSettings,
     LeaseLost,
@@ -40,6 +41,8 @@ if TYPE_CHECKING:
 
 log = structlog.get_logger("tailrace")
 
+COMMIT_GRACE_S = 10.0
+"""Chunks that wait so much longer than their batch's age are late: a failover of Postgres takes some seconds."""
 LOCKED_S = 0.05
 """After so long a stream is asked for again whose row somebody had locked: a choice among thousands takes as long."""
 TURN_S = 10.0
@@ -83,7 +86,10 @@ class Runtime:
         self.readers = Readers()
         self._acquiring = Coalesced(self._acquire)
         self._reading = Reading(settings, self.environments, self.engine)
-        self._keeper = LeaseKeeper(settings, self.leases, self.readers)
+        self._keeper = LeaseKeeper(settings, self.leases, self.readers, self._show)
+        self._shown: set[str] = set()  # environments that have a series
+        self._late = False
+        self.writes = False
         self._key_keeper = Loop(
             "keys", self._follow_keys, what="keys_following", retry_s=lambda: settings.control_seconds
         )
@@ -95,6 +101,7 @@ class Runtime:
         if slice_max_s is not None:
             self._reading.slice_s = min(self._reading.slice_s, slice_max_s)
         self.writer.start()
+        self.writes = True
         self._start_keepers()
 
     def start_choosing(self) -> None:
@@ -105,6 +112,31 @@ class Runtime:
         self._keeper.start()
         if self.environments.may_change:
             self._key_keeper.start()
+
+    @property
+    def loops(self) -> list[Loop]:
+        """Those that keep the process going."""
+        return [self._keeper.loop, *([self._key_keeper] if self.environments.may_change else [])]
+
+    def unrenewed_s(self) -> float:
+        """Return how long ago this process's leases were last renewed."""
+        return self._keeper.unrenewed_s()
+
+    def _show(self) -> None:
+        """Have the metrics say what is in hand, and one line in the log when chunks begin or cease to wait too long."""
+        reading = self.readers.by_environment()
+        self._shown |= set(reading)
+        for name in self._shown:
+            metrics.reading.labels(name).set(reading.get(name, 0))
+        metrics.buffer_bytes.set(self.writer.room.held_bytes)
+        late = self.writer.overdue(COMMIT_GRACE_S)
+        metrics.uncommitted.set(late)
+        if (late > 0) is not self._late:
+            self._late = late > 0
+            if late:
+                log.warning("commits_delayed", streams=late, failing_s=round(self.writer.failing_s(), 1))
+            else:
+                log.info("commits_caught_up")
 
     def drain(self) -> None:
         """Tell every reader to leave; does not wait. What they have is committed, and others go on at once."""

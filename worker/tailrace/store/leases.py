@@ -14,6 +14,7 @@ from uuid import UUID
 import sqlalchemy as sa
 import structlog
 
+from tailrace import metrics
 from tailrace.model import Checkpoint, LeasedStream, RunEnd, StreamRef, Wire
 from tailrace.store.run_end import OVER, RUN_END
 from tailrace.store.statements import Statements
@@ -187,6 +188,7 @@ class Leases:
             **self._limit.values,
         )
         behind = {row.id: row.token for row in rows if row.behind}
+        metrics.takeovers.inc(len(behind))
         return [_leased(row) for row in rows if not row.behind] + (self._follow(behind) if behind else [])
 
     def _follow(self, tokens: dict[int, int]) -> list[LeasedStream]:

@@ -88,6 +88,7 @@ class Sink:
         self.pending_bytes = 0
         self.pending_since = 0.0
         self.in_flight: Flush | None = None
+        self.flying_since = 0.0  # of the oldest of it
         self.held: Batch | None = None
         self.hold_rule: Hold | None = None  # of what is held
         self.first = stream.chunk_count == 0
@@ -173,6 +174,13 @@ class Sink:
         flight = sum(batch.held_bytes for batch in self.in_flight.batches) if self.in_flight else 0
         return self.pending_bytes + flight
 
+    @property
+    def uncommitted_since(self) -> float | None:
+        """Since when the oldest of what is not committed has waited; None: all that came is committed."""
+        if self.in_flight is not None:
+            return self.flying_since
+        return self.pending_since if self.pending or self.outcome is not None else None
+
     def check(self) -> None:
         """Raise what ended the sink, if anything did."""
         if self.failure is not None:
@@ -211,6 +219,7 @@ class Sink:
             behind_chunks=self.behind_chunks,
             behind_bytes=self.behind_bytes,
         )
+        self.flying_since = self.pending_since
         self._nothing_waits()
         self.urgent = False
         self.locked = 0

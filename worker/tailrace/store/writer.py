@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from tailrace import metrics
 from tailrace.errors import LeaseLost
 from tailrace.model import (
     Batch,
@@ -28,7 +29,7 @@ from tailrace.room import Room
 from tailrace.store.commit import Committer, Fate, Flush, FlushRefused
 from tailrace.store.flush_rule import BatchLimits, FlushReason
 from tailrace.store.sink import Sink
-from tailrace.telemetry import Failing, metrics
+from tailrace.telemetry import Failing
 
 STREAMS_PER_FLUSH = 1_000
 BYTES_PER_FLUSH = 16 * 1_048_576
@@ -79,6 +80,7 @@ class Writer:
         self._open: dict[Sink, None] = {}  # all of them
         self._in_doubt = False  # an answer was lost: their fates must be read before anything is sent again
         self._stopping = False
+        self._failing_since: float | None = None  # or the moment when what is under way was sent
         self._thread: threading.Thread | None = None
 
     # --- for the process
@@ -99,6 +101,22 @@ class Writer:
         with self.changed:
             for sink in [*self._waiting, *self._holding, *self._flying]:
                 sink.drop(LeaseLost("the worker ended before Postgres answered"))
+
+    def is_alive(self) -> bool:
+        """Return whether its thread runs, which it does from the start until `stop`, whatever Postgres does."""
+        return self._thread is not None and self._thread.is_alive()
+
+    def failing_s(self) -> float:
+        """Return for how long no commit has succeeded although there was something to commit; 0: all is well."""
+        since = self._failing_since
+        return 0.0 if since is None else max(0.0, self._clock() - since)
+
+    def overdue(self, grace_s: float) -> int:
+        """Count the streams that have something uncommitted for longer than their batches' age and ``grace_s``."""
+        now = self._clock()
+        with self.changed:
+            waiting = [(sink, sink.uncommitted_since) for sink in {**self._waiting, **self._flying}]
+        return sum(since is not None and now - since > sink.limits.max_age_s + grace_s for sink, since in waiting)
 
     def open(self, stream: LeasedStream, limits: BatchLimits, lost: Callable[[], None] = lambda: None) -> Sink:
         """Return the sink of a stream that was just leased.
@@ -195,6 +213,8 @@ class Writer:
                         return
                     self.changed.wait(self._idle_s())
             began = self._clock()
+            if self._failing_since is None:
+                self._failing_since = began
             pause_s: float | None = None
             # What was sent may or may not be committed. Nobody guesses. An error that nobody has foreseen (no right, no
             # memory, a deadlock) must not end the thread either: every reader would wait for ever.
@@ -207,6 +227,7 @@ class Writer:
                     self._commit(ready)
                 attempt = 0
                 pause_s = 0.0
+                self._failing_since = None
             if pause_s is None:
                 self._in_doubt = True
                 pause_s = backoff(attempt, self._limits.retry_base_s, self._limits.retry_cap_s, self._random)
@@ -260,7 +281,10 @@ class Writer:
             if len(chosen) >= STREAMS_PER_FLUSH or size >= self._flush_bytes:
                 break
         for sink, reason in chosen:
-            metrics.flushes.add(reason=reason)
+            metrics.flushes.labels(reason).inc()
+            if sink.pending_chunks:
+                metrics.flush_chunks.observe(sink.pending_chunks)
+                metrics.flush_age_seconds.observe(now - sink.pending_since)
             del self._waiting[sink]
             sink.launch()
             self._flying[sink] = None
@@ -309,12 +333,12 @@ class Writer:
         """Go on as what is stored of a stream says."""
         flight = sink.in_flight
         if fate is None or fate.token != sink.token or not fate.ours:
-            metrics.lease_losses.add()
+            metrics.lease_losses.inc()
             sink.drop(LeaseLost())
         elif flight is not None and fate.position == flight.after:
             self._acknowledge(sink, flight)
         elif fate.position != sink.position:
-            metrics.lease_losses.add()
+            metrics.lease_losses.inc()
             sink.drop(LeaseLost("the stream has moved on without this worker, or the database lost what it confirmed"))
         elif flight is not None and not self._in_doubt:  # it was sent, and its row was locked
             pause_s = min(LOCKED_PAUSE_CAP_S, LOCKED_PAUSE_S * 2.0 ** min(sink.locked, 10))
@@ -323,15 +347,7 @@ class Writer:
     def _acknowledge(self, sink: Sink, flight: Flush) -> None:
         self._flying.pop(sink, None)
         sink.acknowledge(flight)
-        size = sum(batch.size_bytes for batch in flight.batches)
-        metrics.chunks_committed.add(flight.chunks)
-        metrics.bytes_committed.add(size)
-        for batch in flight.batches:
-            for hole in batch.holes:
-                if hole.reason.lost:
-                    metrics.gaps.add(reason=hole.reason)
-            for item in batch.quarantined:
-                metrics.quarantined.add(reason=item.reason)
+        _count(flight)
 
     def _mend(self, sink: Sink, error: FlushRefused) -> None:
         """Move the chunks that Postgres does not accept from a refused flight to quarantine; then send the rest."""
@@ -388,3 +404,17 @@ class Writer:
             ],
             size_bytes=batch.size_bytes,
         )
+
+
+def _count(flight: Flush) -> None:
+    """Count what has become durable."""
+    metrics.chunks_committed.inc(flight.chunks)
+    for batch in flight.batches:
+        metrics.bytes_committed.inc(batch.size_bytes)
+        for hole in batch.holes:
+            if hole.reason.lost:
+                metrics.gaps.labels(hole.reason).inc()
+                if hole.last_index is not None:
+                    metrics.lost_records.inc(max(0, hole.last_index - hole.first_index + 1))
+        for item in batch.quarantined:
+            metrics.quarantined.labels(item.reason).inc()

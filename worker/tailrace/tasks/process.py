@@ -11,11 +11,15 @@ from collections.abc import Sequence
 import structlog
 from celery.worker import state
 
+from tailrace import metrics
 from tailrace.config.keys import readable_by_others
 from tailrace.config.settings import Settings
 from tailrace.config.urls import database_url
 from tailrace.errors import StoreUnavailable, WorkerError
 from tailrace.service.control import ControlLoop
+from tailrace.service.endpoint import Endpoint
+from tailrace.service.health import Health
+from tailrace.service.loops import Loop
 from tailrace.service.maintenance import Maintenance, discovery_of
 from tailrace.service.runtime import Runtime
 from tailrace.service.sharing import Sharing
@@ -66,6 +70,7 @@ class Process:
         self._stopped = False
         self._broker_away_until = 0.0
         self._announcer: CeleryAnnouncer | None = None
+        self._endpoint: Endpoint | None = None
         threading.Thread(target=self._leave_when_told, name="tailrace-drain", daemon=True).start()
 
     def start_reading(self) -> None:
@@ -99,6 +104,24 @@ class Process:
         self.control.start()
         self.maintenance = Maintenance(self.runtime)
         self.maintenance.start()
+        metrics.slots.set(self.slots)
+        metrics.connections_limit.set(self.settings.max_connections or 0)
+        if self.settings.metrics_port is not None:
+            health = Health(self.runtime, self._loops)
+            self._endpoint = Endpoint(
+                self.settings.metrics_host,
+                self.settings.metrics_port,
+                metrics.shown_registry(),
+                health.not_live,
+                health.not_ready,
+            )
+            self._endpoint.start()
+
+    def _loops(self) -> list[Loop]:
+        loops = self.runtime.loops
+        for each in (self.control, self.maintenance):
+            loops += [] if each is None else each.loops
+        return loops
 
     def ingest_soon(self, run: int, run_id: str, environment: str | None) -> None:
         """Look at a run that was just asked for, without waiting for the control loop's next turn."""
@@ -239,3 +262,5 @@ class Process:
             if self.control is not None:
                 self.control.stop()
             self.runtime.stop(timeout_s)
+            if self._endpoint is not None:
+                self._endpoint.stop()

@@ -11,10 +11,10 @@ import structlog
 from celery.exceptions import InvalidTaskError
 from kombu.exceptions import ContentDisallowed, DecodeError
 
+from tailrace import metrics
 from tailrace.errors import BadArgument
 from tailrace.redaction import excerpt
 from tailrace.tasks.envelope import Malformed
-from tailrace.telemetry import metrics
 
 __all__ = ["Refusals", "refusals"]
 
@@ -40,7 +40,7 @@ class Refusals:
         if message is not None and not message.acknowledged:
             message.reject(requeue=False)
         kind, reason = what_is_wrong(error)
-        metrics.refused_messages.add(reason=kind)
+        metrics.refused_messages.labels(kind).inc()
         now = self._clock()
         if now - self._told.get(kind, -TOLD_AGAIN_S) >= TOLD_AGAIN_S:
             self._told[kind] = now
