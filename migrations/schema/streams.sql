@@ -2,8 +2,8 @@
 
 -- One stream of a run: its checkpoint, lease and accounts. Most commits only add segments and lock the row; the row
 -- follows seldom, and what it says is true of the moment when it last did (checkpoints.sql has what is true now). A commit
--- that it follows changes rev, last_chunk_index, cursor, the counts, generation, lag, attempt, last_error, wire and the
--- times of chunks: none of them may stand in an index, so that the new row version fits into the same page (HOT).
+-- that it follows changes rev, last_chunk_index, cursor, the counts, generation, lag, attempt, last_error, stuck_at, wire
+-- and the times of chunks: none of them may stand in an index, so that the new row version fits into the same page (HOT).
 CREATE TABLE tailrace.streams (
     id               bigint PRIMARY KEY DEFAULT tailrace.next_id(),
     run              bigint NOT NULL REFERENCES tailrace.runs (id) ON DELETE CASCADE,
@@ -28,6 +28,7 @@ CREATE TABLE tailrace.streams (
     hinted_by        uuid,
     attempt          int NOT NULL DEFAULT 0,
     troubled_at      timestamptz,
+    stuck_at         timestamptz,
     next_attempt_at  timestamptz NOT NULL DEFAULT now(),
     last_error       text,
     swept_at         timestamptz,
@@ -79,6 +80,8 @@ COMMENT ON COLUMN tailrace.streams.settled_by IS
     'row can be behind what is stored.';
 COMMENT ON COLUMN tailrace.streams.troubled_at IS
     'Since when it can''t be read, while attempt > 0.';
+COMMENT ON COLUMN tailrace.streams.stuck_at IS
+    'Since when its reader gets nothing although there is more; null: it is not so. last_error says what shows it.';
 COMMENT ON COLUMN tailrace.streams.token IS 'Grows with every takeover; a write with another token changes nothing.';
 COMMENT ON COLUMN tailrace.streams.hinted_until IS
     'Until then nobody else chooses the stream, unless the worker of hinted_by dies before.';

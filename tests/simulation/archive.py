@@ -108,6 +108,9 @@ class Archive:
     def trouble(self, error: str | None, attempt: int) -> None:
         pass
 
+    def stuck(self, reason: str | None) -> None:
+        pass
+
     def settle(self, outcome: Outcome) -> None:
         self.confirm()
         self._commit()

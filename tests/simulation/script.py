@@ -28,10 +28,13 @@ NOW_MS = 1_795_000_000_000
 
 @dataclass
 class Answer:
-    """One connection: what it brings, and how it ends. ``end`` None is a clean end; an exception is raised."""
+    """One connection: what it brings, and how it ends. ``end`` None is a clean end; an exception is raised.
+
+    What is called may return an arrival; else nothing that counts has come.
+    """
 
     wire: Wire
-    arrivals: list[Arrival | Callable[[], None]] = field(default_factory=list)
+    arrivals: list[Arrival | Callable[[], Arrival | None]] = field(default_factory=list)
     end: BaseException | None = None
     refused: BaseException | None = None
 
@@ -62,8 +65,7 @@ class Script:
             if isinstance(each, Arrival):
                 yield each
             else:
-                each()
-                yield Arrival([])
+                yield each() or Arrival([])
         if answer.end is not None:
             raise answer.end
 
@@ -81,6 +83,7 @@ class Shelf:
         self.wires: list[Wire] = []
         self.lags: list[int] = []
         self.troubles: list[tuple[str | None, int]] = []
+        self.reasons: list[str | None] = []  # why it was stuck
         self.late = False
 
     def put(self, batch: Batch, wire: Wire) -> None:
@@ -112,6 +115,9 @@ class Shelf:
 
     def trouble(self, error: str | None, attempt: int) -> None:
         self.troubles.append((error, attempt))
+
+    def stuck(self, reason: str | None) -> None:
+        self.reasons.append(reason)
 
     def run_end(self) -> RunEnd:
         return self.state
@@ -155,6 +161,7 @@ def leased(
     attempt: int = 0,
     silent_s: float = 0.0,
     lost_count: int = 0,
+    stuck: str | None = None,
 ) -> LeasedStream:
     return LeasedStream(
         id=1,
@@ -170,6 +177,7 @@ def leased(
         run_end=run_end or RunEnd(),
         options={},
         not_before_ms=NOW_MS - 60_000,
+        stuck=stuck,
     )
 
 

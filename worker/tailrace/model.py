@@ -196,13 +196,15 @@ class Arrival(NamedTuple):
 
     ``records`` may be empty: then the connection only showed that it lives. ``tail`` (v2) is the number upstream will
     give next; None when it was not said. ``alive_after``: something followed the last record, which proves it whole.
-    ``oversized`` (v2) is the id and the head of a batch that was larger than the limit.
+    ``oversized`` (v2) is the id and the head of a batch that was larger than the limit. ``unfinished``: the beginning
+    of an event is here, and its end is not yet.
     """
 
     records: Sequence[Any]  # V1Record or V2Record: one connection speaks one wire
     tail: int | None = None
     alive_after: bool = False
     oversized: tuple[str, str] | None = None
+    unfinished: bool = False
 
 
 class Hole(NamedTuple):
@@ -295,8 +297,9 @@ class LeasedStream:
     """A stream that this worker may write, as it was when the lease was taken.
 
     ``silent_s``: how long nothing has been stored of it. ``troubled_s``: since when it could not be read, with
-    ``attempt`` tries in a row. ``not_before_ms``: before this moment, in ms since 1970,
-    nothing of it can have been written; None: nobody knows. ``environment``: the name of the run's.
+    ``attempt`` tries in a row. ``stuck``: why it was, as its row says; None: it was not. ``not_before_ms``: before this
+    moment, in ms since 1970, nothing of it can have been written; None: nobody knows. ``environment``: the name of the
+    run's.
     """
 
     id: int
@@ -314,6 +317,7 @@ class LeasedStream:
     not_before_ms: int | None = None
     environment: str = "default"
     troubled_s: float = 0.0
+    stuck: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,7 +11,7 @@ import contextlib
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 from tailrace import metrics
@@ -27,6 +27,7 @@ from tailrace.errors import (
 from tailrace.ingest.assembly import Assembly, Records, generation_wait_s
 from tailrace.ingest.ending import UNWRITTEN_AFTER_S, Clean, after_clean_end, verdict_of
 from tailrace.ingest.signal import Signal
+from tailrace.ingest.stuck import Sign, Stuck
 from tailrace.model import (
     UNSET_INDEX,
     Arrival,
@@ -87,6 +88,9 @@ class Sink(Protocol):
     def trouble(self, error: str | None, attempt: int) -> None:
         """Say in the stream's row why it can't be read at present; None: it can again."""
 
+    def stuck(self, reason: str | None) -> None:
+        """Say in the stream's row why it is stuck, with all that is committed until it is not: None."""
+
 
 class StreamFacts(Protocol):
     """What the database knows about the stream besides its chunks."""
@@ -131,8 +135,10 @@ class Reader:
         random: Callable[[], float],
         pause: Callable[[], None] = lambda: time.sleep(0),
         alarm: Callable[[str], None] = lambda what: None,
+        stuck: Callable[[str | None], None] = lambda reason: None,
     ) -> None:
-        """``alarm`` is told, in a sentence, what upstream should never do."""
+        """``alarm`` is told, in a sentence, what upstream should never do; ``stuck``, why the stream begins to be so,
+        and None when it no longer is."""
         self._connector = connector
         self._sink = sink
         self._facts = facts
@@ -152,6 +158,10 @@ class Reader:
             pause=pause,
             alarm=alarm,
         )
+        self._told_stuck = stuck
+        self._stuck = Stuck(self._tell_stuck, clock, stream.stuck)
+        if stream.stuck is not None:
+            sink.stuck(stream.stuck)
         self._trouble: str | None = None  # why the stream can't be read, as its row says
         signal.interrupt = connector.interrupt
 
@@ -162,6 +172,16 @@ class Reader:
             LeaseLost: from the sink. Nothing more may be written.
             Unauthorized: upstream refuses the key; the caller halts the environment, or leaves as `refused_alone` says.
         """
+        metrics.stuck.inc(self._stuck.reason is not None)
+        try:
+            outcome = self._read()
+            if outcome.state in (StreamState.SEALED, StreamState.FAILED):
+                self._stuck.moved()
+            return outcome if outcome.error is not None else replace(outcome, error=self._stuck.reason)
+        finally:
+            metrics.stuck.dec(self._stuck.reason is not None)
+
+    def _read(self) -> Outcome:
         leave_at = self._clock() + self._timing.slice_s
         while not self._signal.leaving and self._clock() < leave_at:
             sweep = self._run_end.over
@@ -197,14 +217,21 @@ class Reader:
                     return False
                 opened_at = self._clock()
                 assembly.opened(connection.wire, connection.date_ms)
+                self._stuck.connected()
                 if assembly.stale:
                     return False
                 for arrival in connection.arrivals:
                     self._over_it()
+                    before = assembly.checkpoint
                     assembly.arrive(arrival, int(1000 * (self._clock() - opened_at)))
+                    moved = assembly.checkpoint is not before or assembly.duplicates > 0
                     self._count(arrival)
                     if assembly.doubt is not None:
                         raise Contradiction(assembly.doubt)
+                    if not moved and self._is_fruitless(arrival):
+                        return False
+                    if moved:
+                        self._stuck.moved()
                     del arrival  # it can be large, and the next may take long to come
                     if assembly.stale or self._signal.called or self._clock() >= leave_at:
                         return False
@@ -225,6 +252,23 @@ class Reader:
             assembly.duplicates = 0
         if arrival.tail is not None and not assembly.stale:
             self._sink.lag(max(0, arrival.tail - assembly.checkpoint.last_index - 1))
+
+    def _is_fruitless(self, arrival: Arrival) -> bool:
+        """Return whether this connection shows for too long that there is more, and brings nothing of it."""
+        if arrival.unfinished:
+            return self._stuck.shows(Sign.UNFINISHED)
+        self._stuck.lacks(Sign.UNFINISHED)
+        if arrival.tail is None or self._assembly.stale or self._run_end.over:  # sweeps decide by themselves
+            return False
+        if arrival.tail > self._assembly.checkpoint.last_index + 1:
+            return self._stuck.shows(Sign.AHEAD)
+        self._stuck.lacks(Sign.AHEAD)
+        return False
+
+    def _tell_stuck(self, reason: str | None) -> None:
+        metrics.stuck.inc(-1 if reason is None else 1)
+        self._sink.stuck(reason)
+        self._told_stuck(reason)
 
     def _look_around(self) -> None:
         self._signal.looked()  # first: whoever calls from now on wants the next look

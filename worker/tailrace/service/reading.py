@@ -117,6 +117,7 @@ class Reading:
                 *(stream, connector, sink, queries, self._timing(), signal),
                 random=random.random,
                 alarm=lambda what: bound.error("stream_changed", reason=what),
+                stuck=lambda reason: _tell_stuck(bound, sink, reason),
             )
             try:
                 outcome = reader.run()
@@ -161,3 +162,12 @@ class Reading:
             retry_base_s=settings.retry_base_s,
             retry_cap_s=settings.retry_cap_s,
         )
+
+
+def _tell_stuck(bound: Any, sink: Sink, reason: str | None) -> None:
+    """Log that a stream begins to be stuck, or no longer is."""
+    position = sink.checkpoint.last_index
+    if reason is None:
+        bound.info("stream_moved_on", position=position)
+    else:
+        bound.warning("stream_stuck", position=position, reason=reason)

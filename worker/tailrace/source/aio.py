@@ -16,7 +16,7 @@ from tailrace.source.answers import REFUSAL_MAX_CHARS, refuse, translated
 from tailrace.source.asking import asked_async
 from tailrace.source.body import WholeText
 from tailrace.source.client import stream_headers, stream_name, stream_path
-from tailrace.source.connection import NOTHING, Decoding, date_ms, wire_of
+from tailrace.source.connection import NOTHING, UNFINISHED, Decoding, date_ms, wire_of
 from tailrace.source.feed import FeedCursor
 
 
@@ -51,7 +51,7 @@ class AsyncTail:
         decoding = Decoding(response, self._max_event_bytes)
         async for data in response.aiter_raw():
             for arrival in decoding.feed(data):
-                if arrival is not NOTHING:
+                if arrival is not NOTHING and arrival is not UNFINISHED:
                     yield arrival
         decoding.finish()
 

@@ -21,7 +21,8 @@ from tailrace.wire.v1 import V1Decoder
 from tailrace.wire.v2 import V2Decoder
 
 NOTHING = Arrival([])
-FOLLOWED = Arrival([], alive_after=True)
+UNFINISHED = Arrival([], unfinished=True)
+FOLLOWED = Arrival([], alive_after=True, unfinished=True)
 CUT = "the connection was cut: its unfinished event took the room of others and did not grow"
 UNBOUNDED = Room(1 << 62)
 """For whoever reads few streams, and bounds each by its largest event only."""
@@ -110,7 +111,7 @@ class Decoding:
         return self._framer.held_bytes
 
     def feed(self, data: bytes) -> Iterator[Arrival]:
-        """Return what ``data`` completes; `NOTHING` for a piece that completes no event."""
+        """Return what ``data`` completes; `NOTHING` or `UNFINISHED` for a piece that completes no event."""
         for text in self._body.feed(data):
             events = self._framer.feed(text)
             if events:
@@ -122,7 +123,9 @@ class Decoding:
                 self._open_ended = False
                 yield FOLLOWED  # the beginning of another event is as good as all of it
             else:
-                yield NOTHING  # the caller may want to do something else while a large event arrives
+                yield (
+                    UNFINISHED if self._framer.held_bytes else NOTHING
+                )  # the caller may want to do something else while a large event arrives
 
     def finish(self) -> None:
         """Accept the end of the body.

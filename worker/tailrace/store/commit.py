@@ -42,9 +42,9 @@ WITH u AS MATERIALIZED (
     %(cursor)b::json[], %(wire)b::text[], %(chunks)b::bigint[], %(bytes)b::bigint[], %(holes)b::bigint[],
     %(lost)b::bigint[], %(quarantined)b::bigint[], %(lag)b::bigint[], %(state)b::text[], %(delay_s)b::float8[],
     %(attempt)b::int[], %(error)b::text[], %(verdict)b::text[], %(swept)b::bool[], %(follows)b::bool[],
-    %(adds)b::bool[]
+    %(adds)b::bool[], %(stuck)b::bool[]
   ) AS u(id, token, rev, generation, last_index, cursor, wire, chunks, bytes, holes, lost, quarantined, lag,
-         state, delay_s, attempt, error, verdict, swept, follows, adds)
+         state, delay_s, attempt, error, verdict, swept, follows, adds, stuck)
 ), l AS MATERIALIZED (
   SELECT s.id, s.token, s.rev, s.worker_id FROM tailrace.streams s
   WHERE s.id IN (SELECT id FROM u) AND pg_postmaster_start_time() = %(server)s
@@ -76,6 +76,7 @@ WITH u AS MATERIALIZED (
     troubled_at = CASE WHEN u.attempt = 0 THEN NULL WHEN s.attempt = 0 THEN now()
                        ELSE coalesce(s.troubled_at, now()) END,
     last_error = u.error,
+    stuck_at = CASE WHEN u.stuck THEN coalesce(s.stuck_at, now()) END,
     verdict = coalesce(u.verdict, s.verdict),
     swept_at = CASE WHEN u.swept THEN now() ELSE s.swept_at END,
     swept_index = CASE WHEN u.swept THEN u.last_index ELSE s.swept_index END,
@@ -156,7 +157,8 @@ class NoPartition(StoreUnavailable):
 class Flush:
     """What is to be committed for one stream: its batches in order, and how its reader leaves it, if it does.
 
-    ``error`` and ``attempt``: why it can't be read at present, of a reader that stays.
+    ``error`` and ``attempt``: why it can't be read at present, of a reader that stays. ``stuck``: it can, and brings
+    nothing although there is more.
 
     ``checkpoint`` is the stream's state once this is committed. ``due``: the row of the stream is to follow, though all
     of this could be added without. ``behind_chunks``, ``behind_bytes``: of what was committed before, what the row has
@@ -173,6 +175,7 @@ class Flush:
     lag: int | None = None
     error: str | None = None
     attempt: int = 0
+    stuck: bool = False
     max_chunks: int = SEGMENT_MAX_CHUNKS
     due: bool = True
     behind_chunks: int = 0
@@ -195,6 +198,7 @@ class Flush:
             or self.outcome is not None
             or self.error is not None
             or self.attempt > 0
+            or self.stuck
             or not self.chunks
             or any(batch.holes or batch.quarantined for batch in self.batches)
         )
@@ -347,6 +351,7 @@ def _parameters(flushes: list[Flush]) -> dict[str, object]:
         "verdict": arrays.texts([outcome.verdict if outcome else None for outcome in outcomes]),
         "swept": arrays.bools([outcome.swept if outcome else False for outcome in outcomes]),
         "follows": arrays.bools(follows),
+        "stuck": arrays.bools([flush.stuck for flush in flushes]),
         "adds": arrays.bools([flush.chunks > 0 for flush in flushes]),
         "g_cursor": arrays.jsons(cursors),
         "g_id": arrays.int8s([stream_id for stream_id, _ in cut]),

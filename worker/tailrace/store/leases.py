@@ -33,7 +33,8 @@ s.id, r.run_id, s.stream_key, s.token, s.rev, s.wire, s.generation, s.last_chunk
 s.attempt, s.chunk_count, s.lost_count, r.options, e.name AS environment, {RUN_END},
 extract(epoch FROM now() - coalesce(s.last_chunk_at, s.created_at))::float8 AS silent_s,
 (extract(epoch FROM s.not_before) * 1000)::bigint AS not_before_ms,
-CASE WHEN s.attempt = 0 THEN 0 ELSE coalesce(extract(epoch FROM now() - s.troubled_at), 0) END::float8 AS troubled_s
+CASE WHEN s.attempt = 0 THEN 0 ELSE coalesce(extract(epoch FROM now() - s.troubled_at), 0) END::float8 AS troubled_s,
+CASE WHEN s.stuck_at IS NOT NULL THEN coalesce(s.last_error, 'stuck') END AS stuck
 """
 
 
@@ -286,4 +287,5 @@ def _leased(row: Any) -> LeasedStream:
         not_before_ms=row.not_before_ms,
         environment=row.environment,
         troubled_s=row.troubled_s,
+        stuck=row.stuck,
     )

@@ -99,6 +99,7 @@ class Sink:
         self.tail_lag: int | None = None
         self.error: str | None = None
         self.attempt = 0
+        self.stuck_reason: str | None = stream.stuck
         self.troubled = (stream.attempt, stream.troubled_s)  # before it was leased
         self.failure: WorkerError | None = None
         # What the stream's row has followed, and what was committed since. The first commit of a lease is followed, so
@@ -161,6 +162,13 @@ class Sink:
             self.error, self.attempt = error, attempt
             self._desk.waits(self)
 
+    def stuck(self, reason: str | None) -> None:
+        with self._desk.changed:
+            self.check()
+            if reason != self.stuck_reason:
+                self.stuck_reason = reason
+                self._desk.waits(self)
+
     def abandon(self) -> None:
         """Forget what is not committed. For a reader that must go and can't wait; the lease runs out by itself."""
         with self._desk.changed:
@@ -212,8 +220,9 @@ class Sink:
             batches=self.pending,
             outcome=self.outcome,
             lag=self.tail_lag,
-            error=self.error,
+            error=self.error if self.error is not None else self.stuck_reason,
             attempt=self.attempt,
+            stuck=self.stuck_reason is not None,
             max_chunks=self.limits.max_chunks,
             due=self._is_due(checkpoint),
             behind_chunks=self.behind_chunks,
@@ -241,7 +250,7 @@ class Sink:
         self.checkpoint = flight.checkpoint
         if flight.follows:
             self.rev = flight.rev + 1
-            troubled = flight.error is not None or flight.attempt > 0
+            troubled = flight.error is not None or flight.attempt > 0 or flight.stuck
             self.followed = Followed(self._desk.clock(), flight.wire, flight.checkpoint.generation, troubled)
             self.behind_chunks = self.behind_bytes = 0
         else:
