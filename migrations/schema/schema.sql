@@ -22,6 +22,7 @@
 \ir compaction.sql
 \ir retention.sql
 \ir exports.sql
+\ir tallies.sql
 \ir forgetting.sql
 \ir backfills.sql
 \ir clock.sql

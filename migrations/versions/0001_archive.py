@@ -50,9 +50,10 @@ DROP FUNCTION tailrace.unpack(bigint, json, bigint[], int[], boolean),
 DROP FUNCTION tailrace.text_delta_of(json), tailrace.type_of(json), tailrace.mended(text), tailrace.is_odd(text),
     tailrace.fits_jsonb(text);
 DROP FUNCTION tailrace.connections_left(int, boolean);
+DROP FUNCTION tailrace.tally(double precision);
 DROP FUNCTION tailrace.partition_days(), tailrace.ensure_partitions(int, int),
     tailrace.ensure_partition(date);
-DROP TABLE tailrace.discoveries, tailrace.backfills, tailrace.forgotten, tailrace.exporting, tailrace.exported,
+DROP TABLE tailrace.tallied, tailrace.tallies, tailrace.discoveries, tailrace.backfills, tailrace.forgotten, tailrace.exporting, tailrace.exported,
     tailrace.search, tailrace.facts, tailrace.outbox, tailrace.quarantine, tailrace.holes, tailrace.segments, tailrace.streams,
     tailrace.runs, tailrace.workers, tailrace.environments;
 DROP FUNCTION tailrace.options_problem(json), tailrace.check_not_forgotten(), tailrace.run_hash(text), tailrace.note_run_event(),

@@ -98,6 +98,7 @@ class Lie(StrEnum):
     LOST = "lost"  # the first batch does not come
     OLD_TAIL = "old_tail"  # pings, and the first word, tell a tail of before
     NOTHING = "nothing"  # an empty stream, cleanly ended
+    WITHHELD = "withheld"  # pings with the true tail, and no record
 
 
 @dataclass(frozen=True, slots=True)
@@ -279,6 +280,8 @@ async def _untrue(blocks: AsyncIterator[bytes], lie: Lie) -> AsyncIterator[bytes
             yield block
             continue
         batches += 1
+        if lie is Lie.WITHHELD:
+            continue
         if lie is Lie.LOST and batches == 1:
             continue
         yield block

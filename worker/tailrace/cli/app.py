@@ -16,6 +16,7 @@ from tailrace.cli.doctor import doctor
 from tailrace.cli.down import down
 from tailrace.cli.exits import MEANINGS
 from tailrace.cli.export import export
+from tailrace.cli.exporter import exporter
 from tailrace.cli.forget import forget
 from tailrace.cli.health import health
 from tailrace.cli.ingest import ingest
@@ -48,7 +49,7 @@ app = typer.Typer(
 
 PANELS: dict[str, tuple[Callable[..., None], ...]] = {
     SERVERS: (demo, up, down, migrate, roles, doctor),
-    RUNNING: (ingest, cancel, retry, backfill, worker, health, replay),
+    RUNNING: (ingest, cancel, retry, backfill, worker, exporter, health, replay),
     READING: (status, chunks, text, sql, verify),
     KEEPING: (export, prune, forget, compact),
 }

@@ -33,6 +33,7 @@ from tailrace.source.connection import Tail
 from tailrace.store.backfills import ListedRuns
 from tailrace.store.keeping.late import LateChecks, LateRun, LateStream
 from tailrace.store.runs import Runs
+from tailrace.wire.keeping import KEPT_S
 
 if TYPE_CHECKING:
     from uuid import UUID
@@ -45,8 +46,8 @@ LATE_CLAIM_S = 3_600.0
 """When a late check that failed is made again."""
 LATE_GIVE_UP_S = 86_400.0
 """A late check that has failed for so long is not made."""
-V1_FORGETS_S = 23 * 3_600.0
-"""A v1 stream has no late check after this: upstream forgets it a day after its last writer."""
+V1_FORGETS_S = KEPT_S[Wire.V1] - 3_600.0
+"""A v1 stream has no late check after this: upstream is about to forget it."""
 
 
 def upstream_of(access: Access, settings: Settings) -> Upstream:

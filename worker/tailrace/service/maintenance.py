@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import random
 import threading
+import time
 from collections.abc import Callable
 
 import structlog
@@ -19,12 +20,15 @@ from tailrace.service.loops import Loop
 from tailrace.service.runtime import Runtime
 from tailrace.store.keeping.compaction import Compaction, KeepFailed
 from tailrace.store.keeping.retention import DayFate, Retention
+from tailrace.store.keeping.tallies import Tallies
 
 log = structlog.get_logger("tailrace")
 
 FIND_S = 1.0
 KEEP_S = 5.0
 PRUNE_S = 3_600.0
+TALLY_S = 60.0
+TALLY_SHARE = 50.0
 STREAMS_PER_TURN = 50
 
 
@@ -67,6 +71,7 @@ class Maintenance:
 
     def start(self) -> None:
         self._begin("keep", self.keep, KEEP_S, self._going)
+        self._begin("tally", self.tally, TALLY_S, self._going)
         self._begin("prune", self.prune, PRUNE_S, self._going)
         self._runtime.environments.follow(self._find_for)
 
@@ -107,6 +112,17 @@ class Maintenance:
                     log.debug("stream_compacted", stream=stream_id, **counts)
             except KeepFailed as error:
                 log.warning("stream_not_compacted", reason=str(error))
+
+    def tally(self) -> float:
+        """Count what the archive holds of the day that is most due; return when to look again, in seconds.
+
+        Raises:
+            StoreUnavailable
+        """
+        began = time.monotonic()
+        counted = Tallies(self._runtime.engine).count(TALLY_S)
+        # A fiftieth of a connection's time, however many streams a day has.
+        return max(1.0 if counted else TALLY_S, TALLY_SHARE * (time.monotonic() - began))
 
     def prune(self) -> None:
         """Drop the days that retention no longer keeps.
