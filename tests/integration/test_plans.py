@@ -14,6 +14,7 @@ from tailrace.model import RunView
 from tailrace.store.backfills import ListedRuns
 from tailrace.store.choosing import Choosing
 from tailrace.store.engine import create_engine
+from tailrace.store.figures import Figures
 from tailrace.store.keeping.late import LateChecks
 from tailrace.store.leases import Leases, WorkerRow
 from tailrace.store.runs import Runs, Seen
@@ -97,6 +98,9 @@ def statements(asked: Asked) -> Iterator[tuple[str, Callable[[], object]]]:
     yield "which leases to take", lambda: ours.acquire(streams)
     yield "which readers to call", lambda: ours.calls(streams)
     yield "which leases have no reader", lambda: ours.orphans(streams)
+    figures = Figures(asked.engine)
+    for name in ("held", "open", "lag_seconds", "runs", "fleet", "environments", "backfills", "chores"):
+        yield f"the exporter's figures: {name}", getattr(figures, name)
 
 
 def test_no_question_looks_at_what_is_done(database_url: str) -> None:

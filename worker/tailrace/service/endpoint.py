@@ -76,10 +76,10 @@ def _app(registry: CollectorRegistry, live: Complaints, ready: Complaints) -> WS
         if path == "/metrics":
             return cast("Iterable[bytes]", shown(request, start))
         if path not in probes:
-            start("404 Not Found", TEXT)
+            start("404 Not Found", [*TEXT])
             return [b"/metrics, /live or /ready\n"]
         wrong = probes[path]()
-        start("503 Service Unavailable" if wrong else "200 OK", TEXT)
+        start("503 Service Unavailable" if wrong else "200 OK", [*TEXT])
         return ["\n".join([*wrong, ""]).encode() if wrong else b"ok\n"]
 
     return answer

@@ -54,7 +54,7 @@ _NAMES: Final = {
     "beat_age_seconds": ("Since the last sign of life of any worker.",),
     "unsent_messages": ("Messages about settled runs that wait to be sent.",),
     "oldest_unsent_message_seconds": ("Age of the oldest of them.",),
-    "uncompacted_streams": ("Sealed streams that wait to be compacted or made searchable.",),
+    "uncompacted_streams": ("Sealed streams that wait to be compacted or made searchable, up to ten thousand.",),
     "partitions_ahead_days": ("For how many days new streams have a place to be stored.",),
     "tally_age_seconds": ("Since the closed streams of today and yesterday were counted.",),
     "size_bytes": ("Tables and indexes of the archive, as Postgres last counted their pages.",),

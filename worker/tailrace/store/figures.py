@@ -23,6 +23,8 @@ T = TypeVar("T")
 
 COUNTED: Final = 100_000
 """Of what is open no more is looked at: a third of a second, and more is as bad."""
+WAITING: Final = 10_000
+"""Of what waits for maintenance no more is looked at: it is much too much."""
 OVERDUE_S: Final = 60.0
 """What is due for so long and read by nobody has nobody to read it."""
 WORST: Final = 50
@@ -278,7 +280,7 @@ class Figures:
                         SELECT FROM tailrace.streams s
                         WHERE s.state = 'sealed' AND s.keep_error IS NULL
                           AND (s.compacted_at IS NULL OR s.indexed_at IS NULL)
-                        LIMIT :counted
+                        ORDER BY s.id LIMIT :waiting
                     ) waiting
                 ) k
                 CROSS JOIN (
@@ -301,6 +303,7 @@ class Figures:
                 ) z
                 """,
                 counted=COUNTED,
+                waiting=WAITING,
             ),
         )[0]
 
