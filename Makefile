@@ -11,7 +11,7 @@ SHELL = /bin/sh
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
 MAKEFLAGS += --no-print-directory
-.PHONY: help demo check halves test soak bounces chaos lint docs clean venv which-python bench bench-quick
+.PHONY: help demo check halves test soak bounces chaos lint docs check-deploy clean venv which-python bench bench-quick
 
 PYTHON ?=
 ARGS ?=
@@ -24,6 +24,7 @@ HERE = .venv/.made-for-$(PLACE)
 READY_TO_RUN = .venv/.runs-$(PLACE)
 READY_TO_TEST = .venv/.tests-$(PLACE)
 READY_FOR_DOCS = .venv/.docs-$(PLACE)
+READY_TO_CHECK = .venv/.deploy-$(PLACE)
 
 ifneq ($(shell $(BIN)/python -c 'print(1)' 2>/dev/null),1)
 .PHONY: $(HERE)
@@ -39,6 +40,7 @@ help:
 	@echo 'make bounces kill and restart workers 24 times under load, and one random schedule of faults'
 	@echo 'make chaos   kill, cut and restart everything for CHAOS_SECONDS (300); SEED=S plays one schedule again'
 	@echo 'make docs    the documentation as a site, in site/: strict, links checked'
+	@echo 'make check-deploy  what hadolint and the schemas of Compose and Kubernetes say of the files for deploying'
 	@echo 'make venv    install for development       make clean   remove .venv and caches, keep .tailrace'
 
 demo: $(READY_TO_RUN)
@@ -87,6 +89,16 @@ docs: $(READY_FOR_DOCS)
 	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build
 	@echo 'The site is in site/: open site/index.html, or serve it for the search: $(BIN)/python -m http.server -d site'
 
+# Beside tests/unit/test_deploy_files.py, which knows our commands and settings: what others say of these files. KEDA's and the
+# Prometheus Operator's objects have no schema here.
+KUBERNETES = $(filter-out %kustomization.yaml,$(wildcard operate/kubernetes/base/*.yaml)) \
+	operate/kubernetes/migrate.yaml operate/kubernetes/secrets.example.yaml
+
+check-deploy: $(READY_TO_CHECK)
+	$(BIN)/hadolint Dockerfile
+	$(BIN)/check-jsonschema --builtin-schema vendor.compose-spec compose.yaml
+	$(BIN)/kubernetes-validate --strict --quiet $(KUBERNETES)
+
 # Everything against its rivals (half an hour; needs Node and npm), and the regression gate of CI (a minute).
 bench: $(READY_TO_TEST)
 	@$(BIN)/python -m benchmarks $(ARGS)
@@ -109,6 +121,11 @@ $(READY_TO_TEST): $(HERE) pyproject.toml constraints.txt
 $(READY_FOR_DOCS): $(HERE) pyproject.toml constraints.txt
 	@echo 'Installing what builds the site into .venv (once)...'
 	@$(PIP_INSTALL) -e '.[docs]'
+	@touch $@
+
+$(READY_TO_CHECK): $(HERE) pyproject.toml constraints.txt
+	@echo 'Installing what checks the files for deploying into .venv (once)...'
+	@$(PIP_INSTALL) -e '.[deploy]'
 	@touch $@
 
 # One that somebody else made for this place and that works is taken as it is.
