@@ -73,6 +73,7 @@ BEGIN
     DELETE FROM tailrace.segments g WHERE g.stream_id = ANY (stream_ids);
     DELETE FROM tailrace.holes h WHERE h.stream_id = ANY (stream_ids);
     DELETE FROM tailrace.quarantine q WHERE q.stream_id = ANY (stream_ids);
+    DELETE FROM tailrace.mismatches m WHERE m.stream_id = ANY (stream_ids);
     DELETE FROM tailrace.exported x WHERE x.run = v_run;
     DELETE FROM tailrace.streams s WHERE s.id = ANY (stream_ids);  -- facts and search with it
     DELETE FROM tailrace.runs r WHERE r.id = v_run;
@@ -102,6 +103,7 @@ BEGIN ATOMIC
         UNION ALL SELECT 'quarantine', count(*) FROM tailrace.quarantine q WHERE q.stream_id = ANY (p_stream_ids)
         UNION ALL SELECT 'facts', count(*) FROM tailrace.facts f WHERE f.stream_id = ANY (p_stream_ids)
         UNION ALL SELECT 'search', count(*) FROM tailrace.search x WHERE x.stream_id = ANY (p_stream_ids)
+        UNION ALL SELECT 'mismatches', count(*) FROM tailrace.mismatches m WHERE m.stream_id = ANY (p_stream_ids)
         UNION ALL SELECT 'exported', count(*) FROM tailrace.exported x WHERE x.stream_id = ANY (p_stream_ids)
     ) t WHERE t.rows_left > 0;
 END;

@@ -25,10 +25,13 @@ BEGIN
         -- Of streams that no longer exist.
         DELETE FROM tailrace.holes h WHERE h.stream_id >= first_id AND h.stream_id < end_id;
         DELETE FROM tailrace.quarantine q WHERE q.stream_id >= first_id AND q.stream_id < end_id;
+        DELETE FROM tailrace.mismatches m WHERE m.stream_id >= first_id AND m.stream_id < end_id;
+        DELETE FROM tailrace.verified_days v WHERE v.day = p_day;
         RETURN 0;
     END IF;
     DELETE FROM tailrace.holes h WHERE h.stream_id = ANY (ids);
     DELETE FROM tailrace.quarantine q WHERE q.stream_id = ANY (ids);
+    DELETE FROM tailrace.mismatches m WHERE m.stream_id = ANY (ids);
     WITH gone AS (DELETE FROM tailrace.streams s WHERE s.id = ANY (ids) RETURNING s.run)
     SELECT array_agg(DISTINCT g.run) INTO run_ids FROM gone g;
     UPDATE tailrace.runs r SET pruned_at = now() WHERE r.id = ANY (run_ids);

@@ -20,6 +20,7 @@
 \ir requests.sql
 \ir outbox.sql
 \ir compaction.sql
+\ir verification.sql
 \ir retention.sql
 \ir exports.sql
 \ir tallies.sql

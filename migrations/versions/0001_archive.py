@@ -26,6 +26,7 @@ SCHEMA = Path(__file__).parent.parent / "schema"
 
 # By name and without CASCADE: what somebody else built on the archive is not ours to drop, and then stops this.
 DROP = """
+DROP FUNCTION tailrace.suspects(bigint, bigint), tailrace.archived_days(), tailrace.day_of(bigint);
 DROP FUNCTION tailrace.verify_accounts(bigint);
 DROP FUNCTION tailrace.follow_clock();
 DROP FUNCTION tailrace.note_backfill_page(bigint, bigint, json, text, double precision),
@@ -53,9 +54,10 @@ DROP FUNCTION tailrace.connections_left(int, boolean);
 DROP FUNCTION tailrace.tally(double precision);
 DROP FUNCTION tailrace.partition_days(), tailrace.ensure_partitions(int, int),
     tailrace.ensure_partition(date);
-DROP TABLE tailrace.tallied, tailrace.tallies, tailrace.discoveries, tailrace.backfills, tailrace.forgotten, tailrace.exporting, tailrace.exported,
-    tailrace.search, tailrace.facts, tailrace.outbox, tailrace.quarantine, tailrace.holes, tailrace.segments, tailrace.streams,
-    tailrace.runs, tailrace.workers, tailrace.environments;
+DROP TABLE tailrace.tallied, tailrace.tallies, tailrace.mismatches, tailrace.verifications, tailrace.verified_days, tailrace.discoveries,
+    tailrace.backfills, tailrace.forgotten, tailrace.exporting, tailrace.exported, tailrace.search, tailrace.facts,
+    tailrace.outbox, tailrace.quarantine, tailrace.holes, tailrace.segments, tailrace.streams, tailrace.runs,
+    tailrace.workers, tailrace.environments;
 DROP FUNCTION tailrace.options_problem(json), tailrace.check_not_forgotten(), tailrace.run_hash(text), tailrace.note_run_event(),
     tailrace.check_stream_move(), tailrace.span_of_changes(bigint[]);
 DROP FUNCTION tailrace.stream_id_at(timestamptz), tailrace.next_id();

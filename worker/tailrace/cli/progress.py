@@ -13,12 +13,19 @@ from tailrace.cli.waiting import Line, View
 if TYPE_CHECKING:
     from rich.progress import TaskID
 
+    from tailrace.service.verifying import Shown
+
 LINE_EVERY_S = 2.0
+
+
+def on_terminal() -> bool:
+    """Whether somebody may be looking at stderr."""
+    return sys.stderr.isatty()
 
 
 def progress_view() -> View:
     """Return the view that suits stderr."""
-    return Bars() if sys.stderr.isatty() else Lines()
+    return Bars() if on_terminal() else Lines()
 
 
 class Bars(View):
@@ -101,3 +108,47 @@ class Lines(View):
         if note and note != said and (now - at >= LINE_EVERY_S or note[:20] != said[:20]):
             self._write(shown(note))
             self._note = (note, now)
+
+
+class DayBar:
+    """A bar for the day of the archive that is at work, with how much was done on all, and how fast."""
+
+    def __init__(self) -> None:
+        from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeRemainingColumn
+
+        self._progress = Progress(
+            SpinnerColumn(),
+            TextColumn("{task.description}", markup=False),
+            BarColumn(bar_width=20),
+            TextColumn("{task.fields[words]}", markup=False),
+            TimeRemainingColumn(),
+            console=stderr(),
+        )
+        self._task: TaskID | None = None
+        self._day: object = None
+        self._began = (time.monotonic(), 0)
+
+    def __enter__(self) -> DayBar:
+        self._progress.start()
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self._progress.stop()
+
+    def show(self, shown: Shown) -> None:
+        now = time.monotonic()
+        if self._task is None:
+            self._task = self._progress.add_task("", words="", total=None)
+            self._began = (now, shown.streams)
+        if self._day != shown.day:
+            self._day = shown.day
+            self._progress.reset(self._task, description=f"{shown.day} ({shown.nth} of {shown.days} days)")
+        began, before = self._began
+        rate = f", {(shown.streams - before) / (now - began):,.0f}/s" if now - began > 1 else ""
+        wrong = f", {shown.violations} violations" if shown.violations else ""
+        self._progress.update(
+            self._task,
+            completed=shown.day_streams,
+            total=max(1, shown.day_total),
+            words=f"{shown.streams:,} streams{rate}{wrong}",
+        )

@@ -39,6 +39,7 @@ __all__ = [
     "ApiUrl",
     "EnvironmentName",
     "HeaderValue",
+    "Hours",
     "Rule",
     "SecretKey",
     "Settings",
@@ -97,6 +98,13 @@ def _discover(given: str) -> str:
     return f"{kind.strip().lower()}={','.join(sorted(set(words)))}"
 
 
+def _hours(given: str) -> str:
+    first, separator, end = given.partition("-")
+    if not separator or not (0 <= int(first) <= 23 and 0 <= int(end) <= 24):
+        raise ValueError
+    return f"{int(first)}-{int(end)}"
+
+
 def _lower(given: Any) -> Any:
     return given.strip().lower() if isinstance(given, str) else given
 
@@ -107,6 +115,8 @@ HeaderValue = Annotated[str, AfterValidator(checked_branch)]
 EnvironmentName = Annotated[str, AfterValidator(partial(checked_environment, "it"))]
 Rule = Annotated[str, AfterValidator(_discover)]
 """Which new runs are archived unasked."""
+Hours = Annotated[str, AfterValidator(_hours)]
+"""From which hour of the day to before which."""
 
 # --- settings
 
@@ -369,6 +379,27 @@ class Settings(BaseSettings):
     retention_days: int | None = _number(
         None, 1, 36_500, "days", "Everything is kept. Whole days go, counted from when a stream was archived."
     )
+    scrub_load: float = _number(
+        0.1,
+        0,
+        1,
+        "of the time",
+        "What verifying in the background may take of one connection of the database, for the whole fleet: pauses nine "
+        "times as long as its steps of a tenth of a second. 0: never.",
+    )
+    scrub_hours: Hours = _text(
+        "1-5",
+        "two hours of the day (UTC), like 22-4; 0-24: always",
+        "At night in Europe, where most databases are idle then; elsewhere set your own.",
+    )
+    scrub_days: int = _number(
+        30,
+        1,
+        3_650,
+        "days",
+        "Each night a thirtieth of the archive's days is verified, least recently verified first: each about once a "
+        "month.",
+    )
 
     # --- this process
 
@@ -460,6 +491,12 @@ class Settings(BaseSettings):
                 "TAILRACE_KEYS_FILE to a file with those of several."
             )
         return self.secret_key.get_secret_value()
+
+    @property
+    def scrub_window(self) -> tuple[int, int]:
+        """Return the two hours of `scrub_hours`."""
+        first, _, end = self.scrub_hours.partition("-")
+        return int(first), int(end)
 
     @property
     def retry_base_s(self) -> float:

@@ -1,4 +1,5 @@
-"""What a worker does besides reading: find runs, take backfills forward, compact what is sealed, drop what is old.
+"""What a worker does besides reading: find runs, take backfills forward, compact what is sealed, drop what is old,
+verify what is kept.
 
 A few threads in every worker process, like the control loop, one of them for each environment: no slot of the pool, no
 beat and no broker is needed. Every step is claimed in the database, so any number of processes does the work of one.
@@ -9,6 +10,7 @@ from __future__ import annotations
 import random
 import threading
 import time
+import uuid
 from collections.abc import Callable
 
 import structlog
@@ -18,9 +20,13 @@ from tailrace.service.discovery import Discovery
 from tailrace.service.environments import Environment
 from tailrace.service.loops import Loop
 from tailrace.service.runtime import Runtime
+from tailrace.service.scrub import LOOK_S, NAME, Scrub
 from tailrace.store.keeping.compaction import Compaction, KeepFailed
+from tailrace.store.keeping.mismatches import Mismatches
+from tailrace.store.keeping.progress import Progress
 from tailrace.store.keeping.retention import DayFate, Retention
 from tailrace.store.keeping.tallies import Tallies
+from tailrace.store.keeping.verification import Verification
 
 log = structlog.get_logger("tailrace")
 
@@ -73,6 +79,8 @@ class Maintenance:
         self._begin("keep", self.keep, KEEP_S, self._going)
         self._begin("tally", self.tally, TALLY_S, self._going)
         self._begin("prune", self.prune, PRUNE_S, self._going)
+        if self._runtime.settings.scrub_load > 0:
+            self._begin("scrub", scrub_of(self._runtime).turn, LOOK_S, self._going)
         self._runtime.environments.follow(self._find_for)
 
     def stop(self) -> None:
@@ -154,6 +162,19 @@ class Maintenance:
         loop = Loop(name, once, what=name, retry_s=pause_s, goes_on=goes_on, **whose)
         self._loops.append(loop)
         loop.start()
+
+
+def scrub_of(runtime: Runtime) -> Scrub:
+    """Make what verifies the archive in the background."""
+    settings, engine = runtime.settings, runtime.engine
+    return Scrub(
+        Verification(engine),
+        Mismatches(engine),
+        Progress(engine, NAME, uuid.uuid4()),
+        hours=settings.scrub_window,
+        within_days=settings.scrub_days,
+        load=settings.scrub_load,
+    )
 
 
 def discovery_of(environment: Environment) -> Discovery | None:

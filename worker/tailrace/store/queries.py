@@ -18,7 +18,6 @@ from psycopg.adapt import Buffer, Loader
 from tailrace.store.ad_hoc import Rows, ad_hoc
 from tailrace.store.run_end import OVER
 from tailrace.store.statements import Statements, refusing
-from tailrace.store.verify import Violation, verified
 
 __all__ = [
     "Archive",
@@ -253,12 +252,6 @@ class Archive:
             stream_key=stream_key,
         )
         return [StreamText(**row) for row in rows]
-
-    def violations(self, run: RunStatus | None) -> tuple[int, list[Violation]]:
-        """Check a run's streams, or all; return how many streams were checked, and what is wrong."""
-        streams = [stream.id for stream in self.streams(run.id)] if run is not None else None
-        with refusing():
-            return verified(self._statements, streams)
 
     def query(self, statement: str, timeout_s: float) -> AbstractContextManager[Rows]:
         """Run one query of the user's; see `ad_hoc`."""
