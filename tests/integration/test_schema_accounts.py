@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import pytest
+import sqlalchemy as sa
 
+from tailrace.store.statements import Statements
+from tailrace.store.verify import checked_range
 from tests.integration.schema_rows import Archive
 
 
@@ -42,9 +45,17 @@ def violations(archive: Archive, stream: int | None = None) -> list[tuple[object
     )
 
 
-def test_an_archive_in_order_has_no_violation(archive: Archive, stream: int) -> None:
+def by_steps(engine: sa.Engine) -> list[tuple[object, ...]]:
+    """What `tailrace verify` finds, which looks at many streams together first."""
+    checked = checked_range(Statements(engine), -(1 << 63), (1 << 63) - 1)
+    found = [(each.violation, each.generation, each.first_index, each.last_index) for each in checked.violations]
+    return sorted(found, key=lambda each: [(value is None, value) for value in each])
+
+
+def test_an_archive_in_order_has_no_violation(archive: Archive, stream: int, engine: sa.Engine) -> None:
     assert violations(archive) == []
     assert violations(archive, stream) == []
+    assert by_steps(engine) == []
 
 
 BROKEN = {
@@ -157,14 +168,16 @@ BROKEN = {
 
 
 @pytest.mark.parametrize("name", list(BROKEN))
-def test_what_is_broken_is_found(archive: Archive, stream: int, name: str) -> None:
+def test_what_is_broken_is_found(archive: Archive, stream: int, engine: sa.Engine, name: str) -> None:
     statements, expected = BROKEN[name]
     archive.connection.execute(statements.format(s=stream))  # type: ignore[arg-type]
     assert violations(archive, stream) == expected
     assert violations(archive) == expected
+    assert by_steps(engine) == expected
 
 
-def test_rows_of_no_stream_are_orphans(archive: Archive, stream: int) -> None:
+def test_rows_of_no_stream_are_orphans(archive: Archive, stream: int, engine: sa.Engine) -> None:
     archive.run("DELETE FROM tailrace.streams WHERE id = %s", stream)
     assert violations(archive) == [("orphan", None, None, None)] * 3
     assert violations(archive, stream) == [("orphan", None, None, None)] * 3
+    assert by_steps(engine) == [("orphan", None, None, None)] * 3

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     import sqlalchemy as sa
 
-    from tailrace.service.verifying import Verified
+    from tailrace.service.verifying import ArchiveVerified
     from tailrace.store.queries import Archive
     from tailrace.store.verify import Violation
 
@@ -100,7 +100,9 @@ def _verify_run(
     return checked.streams, checked.violations
 
 
-def _verify_all(engine: sa.Engine, archive: Archive, since: date | None, connections: int, anew: bool) -> Verified:
+def _verify_all(
+    engine: sa.Engine, archive: Archive, since: date | None, connections: int, anew: bool
+) -> ArchiveVerified:
     from tailrace.service.verifying import NAME, Verifying
     from tailrace.store.keeping.mismatches import Mismatches
     from tailrace.store.keeping.progress import Progress

@@ -15,7 +15,7 @@ import structlog
 
 from tailrace.store.keeping.mismatches import Found, Mismatches
 from tailrace.store.keeping.progress import Place, Progress
-from tailrace.store.keeping.verification import Day, Step, Verification
+from tailrace.store.keeping.verification import ArchiveDay, Step, Verification
 
 __all__ = ["Scrub", "night", "pause_s"]
 
@@ -77,7 +77,7 @@ class Scrub:
             self._progress.finish_day()
         return pause_s(self._clock() - began, self._load)
 
-    def _day(self, place: Place, tonight: datetime) -> tuple[Day | None, int]:
+    def _day(self, place: Place, tonight: datetime) -> tuple[ArchiveDay | None, int]:
         """Return the day at work, or the next one, and how far it is; None when tonight's share is done."""
         if place.day is not None and place.reached is not None:
             for day in self._verification.days():

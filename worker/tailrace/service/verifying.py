@@ -19,10 +19,10 @@ from functools import partial
 from tailrace.errors import TransientError, WorkerError
 from tailrace.store.keeping.mismatches import Mismatches
 from tailrace.store.keeping.progress import Place, Progress
-from tailrace.store.keeping.verification import Day, Step, Verification
+from tailrace.store.keeping.verification import ArchiveDay, Step, Verification
 from tailrace.store.verify import Violation
 
-__all__ = ["Shown", "Verified", "Verifying", "VerifyingElsewhere"]
+__all__ = ["ArchiveVerified", "Shown", "Verifying", "VerifyingElsewhere"]
 
 NAME = "all"
 TERM_S = 10.0
@@ -53,7 +53,7 @@ class Shown:
 
 
 @dataclass(frozen=True, slots=True)
-class Verified:
+class ArchiveVerified:
     """What came of it: also of what was looked at before it was resumed."""
 
     begun_at: datetime
@@ -88,7 +88,7 @@ class Verifying:
 
     def run(
         self, since: date | None, *, anew: bool = False, show: Callable[[Shown], None] = lambda _: None
-    ) -> Verified:
+    ) -> ArchiveVerified:
         """Verify the days from ``since`` on (UTC; None: all); go on with one of the same days that was cut off, unless
         ``anew``.
 
@@ -110,7 +110,7 @@ class Verifying:
             raise
         if self._progress is not None:
             self._progress.end()
-        return Verified(place.begun_at, resumed, len(days), total.streams, total.violations)
+        return ArchiveVerified(place.begun_at, resumed, len(days), total.streams, total.violations)
 
     def _begin(self, since: date | None, anew: bool) -> tuple[Place, bool]:
         """Return where to begin, and whether that is in the middle."""
@@ -128,7 +128,9 @@ class Verifying:
         assert begun is not None
         return begun, False
 
-    def _found_before(self, place: Place, days: list[Day], todo: list[tuple[int, Day]]) -> list[Violation]:
+    def _found_before(
+        self, place: Place, days: list[ArchiveDay], todo: list[tuple[int, ArchiveDay]]
+    ) -> list[Violation]:
         """Look again at what was found to be wrong before it was cut off."""
         end = todo[0][1].first_id if todo else LAST_ID
         if place.reached is not None:
@@ -137,7 +139,7 @@ class Verifying:
         return self._verification.check_streams(seen).violations
 
     def _verify_day(
-        self, day: Day, place: Place, total: _Total, show: Callable[[date, int, int, _Total], None]
+        self, day: ArchiveDay, place: Place, total: _Total, show: Callable[[date, int, int, _Total], None]
     ) -> None:
         first, done = day.first_id, 0
         if place.day == day.day and place.reached is not None:
@@ -208,7 +210,7 @@ def _show(show: Callable[[Shown], None], nth: int, days: int, day: date, done: i
     show(Shown(nth, days, day, done, of_day, total.streams + done, len(total.violations)))
 
 
-def _begins(place: Place, day: Day) -> bool:
+def _begins(place: Place, day: ArchiveDay) -> bool:
     """Whether something of this day is still to be looked at."""
     if place.day is None or day.day > place.day:
         return True

@@ -12,7 +12,7 @@ from datetime import date, datetime
 
 import sqlalchemy as sa
 
-from tailrace.store.keeping.verification import Day
+from tailrace.store.keeping.verification import ArchiveDay
 from tailrace.store.statements import Statements, refusing
 
 __all__ = ["Place", "Progress"]
@@ -69,7 +69,7 @@ class Progress:
         )
         return Place(**rows[0]._mapping) if rows else None
 
-    def enter(self, day: Day) -> bool:
+    def enter(self, day: ArchiveDay) -> bool:
         """Begin with a day; False when it is held no more."""
         rows = self._all(
             """

@@ -15,7 +15,7 @@ import sqlalchemy as sa
 from tailrace.store.statements import Statements, refusing
 from tailrace.store.verify import Checked, checked_range, checked_streams
 
-__all__ = ["Day", "Standing", "Step", "Verification"]
+__all__ = ["ArchiveDay", "Coverage", "Step", "Verification"]
 
 STREAMS_A_STEP = 1_000
 BYTES_A_STEP = 16 << 20
@@ -25,7 +25,7 @@ MISMATCHES_COUNTED = 10_000
 
 
 @dataclass(frozen=True, slots=True)
-class Day:
+class ArchiveDay:
     """A day of the archive (UTC, on which streams were found). Its ids: from ``first_id`` to before ``end_id``."""
 
     day: date
@@ -43,7 +43,7 @@ class Step:
 
 
 @dataclass(frozen=True, slots=True)
-class Standing:
+class Coverage:
     """How much of the archive is verified. Of days that are over, by when their streams were found.
 
     ``oldest_at``: everything that was stored before it has been verified at least once since it was stored; a day that
@@ -71,10 +71,10 @@ class Verification:
     def __init__(self, engine: sa.Engine) -> None:
         self._statements = Statements(engine)
 
-    def days(self) -> list[Day]:
+    def days(self) -> list[ArchiveDay]:
         """Find the days of the archive, oldest first; some may be empty."""
         rows = self._all("SELECT d.day, d.first_id, d.end_id FROM tailrace.archived_days() d ORDER BY d.day")
-        return [Day(**row._mapping) for row in rows]
+        return [ArchiveDay(**row._mapping) for row in rows]
 
     def streams_from(self, first: int, end: int) -> int:
         """Count the streams with ids from ``first`` to before ``end``."""
@@ -124,7 +124,7 @@ class Verification:
         with refusing():
             return checked_streams(self._statements, streams)
 
-    def standing(self) -> Standing:
+    def coverage(self) -> Coverage:
         """Read how much is verified. Costs by the number of days, not of streams."""
         rows = self._all(
             """
@@ -141,9 +141,9 @@ class Verification:
             """,
             most=MISMATCHES_COUNTED,
         )
-        return Standing(**rows[0]._mapping)
+        return Coverage(**rows[0]._mapping)
 
-    def next_day(self, night: datetime, within_days: int) -> Day | None:
+    def next_day(self, night: datetime, within_days: int) -> ArchiveDay | None:
         """Choose the day that is next: of those that are over the one that was verified longest ago, or never and is
         oldest. None: so many have been verified since ``night`` began that at this rate all are in ``within_days``."""
         rows = self._all(
@@ -168,7 +168,7 @@ class Verification:
             night=night,
             within_days=within_days,
         )
-        return Day(**rows[0]._mapping) if rows else None
+        return ArchiveDay(**rows[0]._mapping) if rows else None
 
     def now(self) -> datetime:
         """Ask the database for its time, in UTC."""
