@@ -16,10 +16,10 @@ from tests.scraped import scraped
 
 
 @contextmanager
-def answering(live: list[str], ready: list[str]) -> Iterator[Endpoint]:
+def answering(live: list[str], ready: list[str], notes: list[str] | None = None) -> Iterator[Endpoint]:
     registry = CollectorRegistry()
     Counter("tailrace_things", "Things.", ["kind"], registry=registry).labels("a").inc(3)
-    endpoint = Endpoint("127.0.0.1", 0, registry, lambda: live, lambda: ready)
+    endpoint = Endpoint("127.0.0.1", 0, registry, lambda: live, lambda: ready, lambda: notes or [])
     endpoint.start()
     try:
         yield endpoint
@@ -42,6 +42,12 @@ def test_metrics_and_probes() -> None:
         assert scraped(endpoint.port)["tailrace_things_total", (("kind", "a"),)] == 3
         assert asked(endpoint, "/live") == (200, "ok\n")
         assert asked(endpoint, "/ready") == (503, "leases could not be renewed for 9 s\n")
+
+
+def test_who_is_ready_says_what_else_somebody_should_know() -> None:
+    with answering([], [], ["2 streams are stuck"]) as endpoint:
+        assert asked(endpoint, "/ready") == (200, "ok\n2 streams are stuck\n")
+        assert asked(endpoint, "/live") == (200, "ok\n")
 
 
 @pytest.mark.parametrize(

@@ -30,15 +30,25 @@ Complaints = Callable[[], Sequence[str]]
 class Endpoint:
     """Answers on one port, from `start` to `stop`."""
 
-    def __init__(self, host: str, port: int, registry: CollectorRegistry, live: Complaints, ready: Complaints) -> None:
+    def __init__(
+        self,
+        host: str,
+        port: int,
+        registry: CollectorRegistry,
+        live: Complaints,
+        ready: Complaints,
+        notes: Complaints = lambda: [],
+    ) -> None:
         """Take the port (0: any that is free); nothing is answered yet.
+
+        ``notes``: what who is ready adds, because somebody should know it.
 
         Raises:
             BadSettings: it can't be had.
         """
         try:
             family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
-            self._server = _server(family, (host, port), _app(registry, live, ready))
+            self._server = _server(family, (host, port), _app(registry, live, ready, notes))
         except OSError as error:
             raise BadSettings(f"Port {port} of {host} can't be had to show metrics on: {error.strerror}.") from error
         self._thread = threading.Thread(target=self._server.serve_forever, name="tailrace-endpoint", daemon=True)
@@ -64,7 +74,7 @@ class Endpoint:
             self._server.server_close()
 
 
-def _app(registry: CollectorRegistry, live: Complaints, ready: Complaints) -> WSGIApplication:
+def _app(registry: CollectorRegistry, live: Complaints, ready: Complaints, notes: Complaints) -> WSGIApplication:
     shown = make_wsgi_app(registry)
     probes = {"/live": live, "/ready": ready}
 
@@ -80,7 +90,8 @@ def _app(registry: CollectorRegistry, live: Complaints, ready: Complaints) -> WS
             return [b"/metrics, /live or /ready\n"]
         wrong = probes[path]()
         start("503 Service Unavailable" if wrong else "200 OK", [*TEXT])
-        return ["\n".join([*wrong, ""]).encode() if wrong else b"ok\n"]
+        said = wrong or ["ok", *(notes() if path == "/ready" else ())]
+        return ["\n".join([*said, ""]).encode()]
 
     return answer
 

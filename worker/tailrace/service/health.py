@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import Final
 
+from tailrace import metrics
 from tailrace.service.loops import Loop
 from tailrace.service.runtime import Runtime
 
@@ -44,3 +45,8 @@ class Health:
         if failing_s >= FAILING_S:
             wrong.append(f"no commit has succeeded for {failing_s:.0f} s")
         return wrong
+
+    def notes(self) -> list[str]:
+        """Return what is wrong and not this process's doing: it is ready all the same."""
+        stuck = int(metrics.registry.get_sample_value("tailrace_stuck_streams") or 0)
+        return [f"{stuck} streams are stuck: `tailrace status` names them"] if stuck else []

@@ -114,6 +114,7 @@ class Process:
                 metrics.shown_registry(),
                 health.not_live,
                 health.not_ready,
+                health.notes,
             )
             self._endpoint.start()
 
