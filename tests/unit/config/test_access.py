@@ -63,6 +63,7 @@ def test_what_is_good_is_taken_alike(
         ({KEY: "k", URL: "http://bücher"}, "TRIGGER_API_URL must be http:// or https://"),
         ({KEY: "k", URL: "http://x?a=1"}, "TRIGGER_API_URL must be http:// or https://"),
         ({KEY: "k", URL: "http://x:99999999"}, "TRIGGER_API_URL can't be read"),
+        ({KEY: "k", URL: "https://u/x@h"}, "TRIGGER_API_URL must not hold a user or password"),
         ({KEY: "k", URL: "http://user:Geheim@x"}, "TRIGGER_API_URL must not hold a user or password"),
         ({KEY: "k", BRANCH: "a\nb"}, "TRIGGER_PREVIEW_BRANCH must be printable ASCII"),
         ({KEY: "k", BRANCH: "ä"}, "TRIGGER_PREVIEW_BRANCH must be printable ASCII"),

@@ -28,6 +28,7 @@ from tailrace.config.urls import (
 from tailrace.devtools.servers.home import Endpoints
 from tailrace.errors import BadSettings
 from tailrace.redaction import redact
+from tailrace.store.engine import normal_url
 
 KEY = "tr_prod_Zb1y4mDq"
 PASSWORD = "Xq7-hidden"
@@ -326,6 +327,50 @@ def test_a_wrong_database_url_is_refused_without_its_password(url: str) -> None:
     with pytest.raises(BadSettings, match=r"^DATABASE_URL must start with postgresql:// or postgres://") as refusal:
         database_url({"DATABASE_URL": url})
     assert PASSWORD not in "".join(traceback.format_exception(refusal.value))
+
+
+@pytest.mark.parametrize(
+    ("url", "encoded"),
+    [
+        (f"postgresql://u:x@{PASSWORD}@h/d", "@ as %40"),
+        (f"postgresql://u:x/{PASSWORD}@h/d", "/ as %2F"),
+        (f"postgresql://u:x#{PASSWORD}@h:1/d", "# as %23"),
+        (f"postgresql://u:x?{PASSWORD}@h/d", "? as %3F"),
+        (f"postgresql://u:x%{PASSWORD}@h/d", "% as %25"),
+        (f"postgresql://u:x@/{PASSWORD}#@h/d", "@ as %40, / as %2F, # as %23"),
+        (f"postgresql://u/{PASSWORD}@h/d", "/ as %2F"),
+        (f"postgresql://u:x@h/d?password={PASSWORD}@y", "@ as %40"),
+        (f"postgresql://u:{PASSWORD}@h/d#x", "# as %23"),
+        (f"postgresql://u:{PASSWORD}", "no port"),
+        (f"postgresql://u:x@h:{PASSWORD}/d", "no port"),
+    ],
+)
+def test_a_database_url_with_special_characters_is_refused_and_no_part_of_it_is_shown(url: str, encoded: str) -> None:
+    for read in (lambda: database_url({"DATABASE_URL": url}), lambda: normal_url(url)):
+        with pytest.raises(BadSettings) as refusal:
+            read()
+        assert encoded in str(refusal.value)
+        assert PASSWORD not in "".join(traceback.format_exception(refusal.value))
+
+
+def test_what_was_refused_in_a_url_is_hidden_from_then_on() -> None:
+    with pytest.raises(BadSettings):
+        database_url({"DATABASE_URL": f"postgresql://u:pass/{PASSWORD}@h/d"})
+    assert redact(f"could not translate host name {PASSWORD}@h") == "could not translate host name ***@h"
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "postgresql://h/d",
+        "postgresql:///d?host=/var/run/postgresql",
+        "postgresql://u:p%40%2Fx@[::1]:5432/d?sslmode=require&application_name=a%40b",
+        "postgresql://u:p:q@h1:1,h2:2/d",
+        "postgresql://u:p@h",
+    ],
+)
+def test_what_everybody_reads_alike_is_left_as_it_is(url: str) -> None:
+    assert database_url({"DATABASE_URL": url}) == url
 
 
 def test_a_missing_url_is_refused_by_name_with_an_example() -> None:

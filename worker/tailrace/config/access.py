@@ -62,7 +62,7 @@ def checked_api_url(given: str) -> str:
         usable = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0
     except ValueError:
         raise Refused("can't be read as a URL") from None
-    if parts.username is not None or parts.password is not None:
+    if "@" in url:  # also one behind a / in the password: what stands before that would be the host
         raise Refused("must not hold a user or password: the key belongs in TRIGGER_SECRET_KEY")
     if not usable or parts.query or parts.fragment or not url.isascii() or not url.isprintable() or " " in url:
         raise NotAllowed(API_URL_ALLOWED)

@@ -6,6 +6,7 @@ No error here repeats a URL, or the text of another error: each can hold a passw
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Mapping
 from urllib.parse import SplitResult, parse_qsl, urlencode, urlsplit
 
@@ -16,6 +17,7 @@ __all__ = [
     "DATABASE_VARIABLES",
     "REDIS_MASTER_VARIABLE",
     "REDIS_VARIABLES",
+    "check_postgres",
     "database_url",
     "first_set",
     "redis_master",
@@ -50,7 +52,50 @@ def database_url(environ: Mapping[str, str]) -> str:
     scheme, separator, rest = environ[variable].strip().partition("://")
     if not separator or scheme.lower() not in _POSTGRES_SCHEMES:
         raise BadSettings(f"{variable} must start with postgresql:// or postgres://, for example {_DATABASE_EXAMPLE}.")
+    check_postgres(variable, rest)
     return f"postgresql://{rest}"
+
+
+def check_postgres(name: str, rest: str) -> None:
+    """Make sure that everybody reads a URL of Postgres alike: libpq, SQLAlchemy and psycopg end a password that is not
+    percent-encoded at different characters, and take what follows for a host, a port or a database, which errors name.
+
+    Args:
+        name: what the message calls the URL, its variable.
+        rest: the URL without its scheme and ``://``.
+
+    Raises:
+        BadSettings: it can be read in two ways, or in none. The message repeats nothing of it.
+    """
+    credentials, _, hosts = rest.rpartition("@")
+    authority = re.split(r"[/?#]", rest, maxsplit=1)[0]
+    signs = [sign for sign in "@/?#" if sign in credentials]
+    if re.search(r"%(?![0-9A-Fa-f]{2})", credentials):
+        signs.append("%")
+    if "#" in hosts:
+        signs.append("#")
+    if not signs:
+        _check_port(name, authority.rpartition("@")[2])
+        return
+    password = credentials.partition(":")[2]
+    for piece in {password, *re.split("[:@/?#]", credentials)[1:]}:  # whoever else repeats it: it is hidden
+        remember(piece)
+    encoded = ", ".join(f"{sign} as %{ord(sign):02X}" for sign in dict.fromkeys(signs))
+    raise BadSettings(
+        f"{name} can't be read: in user, password and query, special characters must be percent-encoded "
+        f"(here {encoded}). It should look like {_DATABASE_EXAMPLE}."
+    )
+
+
+def _check_port(name: str, hosts: str) -> None:
+    """Refuse a port that is no number: it may be the end of a password."""
+    for host in hosts.split(","):
+        port = re.sub(r"^\[[^\]]*\]", "", host).partition(":")[2]
+        if port and not (port.isascii() and port.isdecimal() and int(port) < 65_536):
+            raise BadSettings(
+                f"{name} can't be read: what follows the host's colon is no port. It should look like "
+                f"{_DATABASE_EXAMPLE}; special characters in the password must be percent-encoded."
+            )
 
 
 def redis_url(environ: Mapping[str, str]) -> str:

@@ -11,6 +11,7 @@ import sqlalchemy as sa
 from sqlalchemy import event, exc, pool
 from sqlalchemy.engine import URL, Engine, make_url
 
+from tailrace.config.urls import check_postgres
 from tailrace.errors import BadSettings, StoreUnavailable
 from tailrace.redaction import remember
 from tailrace.store import arrays
@@ -32,12 +33,11 @@ def normal_url(url: str) -> URL:
     Raises:
         BadSettings: not a Postgres URL. The message does not repeat it, since it can hold a password.
     """
+    check_postgres("The database URL", url.partition("://")[2])
     try:
         parsed = make_url(url)
     except (exc.ArgumentError, ValueError):
         raise BadSettings("The database URL can't be read; it should look like postgresql://user@host/name.") from None
-    if url.count("@") > 1:  # what follows the first would be the host, which errors repeat
-        raise BadSettings("The database URL can't be read; an @ in user, password or query must be percent-encoded.")
     if parsed.drivername.partition("+")[0] not in ("postgres", "postgresql"):
         raise BadSettings(f"The database must be PostgreSQL (postgresql://...), not {parsed.drivername}://.")
     for secret in (parsed.password, *(value for name, value in parsed.query.items() if "password" in name)):
