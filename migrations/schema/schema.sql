@@ -26,5 +26,6 @@
 \ir tallies.sql
 \ir forgetting.sql
 \ir backfills.sql
+\ir schedules.sql
 \ir clock.sql
 \ir accounts.sql

@@ -54,7 +54,7 @@ DROP FUNCTION tailrace.connections_left(int, boolean);
 DROP FUNCTION tailrace.tally(double precision);
 DROP FUNCTION tailrace.partition_days(), tailrace.ensure_partitions(int, int),
     tailrace.ensure_partition(date);
-DROP TABLE tailrace.tallied, tailrace.tallies, tailrace.mismatches, tailrace.verifications, tailrace.verified_days, tailrace.discoveries,
+DROP TABLE tailrace.schedules, tailrace.tallied, tailrace.tallies, tailrace.mismatches, tailrace.verifications, tailrace.verified_days, tailrace.discoveries,
     tailrace.backfills, tailrace.forgotten, tailrace.exporting, tailrace.exported, tailrace.search, tailrace.facts,
     tailrace.outbox, tailrace.quarantine, tailrace.holes, tailrace.segments, tailrace.streams, tailrace.runs,
     tailrace.workers, tailrace.environments;

@@ -16,7 +16,7 @@ from tailrace.celery import beat_schedule, register
 from tailrace.serve.listing import Index
 from tailrace.service.maintenance import Finder, Maintenance
 from tailrace.tasks import current, maintenance
-from tailrace.tasks.app import QUEUE, app
+from tailrace.tasks.app import EVERY_HEADER, QUEUE, SCHEDULE_HEADER, app
 from tailrace.tasks.process import Process
 from tests.integration.test_discovery import Place
 from tests.upstream import create_app, running
@@ -74,6 +74,36 @@ def test_a_doubled_beat_does_no_harm(place: Place) -> None:
     assert place.archive.row("SELECT sum(requested) FROM tailrace.backfills") == (
         place.archive.value("SELECT max(requested) FROM tailrace.backfills"),
     )
+
+
+def test_what_a_beat_sends_is_noted_and_what_a_person_sends_is_not(place: Place) -> None:
+    for entry in beat_schedule().values():
+        task = app.tasks[entry["task"]]
+        task.run(**entry["kwargs"])
+        assert place.archive.value("SELECT count(*) FROM tailrace.schedules") == 0
+    for _ in range(2):
+        for name, entry in beat_schedule().items():
+            task = app.tasks[entry["task"]]
+            task.push_request(headers=None, **entry["options"]["headers"])
+            task.run(**entry["kwargs"])
+            task.pop_request()
+            assert place.archive.value(
+                "SELECT last_at > now() - interval '1 min' FROM tailrace.schedules WHERE name = %s", name
+            )
+    assert place.archive.rows("SELECT name, every_s FROM tailrace.schedules ORDER BY 1") == [
+        ("tailrace-backfill", 86_400),
+        ("tailrace-compact", 600),
+        ("tailrace-discover", 60),
+        ("tailrace-prune", 86_400),
+    ]
+
+
+@pytest.mark.parametrize("headers", [("x\0", 60), ("x", "60"), ("x", -1), ("x", float("nan")), ("x", True), (7, 60)])
+def test_headers_that_no_beat_of_ours_sends_are_not_noted(place: Place, headers: tuple[object, object]) -> None:
+    maintenance.compact.push_request(**dict(zip((SCHEDULE_HEADER, EVERY_HEADER), headers, strict=True)))
+    maintenance.compact.run()
+    maintenance.compact.pop_request()
+    assert place.archive.value("SELECT count(*) FROM tailrace.schedules") == 0
 
 
 def test_an_hour_late_beat_covers_the_hour(place: Place) -> None:

@@ -16,10 +16,12 @@ from typing import Any
 
 from celery.schedules import crontab
 
-from tailrace.tasks.app import QUEUE
+from tailrace.tasks.app import EVERY_HEADER, QUEUE, SCHEDULE_HEADER
 from tailrace.tasks.app import app as _tailrace
 
 __all__ = ["app", "beat_schedule", "register"]
+
+DAY_S = 86_400.0
 
 
 def beat_schedule(*, backfill_since: str = "2d") -> dict[str, dict[str, Any]]:
@@ -31,20 +33,21 @@ def beat_schedule(*, backfill_since: str = "2d") -> dict[str, dict[str, Any]]:
     Args:
         backfill_since: how far the nightly backfill reaches back.
     """
-    return {
-        # New runs (TAILRACE_DISCOVER). Workers look every 10 s by themselves; a beat makes up for workers that can't
-        # (a fleet of prefork children whose parent is busy), and a minute is soon enough for that.
-        "tailrace-discover": _entry("tailrace.discover", timedelta(minutes=1)),
-        # The safety net under everything else: whatever was created in the last two days and is not archived. Two days
-        # survive a missed night, and v1 streams are gone after one. At 03:23: not at the full hour, with all others.
-        "tailrace-backfill": _entry(
-            "tailrace.backfill", crontab(hour="3", minute="23"), 6 * 3_600.0, kwargs={"since": backfill_since}
-        ),
-        # Sealed streams wait seconds to be compacted; this is for the streams that no worker got to.
-        "tailrace-compact": _entry("tailrace.compact", timedelta(minutes=10)),
-        # Days end at midnight UTC, so once a day is as often as anything can go.
-        "tailrace-prune": _entry("tailrace.prune", crontab(hour="4", minute="41"), 6 * 3_600.0),
-    }
+    return dict(
+        [
+            # New runs (TAILRACE_DISCOVER). Workers look every 10 s by themselves; a beat makes up for workers that
+            # can't (a fleet of prefork children whose parent is busy), and a minute is soon enough for that.
+            _entry("tailrace.discover", timedelta(minutes=1)),
+            # The safety net under everything else: whatever was created in the last two days and is not archived. Two
+            # days survive a missed night, and v1 streams are gone after one. At 03:23: not at the full hour, with all
+            # others.
+            _entry("tailrace.backfill", crontab(hour="3", minute="23"), 6 * 3_600.0, kwargs={"since": backfill_since}),
+            # Sealed streams wait seconds to be compacted; this is for the streams that no worker got to.
+            _entry("tailrace.compact", timedelta(minutes=10)),
+            # Days end at midnight UTC, so once a day is as often as anything can go.
+            _entry("tailrace.prune", crontab(hour="4", minute="41"), 6 * 3_600.0),
+        ]
+    )
 
 
 def register(app: Any) -> Any:
@@ -66,9 +69,16 @@ def register(app: Any) -> Any:
 
 def _entry(
     task: str, schedule: Any, expires_s: float | None = None, kwargs: dict[str, Any] | None = None
-) -> dict[str, Any]:
-    expires = expires_s if expires_s is not None else schedule.total_seconds()
-    return {"task": task, "schedule": schedule, "kwargs": kwargs or {}, "options": {"queue": QUEUE, "expires": expires}}
+) -> tuple[str, dict[str, Any]]:
+    """Return an entry and its name, which its messages carry too: so a worker can note that a beat still sends it."""
+    name = task.replace(".", "-")
+    every_s = schedule.total_seconds() if isinstance(schedule, timedelta) else DAY_S
+    options = {
+        "queue": QUEUE,
+        "expires": every_s if expires_s is None else expires_s,
+        "headers": {SCHEDULE_HEADER: name, EVERY_HEADER: every_s},
+    }
+    return name, {"task": task, "schedule": schedule, "kwargs": kwargs or {}, "options": options}
 
 
 app = _tailrace

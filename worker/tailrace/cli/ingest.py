@@ -74,12 +74,12 @@ def _ask(wanted: Wanted, environment: str | None, *, wait: bool) -> Before | Non
     """Send the request; return the run as it was before, if anybody will want to know."""
     from tailrace.cli.broker import check_broker, sending
 
-    servers.broker()
+    url = servers.broker()
     before = None
     if wait:
         found = open_archive().runs_named(wanted.run_id, wanted.environment)
         before = Before(found[0].state, found[0].requested_at) if found else None
-    check_broker()
+    check_broker(url)
     with sending():
         from tailrace.tasks import ingest_run
 

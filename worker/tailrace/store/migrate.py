@@ -10,12 +10,13 @@ from alembic import command
 from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
+from alembic.util import CommandError
 from sqlalchemy import pool
 
 import tailrace
 from tailrace.store.engine import create_engine, translated
 
-__all__ = ["SCHEMA", "current", "downgrade", "ensure_partitions", "head", "upgrade"]
+__all__ = ["SCHEMA", "current", "downgrade", "ensure_partitions", "head", "is_known", "upgrade"]
 
 SCHEMA = "tailrace"
 """Where everything of ours is, Alembic's version table included."""
@@ -57,6 +58,14 @@ def head() -> str:
     revision = ScriptDirectory.from_config(_config("")).get_current_head()
     assert revision is not None, "there is always a first revision"
     return revision
+
+
+def is_known(revision: str) -> bool:
+    """Whether this code knows a revision; one that it does not know was made by newer code."""
+    try:
+        return ScriptDirectory.from_config(_config("")).get_revision(revision) is not None
+    except CommandError:
+        return False
 
 
 def ensure_partitions(database_url: str) -> int:

@@ -186,37 +186,6 @@ class Archive:
         """Count the processes that hold leases or could."""
         return int(self._all("SELECT count(*) AS n FROM tailrace.workers WHERE expires_at > now()")[0]["n"])
 
-    def partitioned_days(self) -> float:
-        """Return for how many days from now on new streams have a place to be stored; 0 when today has none."""
-        rows = self._all(
-            """
-            SELECT extract(epoch FROM max(day) + interval '1 day' - now())::float8 / 86400 AS days
-            FROM (
-                SELECT to_timestamp(right(c.relname, 8), 'YYYYMMDD') AS day
-                FROM pg_catalog.pg_inherits i
-                JOIN pg_catalog.pg_class c ON c.oid = i.inhrelid
-                WHERE i.inhparent = 'tailrace.segments'::regclass AND c.relname ~ '^segments_[0-9]{8}$'
-            ) made
-            """
-        )
-        return max(0.0, float(rows[0]["days"] or 0.0))
-
-    def server(self) -> tuple[str, str]:
-        """Ask the server for its version and the encoding of the database; the cheapest proof that it answers."""
-        row = self._all(
-            "SELECT current_setting('server_version') AS version, current_setting('server_encoding') AS encoding"
-        )[0]
-        return str(row["version"]), str(row["encoding"])
-
-    def refuses_writes(self) -> str | None:
-        """Return why nothing can be written to the database, as far as its settings say; None: it can."""
-        row = self._all(
-            """SELECT pg_is_in_recovery() AS standby, current_setting('transaction_read_only') = 'on' AS read_only"""
-        )[0]
-        if row["standby"]:
-            return "the server is a standby"
-        return "it is read-only (default_transaction_read_only)" if row["read_only"] else None
-
     def chunks(self, stream: int, first: int = 0, last: int = LAST_INDEX) -> Iterator[ChunkText]:
         """Stream the chunks of one stream with indices from ``first`` to ``last``, in order, of every generation.
 

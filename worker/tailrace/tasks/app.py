@@ -16,6 +16,8 @@ from tailrace.errors import BadSettings
 
 QUEUE = "tailrace"
 VISIBILITY_TIMEOUT_S = 3_600
+SCHEDULE_HEADER, EVERY_HEADER = "tailrace_schedule", "tailrace_every_s"
+"""What a beat's messages carry: the entry of its schedule that sent them, and how often that is to come, in seconds."""
 
 
 class TailraceCelery(Celery):

@@ -7,14 +7,19 @@ ask for.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from datetime import UTC, datetime
 from typing import Any
 
 from tailrace.arguments import checked_environment, checked_name, checked_names
-from tailrace.errors import BadArgument, BadSettings, TransientError
+from tailrace.errors import BadArgument, BadSettings, StoreUnavailable, TransientError
 from tailrace.service.when import moment
-from tailrace.tasks.app import app
+from tailrace.tasks.app import EVERY_HEADER, SCHEDULE_HEADER, app
 from tailrace.tasks.current import current
+
+NAME_MAX_CHARS = 100
+MONTH_S = 31 * 86_400.0
+"""No schedule of ours is slower; a message can say anything."""
 
 
 def _a_moment(what: str, given: object) -> None:
@@ -43,6 +48,14 @@ def _a_backfill(
         checked_environment("environment", environment)
 
 
+def _note_schedule(task: Any) -> None:
+    """Note which entry of a beat's schedule sent the message, if one did: so it shows when a beat has died."""
+    name, every_s = (task.request.get(header) for header in (SCHEDULE_HEADER, EVERY_HEADER))
+    if isinstance(name, str) and name.isprintable() and type(every_s) in (int, float) and 0 < every_s < MONTH_S:
+        with suppress(StoreUnavailable):  # what was asked for is tried all the same
+            current().schedule_came(name[:NAME_MAX_CHARS], float(every_s))
+
+
 @app.task(name="tailrace.backfill", bind=True, max_retries=None, rule=staticmethod(_a_backfill))
 def backfill(
     self: Any,
@@ -64,6 +77,7 @@ def backfill(
 
     Returns when the backfill is a row: workers take it forward, page by page.
     """
+    _note_schedule(self)
     filters = {"tasks": tasks, "tags": tags, "statuses": statuses}
     try:
         current().runtime.begin_backfill(
@@ -76,19 +90,22 @@ def backfill(
         raise self.retry(exc=error, countdown=2) from error
 
 
-@app.task(name="tailrace.discover")
-def discover() -> None:
+@app.task(name="tailrace.discover", bind=True)
+def discover(self: Any) -> None:
     """Look for new runs now, if it is time and TAILRACE_DISCOVER says which."""
+    _note_schedule(self)
     current().discover()
 
 
-@app.task(name="tailrace.compact")
-def compact() -> None:
+@app.task(name="tailrace.compact", bind=True)
+def compact(self: Any) -> None:
     """Compact some of the streams that wait for it."""
+    _note_schedule(self)
     current().compact()
 
 
-@app.task(name="tailrace.prune")
-def prune() -> None:
+@app.task(name="tailrace.prune", bind=True)
+def prune(self: Any) -> None:
     """Drop the days that TAILRACE_RETENTION_DAYS no longer keeps."""
+    _note_schedule(self)
     current().prune()

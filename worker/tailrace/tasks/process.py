@@ -23,6 +23,7 @@ from tailrace.service.loops import Loop
 from tailrace.service.maintenance import Maintenance, discovery_of
 from tailrace.service.runtime import Runtime
 from tailrace.service.sharing import Sharing
+from tailrace.store.schedules import Schedules
 from tailrace.tasks.announce import CeleryAnnouncer
 from tailrace.tasks.app import app
 from tailrace.tasks.ingest import ingest_stream
@@ -146,6 +147,14 @@ class Process:
     def prune(self) -> None:
         """Drop the days that retention no longer keeps."""
         Maintenance(self.runtime).prune()
+
+    def schedule_came(self, name: str, every_s: float) -> None:
+        """Note that a beat's schedule has sent something.
+
+        Raises:
+            StoreUnavailable
+        """
+        Schedules(self.runtime.engine).came(name, every_s)
 
     # --- slots and hints
 
