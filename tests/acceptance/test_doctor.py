@@ -1,45 +1,74 @@
-"""`tailrace doctor` sees what would only show when work is lost."""
+"""`tailrace doctor` as a command: what it prints, what it ends with, and what only real processes show."""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
-import psycopg
 import pytest
-import redis
-from psycopg import sql
+from celery import Celery
 
+from tailrace.celery import beat_schedule
 from tailrace.store.migrate import upgrade
-from tests.acceptance.cli_runner import Cli, cli_for
+from tests.acceptance.cli_runner import Cli, ask, cli_for, wait_for
 from tests.throwaway import Servers
+from tests.upstream import create_app, running
+from tests.upstream.live import LiveStore
+
+FIELDS = ["name", "code", "severity", "says", "todo", "exit_code"]
 
 
 @pytest.fixture
-def cli(tmp_path: Path, database_url: str, redis_url: str) -> Cli:
-    return cli_for(tmp_path, database_url=database_url, redis_url=redis_url, api_url="http://127.0.0.1:1")
+def cli(tmp_path: Path, database_url: str, redis_url: str) -> Iterator[Cli]:
+    with running(create_app(LiveStore())) as upstream:
+        yield cli_for(tmp_path, database_url=database_url, redis_url=redis_url, api_url=upstream.url)
 
 
-def findings(cli: Cli, severity: str = "problem") -> dict[str, Any]:
-    """What doctor says of this severity, by name; of upstream, which nobody serves here, nothing."""
-    found = json.loads(cli.run("doctor", "--json").stdout)["findings"]
-    return {each["name"]: each for each in found if each["severity"] == severity and each["name"] != "upstream"}
+def findings(cli: Cli) -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = json.loads(cli.run("doctor", "--json").stdout)["findings"]
+    return found
 
 
-def test_all_is_well(cli: Cli) -> None:
-    assert findings(cli) == {}
+def problems(cli: Cli) -> dict[str, Any]:
+    return {each["code"]: each for each in findings(cli) if each["severity"] == "problem"}
 
 
-def test_a_read_only_database(cli: Cli, database_url: str) -> None:
-    name = sql.Identifier(urlsplit(database_url).path.strip("/"))
-    with psycopg.connect(database_url, autocommit=True) as connection:
-        connection.execute(sql.SQL("ALTER DATABASE {} SET default_transaction_read_only = on").format(name))
+def test_all_is_well_but_for_a_worker(cli: Cli) -> None:
+    done = cli.run("doctor")
+    assert done.code == 0, done
+    lines = done.stdout.decode().splitlines()
+    assert [line.split()[:2] for line in lines if not line.startswith(" ")] == [
+        ["✓", "settings"],
+        ["✓", "database"],
+        ["✓", "schema"],
+        ["!", "workers"],
+        ["✓", "broker"],
+        ["✓", "upstream"],
+    ]
+    assert any(line.endswith("  → Start one with `tailrace worker`; requests wait for it.") for line in lines)
+
+
+def test_for_programs_each_finding_has_the_documented_fields(cli: Cli) -> None:
     found = findings(cli)
-    assert found["database"]["says"] == "nothing can be written: it is read-only (default_transaction_read_only)"
-    assert "DATABASE_URL" in found["database"]["todo"]
-    assert found["database"]["exit_code"] == 1
+    assert [list(each) for each in found] == [FIELDS] * len(found)
+    document = (Path(__file__).parents[2] / "docs" / "doctor.md").read_text(encoding="utf-8")
+    assert all(f"| `{field}` |" in document for field in FIELDS)
+    names = next(line for line in document.splitlines() if line.startswith("| `name` |"))
+    assert all(each["name"] in names for each in found)
+
+
+def test_the_exit_code_is_that_of_the_first_problem(cli: Cli) -> None:
+    wrong = cli.with_(TAILRACE_BATCH_MAX_BYTE="5000", TAILRACE_PORT_5432_TCP="tcp://10.0.0.1:5432")
+    done = wrong.run("doctor")
+    assert done.code == 2
+    assert "TAILRACE_BATCH_MAX_BYTE is no setting" in done.stdout.decode()
+    assert "Did you mean TAILRACE_BATCH_MAX_BYTES?" in done.stdout.decode()
+    no_redis = cli.with_(REDIS_URL="redis://127.0.0.1:1", TRIGGER_SECRET_KEY="tr_dev_wrongwrongwrong")
+    assert list(problems(no_redis)) == ["broker-refused", "key-refused"]
+    assert no_redis.run("doctor").code == 5
+    assert cli.with_(TRIGGER_SECRET_KEY="tr_dev_wrongwrongwrong").run("doctor").code == 4
 
 
 def test_a_standby(tmp_path: Path, servers_to_break: Servers) -> None:
@@ -49,38 +78,20 @@ def test_a_standby(tmp_path: Path, servers_to_break: Servers) -> None:
     (postgres.directory / "standby.signal").touch()
     postgres.start()
     cli = cli_for(tmp_path, database_url=postgres.url(), redis_url=servers_to_break.valkey.url())
-    assert findings(cli)["database"]["says"] == "nothing can be written: the server is a standby"
+    assert "database-standby" in problems(cli)
 
 
-@pytest.mark.parametrize(
-    ("policy", "limit", "severity"),
-    [
-        ("allkeys-lru", "100mb", "problem"),
-        ("allkeys-random", "100mb", "problem"),
-        ("allkeys-lfu", "0", "note"),
-        ("volatile-lru", "100mb", None),
-        ("noeviction", "100mb", None),
-    ],
-)
-def test_a_redis_that_drops_keys(cli: Cli, redis_url: str, policy: str, limit: str, severity: str | None) -> None:
-    with redis.Redis.from_url(redis_url) as broker:
-        before = broker.config_get("maxmemory*")
-        try:
-            broker.config_set("maxmemory-policy", policy)
-            broker.config_set("maxmemory", limit)
-            for each in ("problem", "note"):
-                found = findings(cli, each).get("broker")
-                assert (found is not None) == (each == severity)
-                assert found is None or policy in found["says"]
-        finally:
-            for name in ("maxmemory", "maxmemory-policy"):
-                broker.config_set(name, before[name])
-
-
-def test_a_mistyped_variable(cli: Cli) -> None:
-    wrong = cli.with_(TAILRACE_BATCH_MAX_BYTE="5000", TAILRACE_PORT_5432_TCP="tcp://10.0.0.1:5432")
-    done = wrong.run("doctor")
-    assert done.code == 2
-    assert "TAILRACE_BATCH_MAX_BYTE is no setting" in done.stdout.decode()
-    assert "Did you mean TAILRACE_BATCH_MAX_BYTES?" in done.stdout.decode()
-    assert "TAILRACE_PORT_5432_TCP" in findings(wrong, "note")["settings"]["says"]
+def test_a_worker_of_another_queue_and_a_message_of_a_beat(cli: Cli, redis_url: str) -> None:
+    """The worker takes what is sent to its own queue all the same: what a beat sends it is noted."""
+    command = ("-A", "tailrace.tasks", "worker", "-P", "threads", "-c", "2", "-Q", "other")
+    with cli.started(*command, program="celery"):
+        wait_for(lambda: bool(ask(cli, "SELECT FROM tailrace.workers")), "the worker runs")
+        entry = beat_schedule()["tailrace-compact"]
+        host = Celery(broker=redis_url, set_as_current=False)
+        host.send_task(entry["task"], **{**entry["options"], "queue": "other"})
+        host.close()
+        wait_for(lambda: bool(ask(cli, "SELECT FROM tailrace.schedules")), "the schedule is noted")
+        assert ask(cli, "SELECT name, every_s FROM tailrace.schedules") == [("tailrace-compact", 600.0)]
+        found = problems(cli)
+    assert list(found) == ["queue-unheard"]
+    assert found["queue-unheard"]["says"].endswith("to the queue tailrace; those that run listen to other")

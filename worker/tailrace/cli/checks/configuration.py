@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tailrace.cli.checks.finding import Finding, fine, note, problem
@@ -45,14 +44,6 @@ TWO_KEYS = note(
     "TAILRACE_KEYS_FILE and {variable} are both set: the file counts, the variable does not",
     "Whoever changes the variable to rotate a key changes nothing.",
     "Take {variable} away.",
-)
-NOT_IN_FILE = problem(
-    "environment-not-in-file",
-    "settings",
-    "TAILRACE_ENVIRONMENT is {environment}, and {file} has no such table",
-    "Requests that name no environment are meant for it, and no worker serves it.",
-    "Add [{environment}] to the file, or set TAILRACE_ENVIRONMENT to one of {names}.",
-    Exit.USAGE,
 )
 FILE_READABLE = note(
     "keys-file-readable",
@@ -111,8 +102,10 @@ def variables(environ: Mapping[str, str]) -> Iterator[Finding]:
 
 def settings(environ: Mapping[str, str]) -> Iterator[Finding]:
     """Read the settings and the keys as a worker does."""
+    from tailrace.config.access import KEY_VARIABLES
     from tailrace.config.keys import accesses, readable_by_others
     from tailrace.config.settings import load
+    from tailrace.config.urls import first_set
     from tailrace.errors import BadSettings
 
     try:
@@ -125,21 +118,11 @@ def settings(environ: Mapping[str, str]) -> Iterator[Finding]:
         yield KEY_SET.found(environment=names[0])
     else:
         yield FILE_READ.found(file=given.keys_file, count=len(names), names=", ".join(names))
-        yield from _file(given.keys_file, given, names, environ)
+        if (variable := first_set(environ, KEY_VARIABLES)) is not None:
+            yield TWO_KEYS.found(variable=variable)
         if readable_by_others(given.keys_file):
             yield FILE_READABLE.found(file=given.keys_file)
     yield from _contradictions(given)
-
-
-def _file(file: Path, given: Settings, names: list[str], environ: Mapping[str, str]) -> Iterator[Finding]:
-    from tailrace.config.access import KEY_VARIABLES
-    from tailrace.config.urls import first_set
-
-    variable = first_set(environ, KEY_VARIABLES)
-    if variable is not None:
-        yield TWO_KEYS.found(variable=variable)
-    if "environment" in given.model_fields_set and given.environment not in names:
-        yield NOT_IN_FILE.found(environment=given.environment, file=file, names=", ".join(names))
 
 
 def _contradictions(given: Settings) -> Iterator[Finding]:
