@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
+import fcntl
 import io
 import json
+import os
+import pty
+import re
+import struct
 import subprocess
 import sys
+import termios
 from collections.abc import Iterator
 from urllib.parse import urlsplit
 
@@ -15,7 +22,7 @@ import pytest
 
 from tailrace.model import Wire
 from tailrace.serve.timing import Timing
-from tests.acceptance.cli_runner import Cli, cli_for
+from tests.acceptance.cli_runner import DEADLINE_S, Cli, cli_for, kept
 from tests.upstream import create_app, running
 from tests.upstream.live import LiveStore
 
@@ -228,6 +235,57 @@ def test_a_table_of_many_rows_says_that_it_is_cut(filled: Cli) -> None:
     assert done.code == 0
     assert "only the first 1000 rows" in done.stderr
     assert filled.run("sql", "SELECT generate_series(1, 5000)", "--csv").stdout.count(b"\n") == 5001
+
+
+def test_expanded_has_a_line_for_each_column(filled: Cli) -> None:
+    query = "SELECT stream_key, text FROM tailrace.stream_text WHERE run_id = 'run_text' ORDER BY 1 LIMIT 1"
+    assert filled.run("sql", query, "--expanded").stdout == b"-[ 1 ]------\nstream_key | ai\ntext       | Hello world\n"
+    assert filled.run("sql", "SELECT 1 WHERE false", "-x").stdout == b""
+    assert filled.run("sql", query, "-x", "--json").code == 2
+
+
+def test_on_a_terminal_wide_rows_are_expanded_and_long_answers_paged(filled: Cli) -> None:
+    """``PAGER`` says that it was there; a screen has 24 lines of 80 columns."""
+    paging = filled.with_(PAGER="sed 's/^/paged: /'", TERM="dumb")
+    short = on_a_terminal(paging, "sql", "SELECT 1 AS a, 2 AS b")
+    assert [line.split() for line in short.splitlines()[2:]] == [["1", "2"]]
+    wide = on_a_terminal(paging, "sql", "SELECT repeat('x', 50) AS a, repeat('y', 50) AS b")
+    assert wide.splitlines() == ["-[ 1 ]-", f"a | {'x' * 50}", f"b | {'y' * 50}"]
+    asked = on_a_terminal(paging, "sql", "SELECT repeat('x', 50) AS a, repeat('y', 50) AS b", "--no-expanded")
+    assert "-[ 1 ]" not in asked
+    long = on_a_terminal(paging, "sql", "SELECT generate_series(1, 30)").splitlines()
+    assert all(line.startswith("paged: ") for line in long)
+    assert [line.split()[-1] for line in long[-30:]] == [str(n) for n in range(1, 31)]
+    none = on_a_terminal(paging.with_(PAGER="no-such-pager-here"), "sql", "SELECT generate_series(1, 30)")
+    assert none.splitlines()[-1].strip() == "30"
+
+
+def test_a_pager_that_is_left_early_is_no_error(filled: Cli) -> None:
+    """It reads a line of much more than a pipe holds."""
+    left = on_a_terminal(filled.with_(PAGER="head -n 3"), "sql", "SELECT repeat('x', 70), generate_series(1, 1000)")
+    assert len(left.splitlines()) == 3
+
+
+def on_a_terminal(cli: Cli, *arguments: str) -> str:
+    """Run a command on a terminal of 24 lines of 80 columns; return what is on it when the command has ended well."""
+    ours, its = pty.openpty()
+    fcntl.ioctl(its, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 80, 0, 0))
+    with subprocess.Popen(
+        [sys.executable, "-P", "-m", "tailrace", *arguments],
+        cwd=cli.cwd,
+        env={**kept(), **cli.environ},
+        stdin=its,
+        stdout=its,
+        stderr=subprocess.DEVNULL,
+    ) as process:
+        os.close(its)
+        shown = b""
+        with contextlib.suppress(OSError):  # what Linux says when nobody has the other end any more
+            while piece := os.read(ours, 65_536):
+                shown += piece
+        os.close(ours)
+        assert process.wait(DEADLINE_S) == 0
+    return re.sub(r"\x1b\[[0-9;]*m", "", shown.decode()).replace("\r\n", "\n")
 
 
 # --- status

@@ -46,6 +46,21 @@ def test_help_imports_nothing_that_takes_long(bare: Cli) -> None:
     assert names.isdisjoint({"celery", "kombu", "sqlalchemy", "psycopg", "gevent", "httpx", "redis", "alembic"})
 
 
+@pytest.mark.parametrize(
+    ("typed", "offered"),
+    [
+        ("tailrace st", ["status"]),
+        ("tailrace worker --pool ", ["gevent", "threads", "prefork", "solo"]),
+        ("tailrace sql --exp", ["--expanded"]),
+    ],
+)
+def test_a_shell_can_complete_commands_options_and_values(bare: Cli, typed: str, offered: list[str]) -> None:
+    asking = bare.with_(_TAILRACE_COMPLETE="complete_bash", COMP_WORDS=typed, COMP_CWORD=str(len(typed.split(" ")) - 1))
+    done = asking.run()
+    assert done.code == 0, done
+    assert done.stdout.decode().split() == offered
+
+
 def test_the_version_is_that_of_the_package(bare: Cli) -> None:
     assert re.fullmatch(rb"tailrace \d+\.\d+\.\d+\n", bare.run("--version").stdout)
 

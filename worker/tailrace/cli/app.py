@@ -14,6 +14,7 @@ from tailrace.cli.compact import compact
 from tailrace.cli.demo import demo
 from tailrace.cli.doctor import doctor
 from tailrace.cli.down import down
+from tailrace.cli.examples import epilog
 from tailrace.cli.exits import MEANINGS
 from tailrace.cli.export import export
 from tailrace.cli.exporter import exporter
@@ -40,7 +41,6 @@ EPILOG = "Exit codes:\n\n" + "\n\n".join(f"{code:d}  {meaning}" for code, meanin
 app = typer.Typer(
     name="tailrace",
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode="markdown",
     context_settings={"help_option_names": ["-h", "--help"]},
@@ -56,7 +56,7 @@ PANELS: dict[str, tuple[Callable[..., None], ...]] = {
 
 for panel, verbs in PANELS.items():
     for verb in verbs:
-        app.command(rich_help_panel=panel)(verb)
+        app.command(rich_help_panel=panel, epilog=epilog(verb.__name__))(verb)
 
 
 def _show_version(wanted: bool) -> None:

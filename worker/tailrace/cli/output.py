@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from rich.console import Console
+    from rich.table import Table
 
 WIDE = 10_000
 """Columns of a table that no person looks at: nothing is cut."""
@@ -73,6 +74,13 @@ def _escaped(char: str) -> str:
 
 def table(headings: Sequence[str], rows: Iterable[Sequence[object]], *, right: frozenset[str] = frozenset()) -> None:
     """Print a table to stdout; columns named in ``right`` are set to the right. None is shown as nothing."""
+    stdout().print(made_table(headings, rows, right=right))
+
+
+def made_table(
+    headings: Sequence[str], rows: Iterable[Sequence[object]], *, right: frozenset[str] = frozenset()
+) -> Table:
+    """Return what `table` prints."""
     from rich import box
     from rich.table import Table
     from rich.text import Text
@@ -82,7 +90,7 @@ def table(headings: Sequence[str], rows: Iterable[Sequence[object]], *, right: f
         made.add_column(Text(heading), justify="right" if heading in right else "left", overflow="fold")
     for row in rows:
         made.add_row(*(Text("" if cell is None else shown(cell)) for cell in row))
-    stdout().print(made)
+    return made
 
 
 def stdout() -> Console:

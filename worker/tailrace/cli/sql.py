@@ -6,13 +6,13 @@ import csv
 import io
 import itertools
 import sys
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 import typer
 
 from tailrace.cli.archives import open_archive
 from tailrace.cli.arguments import AsJson
-from tailrace.cli.output import end_with_reader, say, table, to_json, write
+from tailrace.cli.output import end_with_reader, say, to_json, write
 
 if TYPE_CHECKING:
     from tailrace.store.ad_hoc import Rows
@@ -28,25 +28,39 @@ def sql(
     ] = 60.0,
     as_json: AsJson = False,
     as_csv: Annotated[bool, typer.Option("--csv", help="Print CSV with a heading.")] = False,
+    expanded: Annotated[
+        bool | None,
+        typer.Option(
+            "--expanded/--no-expanded",
+            "-x/-X",
+            help="Print a line for each column instead of a table.",
+            show_default="when a row is wider than the terminal",
+        ),
+    ] = None,
 ) -> None:
     """Run a query on the archive, in a read-only transaction.
 
     Views: tailrace.chunks, stream_text, stream_stats, run_overview, message_parts, gaps, quarantined. --json prints one
     object a line, with JSON columns as they are stored. A table shows the first 1 000 rows; --json and --csv have no
-    limit.
+    limit. On a terminal, more than fits goes through PAGER (less, unless it is set).
     """
     if as_json and as_csv:
         raise typer.BadParameter("--json and --csv exclude each other")
+    if expanded is not None and (as_json or as_csv):
+        raise typer.BadParameter("--expanded is for people, --json and --csv are for programs")
     end_with_reader()
     if statement == "-":
         statement = sys.stdin.read()
+    page = None
     with open_archive().query(statement, timeout) as answer:
         if as_json:
             _print_json(answer)
         elif as_csv:
             _print_csv(answer)
         else:
-            _print_table(answer)
+            page = _page(answer, expanded)
+    if page is not None:  # only now: somebody may look at it for an hour, and the transaction is over
+        page.show()
     sys.stdout.flush()
 
 
@@ -70,11 +84,29 @@ def _print_csv(answer: Rows) -> None:
         line.truncate()
 
 
-def _print_table(answer: Rows) -> None:
+class _Page(NamedTuple):
+    """Rows as they are shown to a person, and whether there were more."""
+
+    text: str
+    cut: bool
+
+    def show(self) -> None:
+        from tailrace.cli.pager import page
+
+        page(self.text)
+        if self.cut:
+            say(f"tailrace: only the first {ROWS_SHOWN} rows are shown; --json or --csv prints all")
+
+
+def _page(answer: Rows, expanded: bool | None) -> _Page:
+    """Take rows for a person. ``expanded`` None: as they fit."""
+    from tailrace.cli.rows import as_records, as_table, is_too_wide
+
     rows = [[_plain(value) for value in row] for row in itertools.islice(answer.rows, ROWS_SHOWN)]
-    table(answer.columns, rows)
-    if next(answer.rows, None) is not None:
-        say(f"tailrace: only the first {ROWS_SHOWN} rows are shown; --json or --csv prints all")
+    if expanded is None:
+        expanded = is_too_wide(answer.columns, rows)
+    text = (as_records if expanded else as_table)(answer.columns, rows)
+    return _Page(text, next(answer.rows, None) is not None)
 
 
 def _distinct(names: list[str]) -> list[str]:
