@@ -129,6 +129,14 @@ def test_a_password_that_is_not_percent_encoded(place: Place) -> None:
         assert found["database-url"].exit_code == 2
 
 
+@pytest.mark.parametrize("query", ["nosuch=1", "sslmode=nosuch", "connect_timeout=soon"])
+def test_a_url_whose_query_nobody_understands(place: Place, query: str) -> None:
+    """An error that no kind was made for: it is told in the words of who refused, and what can be looked at is."""
+    found = place.found(f"{place.url}?{query}")
+    assert len(found) == 1
+    assert query.partition("=")[0] in f"{found}"
+
+
 def test_a_role_that_may_not_log_in(place: Place) -> None:
     with place.role("ALTER ROLE {} NOLOGIN") as url:
         assert list(place.found(url)) == ["database-password"]
@@ -165,7 +173,7 @@ def test_a_server_that_is_too_old(place: Place, monkeypatch: pytest.MonkeyPatch)
 
 
 def test_few_connections_are_left(place: Place) -> None:
-    with place.role("ALTER ROLE {} CONNECTION LIMIT 9") as url:
+    with place.role("ALTER ROLE {} CONNECTION LIMIT 5") as url:
         roles.set_up(place.url, f"rt_{place.name}", f"rd_{place.name}")
         place.run("GRANT {} TO {}", f"rt_{place.name}", f"tr_doctor_{place.name}")
         found = place.found(url)
@@ -173,7 +181,7 @@ def test_few_connections_are_left(place: Place) -> None:
             place.run("DROP OWNED BY {}", f"{name}_{place.name}")
             place.run("DROP ROLE {}", f"{name}_{place.name}")
     assert list(found) == ["database-connections"]
-    assert found["database-connections"].says == "1 of the 9 connections that the role is allowed are in use"
+    assert found["database-connections"].says == "1 of the 5 connections that the role is allowed are in use"
 
 
 @pytest.mark.parametrize("setting", ["statement_timeout", "idle_in_transaction_session_timeout"])

@@ -50,10 +50,12 @@ def examined() -> Iterator[Finding]:
     settings = _settings()
     if settings is not None:
         yield from configuration.open_files(settings.slots)
-    yield from made("database", _database)
-    yield from made("broker", _broker)
+    of_database = list(made("database", _database))
+    yield from of_database
+    answers = any(each.code == database.ANSWERS.code for each in of_database)
+    yield from made("broker", lambda: _broker(answers))
     if settings is not None:
-        yield from made("upstream", lambda: _upstream(settings))
+        yield from made("upstream", lambda: _upstream(settings, answers))
 
 
 def _settings() -> Settings | None:
@@ -109,7 +111,7 @@ def _archive(diagnosis: Diagnosis, archive: Archive) -> Iterator[Finding]:
     yield from fleet.beat(diagnosis)
 
 
-def _broker() -> Iterator[Finding]:
+def _broker(database_answers: bool = True) -> Iterator[Finding]:
     from tailrace.cli.broker import connected
     from tailrace.errors import BadSettings
 
@@ -124,14 +126,14 @@ def _broker() -> Iterator[Finding]:
             yield from findings
             if any(each.code == broker.ANSWERS.code for each in findings):
                 yield from broker.strays(asked)
-                if workers := _workers():
+                if workers := _workers() if database_answers else 0:
                     yield from broker.listeners(asked.listeners(ANSWER_S), workers, ANSWER_S)
     except BrokerUnavailable as error:
         yield broker.why_away(error)
 
 
 def _workers() -> int:
-    """Count the workers that the database knows of; none when it can't be asked, which has been told."""
+    """Count the workers that the database knows of; none when there is no archive, which has been told."""
     from tailrace.errors import WorkerError
 
     with suppress(WorkerError), _asking(servers.database()) as (diagnosis, _):
@@ -139,7 +141,7 @@ def _workers() -> int:
     return 0
 
 
-def _upstream(settings: Settings) -> Iterator[Finding]:
+def _upstream(settings: Settings, database_answers: bool = True) -> Iterator[Finding]:
     from tailrace.config.keys import accesses
     from tailrace.errors import BadSettings
 
@@ -151,10 +153,10 @@ def _upstream(settings: Settings) -> Iterator[Finding]:
     except BadSettings:  # has been told
         return
     for access in found.values():
-        yield from _environment(access, settings, f"{access.name}: " if len(found) > 1 else "")
+        yield from _environment(access, settings, f"{access.name}: " if len(found) > 1 else "", database_answers)
 
 
-def _environment(access: Access, settings: Settings, whose: str) -> Iterator[Finding]:
+def _environment(access: Access, settings: Settings, whose: str, database_answers: bool) -> Iterator[Finding]:
     from tailrace.errors import WorkerError
     from tailrace.service.environments import upstream_of
 
@@ -167,6 +169,8 @@ def _environment(access: Access, settings: Settings, whose: str) -> Iterator[Fin
         if all(each.code != upstream.TAKES_KEY.code for each in findings):
             return
         yield from upstream.may_list(access, asked, whose)
+        if not database_answers:
+            return
         with suppress(WorkerError), _asking(servers.database()) as (diagnosis, _):  # without an archive there is none
             yield from upstream.whose_runs(access, asked, diagnosis)
     finally:

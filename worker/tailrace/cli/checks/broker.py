@@ -38,7 +38,7 @@ RIGHTS = problem(
     "broker",
     "Redis does not let this user: {reason}",
     "Its ACL lacks commands or keys that Celery needs.",
-    "ACL SETUSER ... +@all -@dangerous +info +keys ~* &*, or another user.",
+    "Give it all keys and channels, and all but the dangerous commands: ACL SETUSER ... ~* &* +@all -@dangerous +info.",
 )
 HOST = problem(
     "broker-host",

@@ -15,8 +15,8 @@ if TYPE_CHECKING:
 
 OLDEST = 150_000
 """As ``server_version_num``: PostgreSQL 15, the oldest that the tests know."""
-FEW_CONNECTIONS = 10
-"""A worker process keeps a handful; a deploy has the old and the new one at once."""
+FEW_CONNECTIONS = 5
+"""A worker process that starts takes as many within its first seconds."""
 COMMIT_NEEDS_S = 10.0
 """A commit takes milliseconds, and seconds while a disk is busy or a checkpoint writes."""
 CLOCK_S = 5.0
@@ -144,7 +144,7 @@ SESSION_POOLED = note(
     "pooler",
     "a pooler in session mode stands before Postgres",
     "Each connection of a worker keeps one of the server's for as long as it is open: nothing is saved, nothing is "
-    "wrong. A pooler in transaction mode that was idle while it was asked may be taken for one.",
+    "wrong. A pooler in transaction mode that is very busy can be taken for one.",
 )
 TRANSACTION_POOLED = note(
     "pooler-transaction",
