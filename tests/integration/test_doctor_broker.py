@@ -35,10 +35,12 @@ class Place:
         new = {"scheme": "redis", "password": old.password, "host": old.hostname, "port": old.port} | parts
         return "{scheme}://:{password}@{host}:{port}/0".format(**new)
 
-    def found(self, url: str | None = None) -> dict[str, Finding]:
+    def found(self, url: str | None = None, archive_url: str | None = None) -> dict[str, Finding]:
         """What is wrong, or should be known, by code."""
         self._environ.setenv("REDIS_URL", url or self.url)
-        findings = [each for each in made("broker", doctor._broker) if each.severity is not Severity.OK]
+        findings = [
+            each for each in made("broker", lambda: doctor._broker(archive_url)) if each.severity is not Severity.OK
+        ]
         for each in findings:
             assert (urlsplit(self.url).password or "") not in f"{each}"
             assert PASSWORD not in f"{each}"
@@ -193,11 +195,10 @@ def test_requests_in_a_queue_that_no_worker_takes_from(place: Place) -> None:
     assert found["queue-stray"].says.startswith("3 requests for Tailrace wait in the queue celery,")
 
 
-def test_workers_that_use_another_redis(place: Place, database_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("DATABASE_URL", database_url)
+def test_workers_that_use_another_redis(place: Place, database_url: str) -> None:
     archive = Archive(database_url)
     with archive.connection:
         worker(archive, slots=5)
-        found = place.found()
+        found = place.found(archive_url=database_url)
     assert list(found) == ["workers-elsewhere"]
     assert found["workers-elsewhere"].says.startswith("1 workers run by the database")

@@ -121,6 +121,10 @@ def test_a_host_that_drops_what_is_sent(place: Place) -> None:
     gc.collect()  # psycopg leaves the socket of a connection that came too late to the collector
 
 
+def test_a_server_without_tls(place: Place) -> None:
+    assert list(place.found(f"{place.url}?sslmode=require")) == ["database-tls"]
+
+
 def test_a_password_that_is_not_percent_encoded(place: Place) -> None:
     """Refused before anybody could take its end for a host."""
     for sign in "@/#?":
@@ -193,6 +197,13 @@ def test_a_timeout_that_would_end_commits(place: Place, setting: str) -> None:
     assert f"SET {setting} = '60s'" in (found["database-timeout"].todo or "")
     place.run(f"ALTER DATABASE {{}} SET {setting} = '60s'", place.name)
     assert place.found() == {}
+
+
+def test_a_timeout_of_the_role(place: Place) -> None:
+    with place.role("ALTER ROLE {} SET statement_timeout = '5s'", "ALTER ROLE {} SUPERUSER") as url:
+        found = place.found(url)
+    assert list(found) == ["database-timeout"]
+    assert (found["database-timeout"].todo or "").startswith(f"ALTER ROLE tr_doctor_{place.name} SET")
 
 
 @pytest.mark.parametrize(("offset_s", "says"), [(90, "90 s behind"), (-90, "90 s before"), (1, None)])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import threading
 import time
@@ -33,7 +34,9 @@ def found(environ: Mapping[str, str]) -> dict[str, Finding]:
     """What doctor finds wrong with upstream, or what should be known, by code."""
     settings = load({"TRIGGER_SECRET_KEY": DEFAULT_KEY, "TAILRACE_CONNECT_TIMEOUT_SECONDS": "0.2", **environ})
     findings = [
-        each for each in made("upstream", lambda: doctor._upstream(settings)) if each.severity is not Severity.OK
+        each
+        for each in made("upstream", lambda: doctor._upstream(settings, os.environ.get("DATABASE_URL")))
+        if each.severity is not Severity.OK
     ]
     for each in findings:
         assert settings.key() not in f"{each}"

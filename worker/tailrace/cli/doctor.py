@@ -53,9 +53,10 @@ def examined() -> Iterator[Finding]:
     of_database = list(made("database", _database))
     yield from of_database
     answers = any(each.code == database.ANSWERS.code for each in of_database)
-    yield from made("broker", lambda: _broker(answers))
+    archive_url = servers.database() if answers else None
+    yield from made("broker", lambda: _broker(archive_url))
     if settings is not None:
-        yield from made("upstream", lambda: _upstream(settings, answers))
+        yield from made("upstream", lambda: _upstream(settings, archive_url))
 
 
 def _settings() -> Settings | None:
@@ -111,7 +112,8 @@ def _archive(diagnosis: Diagnosis, archive: Archive) -> Iterator[Finding]:
     yield from fleet.beat(diagnosis)
 
 
-def _broker(database_answers: bool = True) -> Iterator[Finding]:
+def _broker(archive_url: str | None) -> Iterator[Finding]:
+    """Look at the broker. ``archive_url``: of the database that says how many workers there are; None: it is away."""
     from tailrace.cli.broker import connected
     from tailrace.errors import BadSettings
 
@@ -126,22 +128,23 @@ def _broker(database_answers: bool = True) -> Iterator[Finding]:
             yield from findings
             if any(each.code == broker.ANSWERS.code for each in findings):
                 yield from broker.strays(asked)
-                if workers := _workers() if database_answers else 0:
+                if archive_url is not None and (workers := _workers(archive_url)):
                     yield from broker.listeners(asked.listeners(ANSWER_S), workers, ANSWER_S)
     except BrokerUnavailable as error:
         yield broker.why_away(error)
 
 
-def _workers() -> int:
+def _workers(archive_url: str) -> int:
     """Count the workers that the database knows of; none when there is no archive, which has been told."""
     from tailrace.errors import WorkerError
 
-    with suppress(WorkerError), _asking(servers.database()) as (diagnosis, _):
+    with suppress(WorkerError), _asking(archive_url) as (diagnosis, _):
         return diagnosis.fleet(fleet.OVERDUE_S).workers
     return 0
 
 
-def _upstream(settings: Settings, database_answers: bool = True) -> Iterator[Finding]:
+def _upstream(settings: Settings, archive_url: str | None) -> Iterator[Finding]:
+    """Look at the upstream of each environment. ``archive_url``: of the database whose runs it is asked for, if any."""
     from tailrace.config.keys import accesses
     from tailrace.errors import BadSettings
 
@@ -153,10 +156,10 @@ def _upstream(settings: Settings, database_answers: bool = True) -> Iterator[Fin
     except BadSettings:  # has been told
         return
     for access in found.values():
-        yield from _environment(access, settings, f"{access.name}: " if len(found) > 1 else "", database_answers)
+        yield from _environment(access, settings, archive_url, f"{access.name}: " if len(found) > 1 else "")
 
 
-def _environment(access: Access, settings: Settings, whose: str, database_answers: bool) -> Iterator[Finding]:
+def _environment(access: Access, settings: Settings, archive_url: str | None, whose: str) -> Iterator[Finding]:
     from tailrace.errors import WorkerError
     from tailrace.service.environments import upstream_of
 
@@ -169,9 +172,9 @@ def _environment(access: Access, settings: Settings, whose: str, database_answer
         if all(each.code != upstream.TAKES_KEY.code for each in findings):
             return
         yield from upstream.may_list(access, asked, whose)
-        if not database_answers:
+        if archive_url is None:
             return
-        with suppress(WorkerError), _asking(servers.database()) as (diagnosis, _):  # without an archive there is none
+        with suppress(WorkerError), _asking(archive_url) as (diagnosis, _):  # without an archive there are no runs
             yield from upstream.whose_runs(access, asked, diagnosis)
     finally:
         asked.close()

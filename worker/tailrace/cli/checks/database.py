@@ -65,6 +65,14 @@ PASSWORD = problem(
     f"Correct user and password in {_VARIABLES}; special characters in them are percent-encoded.",
     Exit.UNREACHABLE,
 )
+TLS = problem(
+    "database-tls",
+    "database",
+    "no secure connection to Postgres: {reason}",
+    "One side wants TLS and the other does not have it, or the server's certificate is not trusted here.",
+    f"Correct sslmode, sslrootcert and the host in {_VARIABLES}.",
+    Exit.UNREACHABLE,
+)
 MISSING = problem(
     "database-missing",
     "database",
@@ -170,6 +178,7 @@ _SAID: tuple[tuple[Kind, str], ...] = (
     (MISSING, "database \\S* does not exist|no such database"),
     (PASSWORD, "authentication failed|no password supplied|no pg_hba.conf entry|role \\S* does not exist"),
     (PASSWORD, "is not permitted to log in|no such user|wrong password|permission denied for database"),
+    (TLS, "ssl error|not support ssl|ssl negotiation|certificate verify failed|(root|server) certificate"),
     (REFUSED, "connection refused|no such file or directory"),
     (SILENT, "timeout expired|timed out|no route to host|network is unreachable"),
 )

@@ -145,8 +145,8 @@ OTHER_KEY = problem(
     "key-of-another",
     "environments",
     "upstream takes the key and knows none of the newest runs of environment {environment}, {run} for one",
-    "It is the key of another environment (or another project). Its runs would be mixed with those that are there, and "
-    "those are never brought to their end.",
+    "It is the key of another environment, or of another project. Its runs would be mixed with those that are there, "
+    "and those are never brought to their end. Or upstream has deleted them.",
     "Give the key that these runs belong to, or this deployment a name of its own (TAILRACE_ENVIRONMENT).",
     Exit.KEY_REFUSED,
 )
@@ -154,7 +154,8 @@ TWO_DEPLOYMENTS = problem(
     "two-deployments",
     "environments",
     "environment {environment} has runs of two upstream environments: {known} is known to this key, {unknown} is not",
-    "Two deployments with different keys share this archive under one name. Each gives up the other's runs as unknown.",
+    "Two deployments with different keys share this archive under one name, and each gives up the other's runs as "
+    "unknown. Or upstream has deleted a run.",
     "Give each a name of its own (TAILRACE_ENVIRONMENT), and ask again for what was given up.",
 )
 GIVEN_UP = problem(
