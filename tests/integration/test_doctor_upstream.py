@@ -130,6 +130,8 @@ def test_nothing_is_wrong_with_upstream_itself(server: RunningServer, archive: A
             "upstream-redirects",
             "to another path of http://127.0.0.1",
         ),
+        (404, JSON, b'{"detail":"Not Found"}', "", "upstream-other", 'list of runs: upstream answered 404: {"detail"'),
+        (404, JSON, b'{"detail":"Not Found"}', "/api/v1", "upstream-path", "/api/v1 has a path"),
         (404, {"content-type": "text/plain"}, b"default backend", "", "upstream-other", "answers 404: default backend"),
         (200, JSON, b'{"ok":true}', "", "upstream-other", 'answers 200: {"ok":true}'),
         (503, {"content-type": "text/plain"}, b"no upstream", "", "upstream-troubled", "answers 503: no upstream"),
@@ -166,7 +168,7 @@ def test_a_key_that_would_go_over_a_network_in_the_clear_is_told_beside_the_rest
 def test_a_clock_that_differs_from_upstreams(ahead_s: float, says: str | None) -> None:
     with canned(404, JSON, NOT_FOUND, ahead_s) as url:
         all_found = found({"TRIGGER_API_URL": url})
-    all_found.pop("list-failed")  # what answers everything alike is no upstream
+    all_found.pop("upstream-other")  # what answers everything alike is no upstream
     assert list(all_found) == ([] if says is None else ["clock-upstream"])
     if says is not None:  # the header leaves out parts of a second
         assert re.fullmatch(
@@ -182,6 +184,11 @@ def test_a_key_that_is_refused(server: RunningServer) -> None:
     assert list(all_found) == ["key-refused"]
     assert all_found["key-refused"].exit_code == 4
     assert "wrongwrong" not in f"{all_found}"
+
+
+def test_a_list_that_can_not_be_read(server: RunningServer) -> None:
+    server.faults.run_list().answer(503)
+    assert list(found({"TRIGGER_API_URL": server.url})) == ["list-failed"]
 
 
 @pytest.mark.parametrize(("discover", "code"), [("", "key-may-not-list"), ("all", "key-may-not-discover")])

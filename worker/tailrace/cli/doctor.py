@@ -171,7 +171,6 @@ def _environment(access: Access, settings: Settings, archive_url: str | None, wh
         yield from findings
         if all(each.code != upstream.TAKES_KEY.code for each in findings):
             return
-        yield from upstream.may_list(access, asked, whose)
         if archive_url is None:
             return
         with suppress(WorkerError), _asking(archive_url) as (diagnosis, _):  # without an archive there are no runs

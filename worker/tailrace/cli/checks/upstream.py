@@ -25,7 +25,6 @@ RUNS_ASKED = 5
 KINDS_OF_KEYS = {"tr_dev_": "dev", "tr_stg_": "staging", "tr_prod_": "prod", "tr_preview_": "preview"}
 
 TAKES_KEY = fine("upstream-takes-key", "upstream", "{whose}{url} answers and takes the key")
-ANSWERS = fine("upstream-answers", "upstream", "{whose}{url} answers")
 NO_KEY = note(
     "upstream-not-asked",
     "upstream",
@@ -204,26 +203,46 @@ def answers(access: Access, upstream: Upstream, whose: str) -> Iterator[Finding]
         return
     if answer.ahead_s is not None and abs(answer.ahead_s) > CLOCK_S:
         yield CLOCK.found(whose=whose, off=off(answer.ahead_s))
-    yield from _shown_by(answer, access.api_url, whose)
+    if answer.status == 404 and answer.is_json:
+        yield from _takes_key(access, upstream, whose)
+    else:
+        yield _shown_by(answer, access.api_url, whose)
 
 
-def _shown_by(answer: Answer, url: str, whose: str) -> Iterator[Finding]:
+def _takes_key(access: Access, upstream: Upstream, whose: str) -> Iterator[Finding]:
+    """Tell upstream, which does not know a run, from any other API, which does not know the path: by the list of runs,
+    which backfills and discovery need. Counts against the rate limit."""
+    from tailrace.errors import NotFound, Unauthorized, WorkerError
+    from tailrace.source.listing import ListFilter, list_runs
+
+    listed: list[Finding] = []
+    try:
+        list_runs(upstream, ListFilter(datetime.now(UTC) - timedelta(minutes=1)), None)
+    except NotFound as error:
+        yield (OTHER_PATH if urlsplit(access.api_url).path else NO_API).found(
+            whose=whose, url=access.api_url, status=404, said=error
+        )
+        return
+    except Unauthorized as error:
+        listed.append((MUST_LIST if access.discover else MAY_NOT_LIST).found(whose=whose, reason=error))
+    except WorkerError as error:
+        listed.append(LIST_FAILED.found(whose=whose, reason=error))
+    yield TAKES_KEY.found(whose=whose, url=access.api_url)
+    yield from listed
+
+
+def _shown_by(answer: Answer, url: str, whose: str) -> Finding:
+    """Return what an answer shows that is none of upstream's to a key that it takes."""
     what: dict[str, object] = {"whose": whose, "url": url, "status": answer.status, "said": answer.said or "(empty)"}
     if answer.redirects:
-        yield REDIRECTS.found(**what, target=_origin(answer.location, url))
-    elif answer.is_html and not urlsplit(url).path:
-        yield HTML.found(**what)
-    elif answer.status in (401, 403) and not answer.is_html:
-        yield ANSWERS.found(**what)
-        yield KEY_REFUSED.found(**what)
-    elif answer.status == 404 and answer.is_json:
-        yield TAKES_KEY.found(**what)
-    elif urlsplit(url).path:
-        yield OTHER_PATH.found(**what)
-    elif answer.status >= 500 or answer.status == 429:
-        yield TROUBLED.found(**what)
-    else:
-        yield NO_API.found(**what)
+        return REDIRECTS.found(**what, target=_origin(answer.location, url))
+    if answer.status in (401, 403) and not answer.is_html:
+        return KEY_REFUSED.found(**what)
+    if urlsplit(url).path:
+        return OTHER_PATH.found(**what)
+    if answer.is_html:
+        return HTML.found(**what)
+    return (TROUBLED if answer.status >= 500 or answer.status == 429 else NO_API).found(**what)
 
 
 def _origin(location: str, url: str) -> str:
@@ -234,19 +253,6 @@ def _origin(location: str, url: str) -> str:
     except ValueError:
         return "an address that can't be read"
     return f"{parts.scheme}://{parts.hostname}{port}" if parts.hostname else f"another path of {url}"
-
-
-def may_list(access: Access, upstream: Upstream, whose: str) -> Iterator[Finding]:
-    """Ask for a page of the list of runs, which backfills and discovery need. Counts against the rate limit."""
-    from tailrace.errors import Unauthorized, WorkerError
-    from tailrace.source.listing import ListFilter, list_runs
-
-    try:
-        list_runs(upstream, ListFilter(datetime.now(UTC) - timedelta(minutes=1)), None)
-    except Unauthorized as error:
-        yield (MUST_LIST if access.discover else MAY_NOT_LIST).found(whose=whose, reason=error)
-    except WorkerError as error:
-        yield LIST_FAILED.found(whose=whose, reason=error)
 
 
 def kind_of_key(access: Access) -> Iterator[Finding]:
