@@ -66,7 +66,7 @@ def test_a_reader_sees_every_view_and_function_of_the_contract(database: Databas
 
 TABLES = (
     *("environments", "workers", "runs", "streams", "segments", "holes", "quarantine", "facts", "search"),
-    *("forgotten", "exported", "backfills", "discoveries", "alembic_version"),
+    *("forgotten", "exported", "backfills", "discoveries", "schedules", "alembic_version"),
 )
 
 

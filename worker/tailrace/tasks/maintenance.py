@@ -49,10 +49,13 @@ def _a_backfill(
 
 
 def _note_schedule(task: Any) -> None:
-    """Note which entry of a beat's schedule sent the message, if one did: so it shows when a beat has died."""
+    """Note which entry of a beat's schedule sent the message, if one did: so it shows when a beat has died.
+
+    Last of all: what was asked for is done whether or not this can be.
+    """
     name, every_s = (task.request.get(header) for header in (SCHEDULE_HEADER, EVERY_HEADER))
     if isinstance(name, str) and name.isprintable() and type(every_s) in (int, float) and 0 < every_s < MONTH_S:
-        with suppress(StoreUnavailable):  # what was asked for is tried all the same
+        with suppress(StoreUnavailable):
             current().schedule_came(name[:NAME_MAX_CHARS], float(every_s))
 
 
@@ -77,7 +80,6 @@ def backfill(
 
     Returns when the backfill is a row: workers take it forward, page by page.
     """
-    _note_schedule(self)
     filters = {"tasks": tasks, "tags": tags, "statuses": statuses}
     try:
         current().runtime.begin_backfill(
@@ -88,24 +90,25 @@ def backfill(
         )
     except TransientError as error:
         raise self.retry(exc=error, countdown=2) from error
+    _note_schedule(self)
 
 
 @app.task(name="tailrace.discover", bind=True)
 def discover(self: Any) -> None:
     """Look for new runs now, if it is time and TAILRACE_DISCOVER says which."""
-    _note_schedule(self)
     current().discover()
+    _note_schedule(self)
 
 
 @app.task(name="tailrace.compact", bind=True)
 def compact(self: Any) -> None:
     """Compact some of the streams that wait for it."""
-    _note_schedule(self)
     current().compact()
+    _note_schedule(self)
 
 
 @app.task(name="tailrace.prune", bind=True)
 def prune(self: Any) -> None:
     """Drop the days that TAILRACE_RETENTION_DAYS no longer keeps."""
-    _note_schedule(self)
     current().prune()
+    _note_schedule(self)
