@@ -54,8 +54,9 @@ LANGUAGE sql IMMUTABLE STRICT PARALLEL SAFE
 RETURN (timestamp 'epoch' + (p_stream_id >> 20) * interval '1 millisecond')::date;
 
 
--- The days (UTC) that have a partition of segments, streams, or rows of streams that are gone; oldest first. Their ids
--- are from first_id to before end_id. It jumps from day to day in the indices, however many streams a day has.
+-- The days (UTC) that have streams, or rows of streams that are gone, or until today a partition of segments; oldest
+-- first. Their ids are from first_id to before end_id. It jumps from day to day in the indices, however many streams a
+-- day has.
 CREATE FUNCTION tailrace.archived_days() RETURNS TABLE (day date, first_id bigint, end_id bigint)
 LANGUAGE sql STABLE
 BEGIN ATOMIC
@@ -79,7 +80,7 @@ BEGIN ATOMIC
     ), days AS (
         SELECT tailrace.day_of(f.id) AS day FROM found f WHERE f.id IS NOT NULL
         UNION
-        SELECT p.day FROM tailrace.partition_days() p
+        SELECT p.day FROM tailrace.partition_days() p WHERE p.day <= (now() AT TIME ZONE 'UTC')::date
     )
     SELECT d.day, tailrace.stream_id_at(d.day::timestamp AT TIME ZONE 'UTC'),
            tailrace.stream_id_at((d.day + 1)::timestamp AT TIME ZONE 'UTC')
@@ -116,18 +117,19 @@ BEGIN
                     PARTITION BY g.stream_id, g.generation ORDER BY g.first_index
                 )
                 -- What is odd in a part is odd in the whole. Of long texts that costs more than to ask for each part.
-                OR NOT g.odd AND CASE
-                    WHEN octet_length(g.data::text) < 15000 THEN tailrace.is_odd(g.data::text) ELSE held.odd
-                END AS suspect
-        FROM tailrace.segments g
+                OR NOT g.odd AND CASE WHEN g.is_long THEN held.odd ELSE tailrace.is_odd(g.data::text) END AS suspect
+        FROM (
+            SELECT g.stream_id, g.generation, g.first_index, g.last_index, g.chunk_count, g.data, g.index_offsets,
+                   g.odd, octet_length(g.data::text) > 15000 AS is_long
+            FROM tailrace.segments g WHERE g.stream_id >= p_first AND g.stream_id < p_end
+            OFFSET 0  -- unpacked once for it, and not for each chunk
+        ) g
         JOIN stream s ON s.id = g.stream_id
         CROSS JOIN LATERAL (
             SELECT
                 count(c.data) AS chunks,
                 coalesce(sum(octet_length(c.data::text)), 0) AS bytes,
-                bool_or(CASE WHEN octet_length(g.data::text) >= 15000 AND NOT g.odd
-                    THEN tailrace.is_odd(c.data::text)
-                END) AS odd,
+                bool_or(CASE WHEN g.is_long AND NOT g.odd THEN tailrace.is_odd(c.data::text) END) AS odd,
                 -- As stream_digest has it. In order, because that is how they are unpacked; else it would be a suspect.
                 string_agg(CASE WHEN s.digest IS NOT NULL AND s.chunk_count <= 10000 THEN sha256(
                     int4send(g.generation) || int8send(g.first_index + coalesce(c.index_offset, c.n - 1))
@@ -136,7 +138,6 @@ BEGIN
             FROM ROWS FROM (json_array_elements(g.data), unnest(g.index_offsets))
                 WITH ORDINALITY AS c (data, index_offset, n)
         ) held
-        WHERE g.stream_id >= p_first AND g.stream_id < p_end
     ), hole AS MATERIALIZED (
         SELECT h.stream_id, h.generation, h.first_index, h.last_index, h.reason
         FROM tailrace.holes h WHERE h.stream_id >= p_first AND h.stream_id < p_end

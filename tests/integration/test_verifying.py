@@ -18,6 +18,7 @@ import pytest
 import sqlalchemy as sa
 
 from tailrace.service.verifying import NAME, TERM_S, Shown, Verifying, VerifyingElsewhere
+from tailrace.store.engine import create_engine
 from tailrace.store.keeping import verification
 from tailrace.store.keeping.mismatches import Mismatches
 from tailrace.store.keeping.progress import Progress
@@ -99,6 +100,7 @@ def test_days_are_found_with_and_without_partitions(archive: Archive, engine: sa
     assert names == sorted(set(names))
     assert (names[0], names[-1]) == ("1970-01-01", "2030-02-03")
     assert {day(3).isoformat(), day(30).isoformat(), day(0).isoformat()} <= set(names)
+    assert day(-1).isoformat() not in names  # there is a partition, made ahead, and nothing in it
     assert days[0].first_id <= 5 < days[0].end_id
 
 
@@ -204,6 +206,25 @@ def test_how_much_is_verified(archive: Archive, engine: sa.Engine) -> None:
     assert (both.days_never_verified, both.streams) == (0, 5)
     assert both.oldest_at is not None
     assert both.oldest_at >= verified.begun_at
+
+
+def test_an_account_that_may_only_read_notes_nothing(archive: Archive, database_url: str) -> None:
+    role = f"reads_{uuid.uuid4().hex}"
+    archive.run(f"CREATE ROLE {role}")
+    try:
+        archive.run(f"GRANT USAGE ON SCHEMA tailrace TO {role}")
+        archive.run(f"GRANT SELECT ON ALL TABLES IN SCHEMA tailrace TO {role}")
+        separator = "&" if "?" in database_url else "?"
+        reader = create_engine(f"{database_url}{separator}options=-crole%3D{role}")
+        fill(archive, {5: 2})
+        at = Verification(reader)
+        assert not at.may_note()
+        assert Verifying(at, Mismatches(reader), None).run(None).streams == 2
+        reader.dispose()
+    finally:
+        archive.run(f"DROP OWNED BY {role}")
+        archive.run(f"DROP ROLE {role}")
+    assert archive.rows("SELECT * FROM tailrace.verified_days") == []
 
 
 def tailrace(place: Path, database_url: str, *arguments: str) -> subprocess.Popen[str]:

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     import sqlalchemy as sa
 
     from tailrace.service.verifying import ArchiveVerified
+    from tailrace.store.keeping.verification import Verification
     from tailrace.store.queries import Archive
     from tailrace.store.verify import Violation
 
@@ -94,8 +95,9 @@ def _verify_run(
     from tailrace.store.keeping.verification import Verification
 
     streams = [stream.id for stream in archive.streams(the_run(archive, run_id, environment).id)]
-    checked = Verification(engine).check_streams(streams)
-    if archive.refuses_writes() is None:
+    verification = Verification(engine)
+    checked = verification.check_streams(streams)
+    if _obstacle(archive, verification) is None:
         Mismatches(engine).note_streams(streams, checked)
     return checked.streams, checked.violations
 
@@ -108,14 +110,24 @@ def _verify_all(
     from tailrace.store.keeping.progress import Progress
     from tailrace.store.keeping.verification import Verification
 
-    progress = None
-    if refused := archive.refuses_writes():
-        say(f"tailrace: nothing is kept of this, and an interruption begins anew: {refused}.")
+    verification, progress = Verification(engine), None
+    if obstacle := _obstacle(archive, verification):
+        say(f"tailrace: nothing is kept of this, and an interruption begins anew: {obstacle}.")
     else:
         progress = Progress(engine, NAME, uuid.uuid4())
-    verifying = Verifying(Verification(engine), Mismatches(engine), progress, connections=connections)
-    with DayBar() if on_terminal() else nullcontext() as bar:
-        verified = verifying.run(since, anew=anew, show=bar.show if bar else lambda _: None)
+    verifying = Verifying(verification, Mismatches(engine), progress, connections=connections)
+    try:
+        with DayBar() if on_terminal() else nullcontext() as bar:
+            verified = verifying.run(since, anew=anew, show=bar.show if bar else lambda _: None)
+    except KeyboardInterrupt:
+        if progress is not None:
+            say("Interrupted: the same command goes on from here.")
+        raise
     if verified.resumed:
         say(f"It went on with the verification that was begun at {verified.begun_at:%Y-%m-%d %H:%M} UTC.")
     return verified
+
+
+def _obstacle(archive: Archive, verification: Verification) -> str | None:
+    """Return why nothing can be written of what is found; None: it can."""
+    return archive.refuses_writes() or (None if verification.may_note() else "this account may only read")

@@ -18,7 +18,7 @@ from tailrace.store.verify import Checked, checked_range, checked_streams
 __all__ = ["ArchiveDay", "Coverage", "Step", "Verification"]
 
 STREAMS_A_STEP = 1_000
-BYTES_A_STEP = 16 << 20
+BYTES_A_STEP = 4 << 20
 SEGMENTS_A_STEP = 5_000
 """A step ends before the first stream that would be above one of these: each takes about a tenth of a second."""
 MISMATCHES_COUNTED = 10_000
@@ -169,6 +169,19 @@ class Verification:
             within_days=within_days,
         )
         return ArchiveDay(**rows[0]._mapping) if rows else None
+
+    def may_note(self) -> bool:
+        """Whether this account has the right to note what it finds, and how far it is."""
+        rows = self._all(
+            """
+            SELECT bool_and(has_table_privilege(CAST(t.name AS text), 'SELECT')
+                            AND has_table_privilege(CAST(t.name AS text), 'INSERT')
+                            AND has_table_privilege(CAST(t.name AS text), 'UPDATE')
+                            AND has_table_privilege(CAST(t.name AS text), 'DELETE')) AS may
+            FROM (VALUES ('tailrace.verified_days'), ('tailrace.verifications'), ('tailrace.mismatches')) AS t (name)
+            """
+        )
+        return bool(rows[0].may)
 
     def now(self) -> datetime:
         """Ask the database for its time, in UTC."""
