@@ -114,6 +114,10 @@ def test_a_missing_key_matters_only_to_those_who_ask_for_it() -> None:
             "TAILRACE_MAX_CONNECTIONS must be a whole number, 1 to 1,000,000 connections",
         ),
         ({"TAILRACE_LOG_LEVEL": "loud"}, "TAILRACE_LOG_LEVEL must be debug, info, warning or error, not 'loud'."),
+        ({"TAILRACE_SCRUB_HOURS": "night"}, "TAILRACE_SCRUB_HOURS must be two hours of the day (UTC), like 22-4;"),
+        ({"TAILRACE_SCRUB_HOURS": "1-25"}, "TAILRACE_SCRUB_HOURS must be"),
+        ({"TAILRACE_SCRUB_HOURS": "24-2"}, "TAILRACE_SCRUB_HOURS must be"),
+        ({"TAILRACE_SCRUB_LOAD": "2"}, "TAILRACE_SCRUB_LOAD must be 0 to 1 of the time, not '2'."),
         ({"TAILRACE_ENVIRONMENT": "a\nb"}, "TAILRACE_ENVIRONMENT must be up to 100 printable characters, not 'a\\nb'."),
         ({"TRIGGER_API_URL": "api.trigger.dev"}, "TRIGGER_API_URL must be http:// or https://"),
         ({"TRIGGER_API_URL": "https://"}, "TRIGGER_API_URL must be"),
@@ -218,6 +222,11 @@ def test_a_chunk_waits_a_quarter_of_a_second_and_a_late_check_six_hours() -> Non
     settings = Settings()
     assert settings.batch_max_age_ms == 250
     assert settings.late_check_seconds == 6 * 3_600
+
+
+def test_the_hours_of_the_scrub() -> None:
+    assert Settings().scrub_window == (1, 5)
+    assert load({"TAILRACE_SCRUB_HOURS": " 22 - 04 "}).scrub_window == (22, 4)
 
 
 def test_times_in_milliseconds_are_given_in_seconds_too() -> None:
