@@ -42,6 +42,12 @@ EXAMPLES: dict[str, tuple[Example, ...]] = {
     "worker": (
         Example("tailrace worker", "run a worker until SIGTERM or Ctrl-C"),
         Example("tailrace worker --pool threads --slots 50", "read 50 streams at once, without gevent"),
+        Example("tailrace worker --metrics-port 9464", "answer /metrics, /live and /ready on a port"),
+    ),
+    "exporter": (Example("tailrace exporter --port 9460", "show the archive's figures to Prometheus"),),
+    "health": (
+        Example("tailrace health --live", "for a probe that restarts what does not live"),
+        Example("tailrace health --ready", "for one that only wants to know"),
     ),
     "replay": (
         Example("tailrace replay --port 8790 --speed 0", "serve the recorded runs, all there at once"),

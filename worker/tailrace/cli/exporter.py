@@ -38,8 +38,6 @@ def exporter(
     """Answer `/metrics` with the archive's figures, read from Postgres alone: they are there when no worker is.
 
     Needs neither key nor broker, and a role that may read. Runs until SIGTERM or Ctrl-C.
-
-    Example: `tailrace exporter --port 9464`
     """
     from tailrace.config.settings import load
     from tailrace.service.endpoint import Endpoint

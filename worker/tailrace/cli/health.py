@@ -26,8 +26,6 @@ def health(
     """Ask the worker on this machine whether it lives (`--live`) or is ready (`--ready`), by its metrics port.
 
     Ends with 0 when it is, with 1 and the reasons when not, with 5 when nobody answers.
-
-    Example: `tailrace health --ready`
     """
     from tailrace.config.settings import load
 

@@ -97,7 +97,7 @@ def _verify_run(
     streams = [stream.id for stream in archive.streams(the_run(archive, run_id, environment).id)]
     verification = Verification(engine)
     checked = verification.check_streams(streams)
-    if _obstacle(archive, verification) is None:
+    if _obstacle(engine, verification) is None:
         Mismatches(engine).note_streams(streams, checked)
     return checked.streams, checked.violations
 
@@ -111,7 +111,7 @@ def _verify_all(
     from tailrace.store.keeping.verification import Verification
 
     verification, progress = Verification(engine), None
-    if obstacle := _obstacle(archive, verification):
+    if obstacle := _obstacle(engine, verification):
         say(f"tailrace: nothing is kept of this, and an interruption begins anew: {obstacle}.")
     else:
         progress = Progress(engine, NAME, uuid.uuid4())
@@ -128,6 +128,10 @@ def _verify_all(
     return verified
 
 
-def _obstacle(archive: Archive, verification: Verification) -> str | None:
+def _obstacle(engine: sa.Engine, verification: Verification) -> str | None:
     """Return why nothing can be written of what is found; None: it can."""
-    return archive.refuses_writes() or (None if verification.may_note() else "this account may only read")
+    from tailrace.store.diagnosis import Diagnosis
+
+    return Diagnosis(engine).server().refuses_writes or (
+        None if verification.may_note() else "this account may only read"
+    )

@@ -34,6 +34,13 @@ class Server:
     read_only: bool
     ahead_s: float
 
+    @property
+    def refuses_writes(self) -> str | None:
+        """Why nothing can be written to it, as far as its settings say; None: it can."""
+        if self.standby:
+            return "the server is a standby"
+        return "it is read-only (default_transaction_read_only)" if self.read_only else None
+
 
 @dataclass(frozen=True, slots=True)
 class Connections:
