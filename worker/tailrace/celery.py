@@ -18,6 +18,7 @@ from celery.schedules import crontab
 
 from tailrace.tasks.app import EVERY_HEADER, QUEUE, SCHEDULE_HEADER
 from tailrace.tasks.app import app as _tailrace
+from tailrace.tasks.signing import signs
 
 __all__ = ["app", "beat_schedule", "register"]
 
@@ -53,9 +54,13 @@ def beat_schedule(*, backfill_since: str = "2d") -> dict[str, dict[str, Any]]:
 def register(app: Any) -> Any:
     """Make a host's app send ``tailrace.*`` tasks to Tailrace's queue; return the app.
 
-    ``app.send_task("tailrace.ingest_run", ["run_..."])`` works from then on. Nothing else of the app changes; doing it
-    twice changes nothing.
+    ``app.send_task("tailrace.ingest_run", ["run_..."])`` works from then on, and is signed if TAILRACE_SIGN_KEY is set.
+    Nothing else of the app changes; doing it twice changes nothing.
+
+    Raises:
+        BadSettings: TAILRACE_SIGN_KEY can't be meant.
     """
+    signs()
     routes = app.conf.task_routes
     mine = {"tailrace.*": {"queue": QUEUE}}
     if not routes:

@@ -32,6 +32,7 @@ from tailrace.config.access import (
     lacks_branch,
     without_no_branch,
 )
+from tailrace.config.sign_keys import SIGN_KEYS_ALLOWED, checked_sign_keys
 from tailrace.errors import BadSettings
 from tailrace.redaction import redact
 
@@ -49,6 +50,7 @@ __all__ = [
 ]
 
 MIB = 1_048_576
+_SECRETS = frozenset({"secret_key", "sign_key"})
 SHOWN_CHARACTERS = 80
 
 
@@ -79,6 +81,14 @@ def _secret_key(given: SecretStr) -> SecretStr:
         return SecretStr(checked_key(given.get_secret_value()))
     except Refused as error:
         raise _refuse(str(error)) from None
+
+
+def _sign_keys(given: SecretStr) -> SecretStr:
+    try:
+        checked_sign_keys(given.get_secret_value())
+    except Refused as error:
+        raise _refuse(str(error)) from None
+    return given
 
 
 def _api_url(given: str) -> str:
@@ -336,6 +346,29 @@ class Settings(BaseSettings):
         10.0, 0.1, 600, "seconds", "Kubernetes and Heroku kill 30 s after SIGTERM; commits take milliseconds."
     )
 
+    # --- messages
+
+    sign_key: Annotated[SecretStr, AfterValidator(_sign_keys)] | None = _text(
+        None,
+        SIGN_KEYS_ALLOWED,
+        "Off: a Redis of your own needs none. The first signs, all verify; whoever sends and whoever runs tasks needs "
+        "it.",
+    )
+    unsigned_messages: Annotated[Literal["refuse", "accept"], BeforeValidator(_lower)] = _text(
+        "refuse",
+        "refuse or accept",
+        "With TAILRACE_SIGN_KEY. accept is for the days in which not everybody signs yet; a wrong signature is refused "
+        "all the same.",
+    )
+    sign_max_age_seconds: float | None = _number(
+        None,
+        60,
+        31_536_000,
+        "seconds",
+        "No limit: requests may wait in the queue for as long as no worker runs. With one, a copy of an old message is "
+        "refused, and so is a request that waited longer.",
+    )
+
     # --- finding and keeping
 
     discover: Rule | None = _text(
@@ -566,7 +599,7 @@ def _problem(location: tuple[int | str, ...], kind: str, context: Mapping[str, A
         return f"{name} {message}."
     whole = "a whole number, " if Settings.model_fields[setting.field].annotation in (int, int | None) else ""
     must_be = f"{whole}{setting.allowed} {setting.unit}".strip()
-    shown = "" if setting.field == "secret_key" else f", not {redact(given.get(name, ''))[:SHOWN_CHARACTERS]!r}"
+    shown = "" if setting.field in _SECRETS else f", not {redact(given.get(name, ''))[:SHOWN_CHARACTERS]!r}"
     return f"{name} must be {must_be}{shown}."
 
 

@@ -13,6 +13,7 @@ from celery import Celery
 
 from tailrace.config.urls import redis_master, redis_url
 from tailrace.errors import BadSettings
+from tailrace.tasks.signing import signs
 
 QUEUE = "tailrace"
 VISIBILITY_TIMEOUT_S = 3_600
@@ -27,9 +28,11 @@ class TailraceCelery(Celery):
     amqp_cls = "tailrace.tasks.transport:CheckedAMQP"
 
     def connection_for_read(self, url: str | None = None, **kwargs: Any) -> Any:
+        signs()  # raises before a message is taken, or sent without its signature
         return super().connection_for_read(url or self.conf.broker_read_url or _broker(), **kwargs)
 
     def connection_for_write(self, url: str | None = None, **kwargs: Any) -> Any:
+        signs()
         return super().connection_for_write(url or self.conf.broker_write_url or _broker(), **kwargs)
 
 
@@ -40,8 +43,11 @@ def _broker() -> str:
 def _configuration() -> dict[str, Any]:
     """Read when the configuration is first needed, not when this is imported."""
     broker: str | None = None
+    signed = True
     with contextlib.suppress(BadSettings):  # said by whoever wants a connection; looking at a task needs none
         broker = _broker()
+    with contextlib.suppress(BadSettings):
+        signed = signs()
     return {
         "broker_url": broker,
         # Messages are hints: what a task did is in Postgres, so nothing is kept in Redis.
@@ -73,6 +79,8 @@ def _configuration() -> dict[str, Any]:
             "interval_max": 0.5,
             "master_name": redis_master(os.environ),
         },
+        # Nobody signs what `celery control` says, so nobody listens.
+        "worker_enable_remote_control": not signed,
         # A message that can't be read must not end the worker.
         "worker_consumer": "tailrace.tasks.consumer:CheckedConsumer",
         # The broker's loss interrupts no reader: they do not need it.

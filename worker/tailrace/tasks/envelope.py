@@ -22,13 +22,15 @@ _TEXTS: Final = ("shadow", "argsrepr", "kwargsrepr", "origin", "root_id", "paren
 class Malformed(Exception):
     """A message has no shape that can be read.
 
-    ``kind`` is the part of it that is wrong, one of few words. The text has nothing of the message in it.
+    ``kind`` is the part of it that is wrong, one of few words. The text has nothing of the message in it. ``task`` is
+    the name in it, which anybody may have written.
     """
 
-    def __init__(self, kind: str, reason: str) -> None:
+    def __init__(self, kind: str, reason: str, task: object = None) -> None:
         super().__init__(reason)
         self.kind = kind
         self.reason = reason
+        self.task = task
 
 
 class Asked(NamedTuple):

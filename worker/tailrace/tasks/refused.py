@@ -22,7 +22,7 @@ log = structlog.get_logger("tailrace")
 
 TOLD_AGAIN_S: Final = 3_600.0
 SHOWN_CHARACTERS: Final = 100
-KINDS: Final = frozenset({"arguments", "body", "content", "envelope", "fault", "headers", "task"})
+KINDS: Final = frozenset({"arguments", "body", "content", "envelope", "fault", "headers", "signature", "task"})
 
 
 class Refusals:
@@ -44,7 +44,8 @@ class Refusals:
         now = self._clock()
         if now - self._told.get(kind, -TOLD_AGAIN_S) >= TOLD_AGAIN_S:
             self._told[kind] = now
-            log.warning("message_refused", kind=kind, reason=reason, task=_shown(task))
+            named = task if task is not None else getattr(error, "task", None)
+            log.warning("message_refused", kind=kind, reason=reason, task=_shown(named))
 
 
 def what_is_wrong(error: Exception) -> tuple[str, str]:

@@ -19,6 +19,7 @@ from tailrace.tasks.app import app
 from tailrace.tasks.ingest import ingest_stream
 from tailrace.tasks.patching import mend
 from tailrace.tasks.process import EXIT_AT_ONCE, FEW_PROCESSES, GROWING, READERS_SHARE, Process
+from tailrace.tasks.signing import signatures
 from tailrace.telemetry import configure
 
 log = structlog.get_logger("tailrace")
@@ -56,6 +57,13 @@ def _check_patching(sender: Any, **_: Any) -> None:
             "tailrace: psycopg was imported before gevent patched the process, so each commit would stop every reader. "
             "Start the worker with `tailrace worker` or `celery -A tailrace.tasks worker -P gevent`."
         )
+
+
+@signals.worker_init.connect
+def _demand_signatures(**_: Any) -> None:
+    settings = load(os.environ)
+    signatures.max_age_s = settings.sign_max_age_seconds
+    signatures.unsigned = settings.unsigned_messages == "accept"
 
 
 @signals.worker_ready.connect

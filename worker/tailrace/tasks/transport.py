@@ -11,8 +11,11 @@ from celery.app.amqp import AMQP
 from kombu.connection import Connection
 from kombu.transport.virtual import Message
 
+from tailrace.config.sign_keys import SIGN_KEY_VARIABLE
+from tailrace.errors import BadSettings
 from tailrace.tasks.envelope import check_stored
 from tailrace.tasks.refused import refusals
+from tailrace.tasks.signing import signatures, signs
 
 __all__ = ["CheckedAMQP", "CheckedConnection", "broker_errors"]
 
@@ -39,6 +42,21 @@ class _CheckedChannel:
     """Goes before one of kombu's channels to Redis."""
 
     Message = CheckedMessage
+
+    def basic_consume(self, queue: str, no_ack: bool, callback: Any, consumer_tag: str, **rest: Any) -> None:
+        """Have every message of the queue checked for its signature before anything else is made of it.
+
+        Remote control and whatever else comes this way too.
+        """
+        super().basic_consume(queue, no_ack, callback, consumer_tag, **rest)  # type: ignore[misc]
+        callbacks: dict[str, Callable[[Any], Any]] = self.connection._callbacks  # type: ignore[attr-defined]
+        take = callbacks[queue]
+
+        def take_what_is_signed(raw: Any) -> Any:
+            signatures.check(raw, queue)
+            return take(raw)
+
+        callbacks[queue] = take_what_is_signed
 
     # Each takes one message from Redis and hands it on. What they raise for a message, the event loop does not survive;
     # there is nothing to reject, for it is no longer in Redis.
@@ -77,6 +95,8 @@ class CheckedAMQP(AMQP):
 @cache
 def _checked(transport: Any) -> Any:
     if transport.driver_type != "redis":
+        if signs():
+            raise BadSettings(f"{SIGN_KEY_VARIABLE}: signatures are checked with Redis only.")
         return transport
     channel = type("CheckedChannel", (_CheckedChannel, transport.Channel), {})
     return type("CheckedTransport", (transport,), {"Channel": channel})
