@@ -1,6 +1,9 @@
 """How values are printed."""
 
 import json
+import os
+import subprocess
+import sys
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
@@ -85,3 +88,16 @@ def test_numbers_that_json_does_not_have_become_strings() -> None:
 )
 def test_a_cell_holds_plain_text(value: object, cell: str) -> None:
     assert _plain(value) == cell
+
+
+def test_a_terminal_is_not_given_what_it_would_obey() -> None:
+    """A chunk may hold what renames the window or types for whoever looks at it; a pipe gets it as it is."""
+    code = "from tailrace.cli.output import write; write('a\\tb\\n\\x1b]0;evil\\x07\\x9b31m\\x7f \u00e4 \U0001f600')"
+    ours, theirs = os.openpty()
+    subprocess.run([sys.executable, "-c", code], stdout=theirs, check=True)
+    os.close(theirs)
+    seen = os.read(ours, 1_000).decode().replace("\r\n", "\n")
+    os.close(ours)
+    assert seen == "a\tb\n\\x1b]0;evil\\x07\\x9b31m\\x7f \u00e4 \U0001f600\n"
+    piped = subprocess.run([sys.executable, "-c", code], capture_output=True, check=True).stdout.decode()
+    assert piped == "a\tb\n\x1b]0;evil\x07\x9b31m\x7f \u00e4 \U0001f600\n"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import re
 import signal
 import sys
 from collections.abc import Iterable, Sequence
@@ -15,6 +16,8 @@ if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table
 
+_OBEYED = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
+"""The control characters but for the tab and the end of a line."""
 WIDE = 10_000
 """Columns of a table that no person looks at: nothing is cut."""
 
@@ -31,7 +34,9 @@ def write(text: str) -> None:
 
 
 def write_bytes(line: bytes) -> None:
-    """Write a line of the result as it is."""
+    """Write a line of the result as it is; on a terminal, what that would obey is escaped: chunks are others' texts."""
+    if sys.stdout.isatty():
+        line = _OBEYED.sub(lambda found: _escaped(found[0]), line.decode("utf-8", "replace")).encode()
     sys.stdout.buffer.write(line)
     sys.stdout.buffer.write(b"\n")
 
