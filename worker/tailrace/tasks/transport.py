@@ -14,7 +14,6 @@ from kombu.transport.virtual import Message
 from tailrace.config.sign_keys import SIGN_KEY_VARIABLE
 from tailrace.errors import BadSettings
 from tailrace.tasks.envelope import check_stored
-from tailrace.tasks.refused import refusals
 from tailrace.tasks.signing import signatures, signs
 
 __all__ = ["CheckedAMQP", "CheckedConnection", "broker_errors"]
@@ -74,6 +73,9 @@ class _CheckedChannel:
         except (Empty, MemoryError, broker.ResponseError, *broker_errors(broker.connection_errors)):
             raise
         except Exception as error:  # noqa: BLE001  one message must not end the worker
+            # Not above: callers of .delay send through this channel too, and have nothing that logs installed.
+            from tailrace.tasks.refused import refusals
+
             refusals.refuse(None, error)
             return True
 
