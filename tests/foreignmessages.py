@@ -120,6 +120,7 @@ BAD: dict[str, tuple[str, Any]] = {
     "task unknown": ("task", message(task="tailrace.nosuch")),
     "task a secret": ("task", message(task=f"Authorization: Bearer {CANARY}")),
     "task huge": ("task", message(task="x" * 1_000_000)),
+    "what Celery brings": ("task", asking({"task": TASK, "args": [], "kwargs": {}}, [[CANARY]], task="celery.map")),
     "task null": ("task", message(task=None)),
     "task a number": ("task", message(task=5)),
     "task a list": ("fault", message(task=["tailrace.ingest_run"])),

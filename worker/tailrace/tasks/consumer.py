@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Final
 
 from celery.worker.consumer import Consumer
 
@@ -12,6 +12,9 @@ from tailrace.tasks.refused import refusals
 from tailrace.tasks.transport import broker_errors
 
 __all__ = ["CheckedConsumer"]
+
+BROUGHT: Final = "celery."
+"""What the names of the tasks begin with that are in every app."""
 
 
 class CheckedConsumer(Consumer):
@@ -30,6 +33,12 @@ class CheckedConsumer(Consumer):
                 refusals.refuse(message, error, message.headers.get("task"))
 
         return on_message
+
+    def update_strategies(self) -> None:
+        """Run our own tasks only: what Celery brings (celery.map, celery.chunks) calls them behind their rules."""
+        super().update_strategies()
+        for name in [name for name in self.strategies if name.startswith(BROUGHT)]:
+            del self.strategies[name]
 
     def on_decode_error(self, message: Any, exc: Exception) -> None:
         refusals.refuse(message, Malformed("content", "its body can't be decoded, or is not JSON"))
