@@ -24,6 +24,7 @@ APART = (
     "tests/integration/test_few_slots.py",
     "tests/integration/test_cancel.py",
     "tests/integration/test_refused_messages.py",
+    "tests/integration/test_signed_messages.py",
     "tests/integration/test_clock_set_back.py",
     "tests/integration/test_wire_cases.py",
     "tests/integration/test_keys_file.py",

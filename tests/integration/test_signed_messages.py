@@ -142,3 +142,4 @@ def test_a_fleet_is_given_its_keys_step_by_step(
         worker.terminate()
         assert worker.wait(30) == 0
         assert refused(worker) == refuses
+        assert [each["task"] for each in events(worker, "message_unsigned")] == ["tailrace.ingest_run"] * len(refuses)

@@ -1,4 +1,4 @@
-"""The keys that messages in the queue are signed with. Needs the standard library only: callers of ``.delay`` import it.
+"""The keys that messages in the queue are signed with. Needs the standard library only: callers of ``.delay`` read it.
 
 No message repeats what was given.
 """

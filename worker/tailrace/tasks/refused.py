@@ -41,11 +41,22 @@ class Refusals:
             message.reject(requeue=False)
         kind, reason = what_is_wrong(error)
         metrics.refused_messages.labels(kind).inc()
-        now = self._clock()
-        if now - self._told.get(kind, -TOLD_AGAIN_S) >= TOLD_AGAIN_S:
-            self._told[kind] = now
+        if self._is_new(kind):
             named = task if task is not None else getattr(error, "task", None)
             log.warning("message_refused", kind=kind, reason=reason, task=_shown(named))
+
+    def tolerate(self, task: object) -> None:
+        """Tell of a message that has no signature and is taken all the same (TAILRACE_UNSIGNED_MESSAGES)."""
+        if self._is_new("unsigned"):
+            log.warning("message_unsigned", task=_shown(task))
+
+    def _is_new(self, kind: str) -> bool:
+        """Return whether this is to be told: it was not within the last hour."""
+        now = self._clock()
+        if now - self._told.get(kind, -TOLD_AGAIN_S) < TOLD_AGAIN_S:
+            return False
+        self._told[kind] = now
+        return True
 
 
 def what_is_wrong(error: Exception) -> tuple[str, str]:

@@ -19,6 +19,7 @@ from tailrace.tasks.app import app
 from tailrace.tasks.ingest import ingest_stream
 from tailrace.tasks.patching import mend
 from tailrace.tasks.process import EXIT_AT_ONCE, FEW_PROCESSES, GROWING, READERS_SHARE, Process
+from tailrace.tasks.refused import refusals
 from tailrace.tasks.signing import signatures
 from tailrace.telemetry import configure
 
@@ -63,7 +64,7 @@ def _check_patching(sender: Any, **_: Any) -> None:
 def _demand_signatures(**_: Any) -> None:
     settings = load(os.environ)
     signatures.max_age_s = settings.sign_max_age_seconds
-    signatures.unsigned = settings.unsigned_messages == "accept"
+    signatures.unsigned = refusals.tolerate if settings.unsigned_messages == "accept" else None
 
 
 @signals.worker_ready.connect

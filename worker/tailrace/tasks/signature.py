@@ -58,11 +58,13 @@ def check_signature(
     *,
     max_age_s: float | None = None,
     unsigned: bool = False,
-) -> None:
+) -> bool:
     """Make sure that one of ``keys`` signed this message for this queue; take away the headers that it did not cover.
 
+    Returns whether it is signed: with ``unsigned``, one that has no signature is taken too, as it is.
+
     ``raw`` is what kombu keeps in Redis, of a shape that `envelope.check_stored` lets through. The body is not decoded
-    further than to its bytes. ``unsigned``: take messages that have no signature too, as they are.
+    further than to its bytes.
 
     Raises:
         Malformed: no signature, one that does not fit, or one that is older than ``max_age_s``.
@@ -71,7 +73,7 @@ def check_signature(
     found = headers.get(HEADER)
     if found is None:
         if unsigned:
-            return
+            return False
         raise _refused(headers, "it is not signed")
     names, at, mac = _parts(headers, found)
     info = raw["properties"].get("delivery_info") or {}
@@ -100,6 +102,7 @@ def check_signature(
     if at - now > AHEAD_S or (max_age_s is not None and now - at > max_age_s):
         raise _refused(headers, "it is too old, or of the future")
     raw["headers"] = {name: headers[name] for name in (*names, HEADER)}
+    return True
 
 
 def _parts(headers: Mapping[str, Any], found: object) -> tuple[list[str], int, str]:
