@@ -51,6 +51,8 @@ BEGIN ATOMIC
     ORDER BY c.change_id, g.stream_id, g.generation, c.chunk_index;
 END;
 
+REVOKE EXECUTE ON FUNCTION tailrace.changes_since(bigint, int) FROM PUBLIC;
+
 COMMENT ON FUNCTION tailrace.changes_since(bigint, int) IS
     'The chunks that were committed after a cursor, in the order of their change_id. Keep the largest change_id that '
     'you have processed and ask with it again: no chunk is missed, whatever the order of commits, and none comes '

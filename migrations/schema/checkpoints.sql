@@ -29,6 +29,8 @@ BEGIN
 END
 $$;
 
+REVOKE EXECUTE ON FUNCTION tailrace.stored_after(bigint, int, bigint) FROM PUBLIC;
+
 COMMENT ON FUNCTION tailrace.stored_after(bigint, int, bigint) IS
     'What is stored of a stream after the checkpoint that its row tells: the present checkpoint, and how much that is.';
 

@@ -3,8 +3,9 @@
 -- chunk holds.
 --
 -- Functions that views call read tables that a reader may not. They run with their owner's rights (SECURITY DEFINER),
--- take no text that becomes SQL, and write every name with its schema. Each call unpacks a stream, so their COST tells
--- the planner to choose streams first.
+-- take no text that becomes SQL, and write every name with its schema. Only roles that are granted it may call them:
+-- the schema is open to those too who only ask for runs. Each call unpacks a stream, so their COST tells the planner to
+-- choose streams first.
 
 -- A segment's chunks with their derived columns, in order. The planner puts this into the query that calls it, so
 -- columns that are not asked for cost nothing. All arrays are unpacked side by side: a subscript for each element
@@ -156,6 +157,8 @@ BEGIN
     END LOOP;
 END
 $$;
+
+REVOKE EXECUTE ON FUNCTION tailrace.chunks_range(text, text, bigint, bigint) FROM PUBLIC;
 
 COMMENT ON FUNCTION tailrace.chunks_range(text, text, bigint, bigint) IS
     'Rows of view chunks of one stream with chunk_index from p_from to p_to, in order, of every generation.';

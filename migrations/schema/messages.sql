@@ -103,6 +103,8 @@ BEGIN ATOMIC
     GROUP BY b.generation, b.message, b.kind, b.block_id, b.call_id, b.use_of_id;
 END;
 
+REVOKE EXECUTE ON FUNCTION tailrace.parts_of_stream(bigint, text[]) FROM PUBLIC;
+
 COMMENT ON FUNCTION tailrace.parts_of_stream(bigint, text[]) IS
     'The rows of view message_parts of one stream, only of these kinds (null: all).';
 
@@ -117,6 +119,8 @@ LANGUAGE sql STABLE STRICT PARALLEL SAFE SECURITY DEFINER COST 100000 ROWS 20
 BEGIN ATOMIC
     SELECT * FROM tailrace.parts_of_stream(p_stream_id, NULL);
 END;
+
+REVOKE EXECUTE ON FUNCTION tailrace.parts_of_stream(bigint) FROM PUBLIC;
 
 
 CREATE VIEW tailrace.message_parts AS

@@ -43,6 +43,8 @@ BEGIN ATOMIC
     FROM paused p;
 END;
 
+REVOKE EXECUTE ON FUNCTION tailrace.facts_of_stream(bigint) FROM PUBLIC;
+
 
 -- How each stream went. Of sealed streams the figures are kept (table facts); of others they are worked out.
 CREATE VIEW tailrace.stream_stats AS

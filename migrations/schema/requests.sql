@@ -10,6 +10,8 @@
 --
 -- p_then: a Celery task (task@queue) to call when the run is settled. p_options: batch limits (options_problem).
 -- What can't be meant is refused as in worker/tailrace/arguments.py.
+--
+-- This and cancel_run have their owner's rights (SECURITY DEFINER): who may call them needs no right to any table.
 CREATE FUNCTION tailrace.request_ingest(
     p_run_id text,
     p_streams text[] DEFAULT NULL,
@@ -18,7 +20,7 @@ CREATE FUNCTION tailrace.request_ingest(
     p_then text DEFAULT NULL,
     p_options json DEFAULT NULL
 ) RETURNS bigint
-LANGUAGE plpgsql AS $$
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
     v_environment int;
     v_run         bigint;
@@ -103,6 +105,8 @@ BEGIN
 END
 $$;
 
+REVOKE EXECUTE ON FUNCTION tailrace.request_ingest(text, text[], text, int, text, json) FROM PUBLIC;
+
 COMMENT ON FUNCTION tailrace.request_ingest(text, text[], text, int, text, json) IS
     'Asks for a run (p_streams null: all its streams) to be archived; takes effect when the transaction commits. '
     'Asking again is harmless: it widens the selection, revives what had failed and has a sealed run read again. '
@@ -113,7 +117,7 @@ COMMENT ON FUNCTION tailrace.request_ingest(text, text[], text, int, text, json)
 -- Stop a run: its readers leave within seconds, and whatever they have not committed is dropped, because the fence
 -- (token) has moved on. What is stored stays. Returns how many streams were stopped; null: there is no such run.
 CREATE FUNCTION tailrace.cancel_run(p_run_id text, p_environment text DEFAULT 'default') RETURNS int
-LANGUAGE plpgsql AS $$
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
     v_run     bigint;
     v_stopped int;
@@ -133,6 +137,8 @@ BEGIN
     RETURN v_stopped;
 END
 $$;
+
+REVOKE EXECUTE ON FUNCTION tailrace.cancel_run(text, text) FROM PUBLIC;
 
 COMMENT ON FUNCTION tailrace.cancel_run(text, text) IS
     'Stops the ingestion of a run; what is stored stays. Returns the number of streams stopped; null: no such run.';

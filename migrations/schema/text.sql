@@ -61,6 +61,8 @@ BEGIN ATOMIC
     GROUP BY m.generation;
 END;
 
+REVOKE EXECUTE ON FUNCTION tailrace.text_of_stream(bigint) FROM PUBLIC;
+
 
 CREATE VIEW tailrace.stream_text AS
 SELECT
@@ -147,6 +149,8 @@ BEGIN ATOMIC
     JOIN tailrace.environments e ON e.id = r.environment_id
     WHERE x.words @@ phraseto_tsquery('pg_catalog.simple', p_phrase);
 END;
+
+REVOKE EXECUTE ON FUNCTION tailrace.search_text(text) FROM PUBLIC;
 
 COMMENT ON FUNCTION tailrace.search_text(text) IS
     'Sealed streams whose text (view stream_text) holds these words one after the other; case and punctuation do not '

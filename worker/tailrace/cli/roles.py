@@ -1,4 +1,4 @@
-"""`tailrace roles`: roles for those who write and those who only read."""
+"""`tailrace roles`: a role for each errand, with the rights that it takes and no more."""
 
 from __future__ import annotations
 
@@ -14,10 +14,11 @@ from tailrace.cli.output import say, write
 def roles(
     print_only: Annotated[bool, typer.Option("--print", help="Print the SQL and change nothing.")] = False,
     timeout: Annotated[
-        int, typer.Option("--timeout", metavar="SECONDS", min=1, help="Statement timeout of readers.")
+        int, typer.Option("--timeout", metavar="SECONDS", min=1, help="Statement timeout of those who only read.")
     ] = 60,
 ) -> None:
-    """Make the roles tailrace_runtime (writes) and tailrace_reader (sees the views only). Safe to repeat.
+    """Make the roles tailrace_runtime (workers), tailrace_reader (sees the views only), tailrace_enqueuer (asks for
+    runs), tailrace_monitor (sees states, no chunk) and tailrace_maintenance (prunes, forgets, exports). Safe to repeat.
 
     Where the database does not let this account make roles, prints the SQL for somebody who may. Run it again after
     each migration.
@@ -30,7 +31,7 @@ def roles(
         return
     done = set_up(servers.database(), timeout_s=timeout)
     if done.refused is None:
-        say("Roles tailrace_runtime and tailrace_reader are set up. Grant them to the accounts that log in.")
+        say("The roles are set up. Grant them to the accounts that log in (docs/security.md says which to whom).")
         return
     say(f"tailrace: this account can't set roles up ({done.refused}). Somebody who may can run:")
     write(done.script.rstrip())

@@ -1,10 +1,11 @@
-"""Who may do what in the database: the owner migrates, the runtime writes, readers see the views.
+"""Who may do what in the database: the owner migrates, the runtime archives, everybody else has one errand each.
 
 The statements are printed where they cannot be run: on many managed servers somebody else makes roles.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import psycopg
@@ -14,16 +15,50 @@ from sqlalchemy import exc, pool
 
 from tailrace.store.engine import create_engine, is_unavailable, translated
 
-__all__ = ["READER", "RUNTIME", "VIEWS", "RoleSetup", "set_up", "statements"]
+__all__ = ["ENQUEUER", "MAINTENANCE", "MONITOR", "READER", "RUNTIME", "VIEWS", "RoleSetup", "set_up", "statements"]
 
 RUNTIME = "tailrace_runtime"
+"""Workers."""
 READER = "tailrace_reader"
+"""Whoever queries the archive."""
+ENQUEUER = "tailrace_enqueuer"
+"""Applications that ask for runs in a transaction of their own."""
+MONITOR = "tailrace_monitor"
+"""Whoever watches: lag, states, workers; no chunk."""
+MAINTENANCE = "tailrace_maintenance"
+"""People and schedules that prune, forget, compact, export and verify; they can't add a chunk."""
 
 VIEWS = ("chunks", "stream_text", "stream_stats", "run_overview", "message_parts", "gaps", "quarantined")
 """What a reader may select from; docs/sql.md describes each."""
 
-# With the rights of the tables' owner, because they make and drop partitions.
-OWNERS_FUNCTIONS = ("ensure_partitions(int, int)", "ensure_partition(date)", "drop_day(date)")
+# What has the rights of the tables' owner is executed only by those to whom it is granted.
+READING = (
+    *("chunks_range(text, text, bigint, bigint)", "stored_after(bigint, int, bigint)", "facts_of_stream(bigint)"),
+    *("parts_of_stream(bigint)", "parts_of_stream(bigint, text[])", "text_of_stream(bigint)", "search_text(text)"),
+    "changes_since(bigint, int)",
+)
+ASKING = ("request_ingest(text, text[], text, int, text, json)", "cancel_run(text, text)")
+PARTITIONS = ("ensure_partitions(int, int)", "ensure_partition(date)", "drop_day(date)")
+
+WATCHED = (
+    *("alembic_version", "environments", "workers", "runs", "streams", "streams_now", "holes", "gaps"),
+    *("backfills", "discoveries", "outbox"),
+)
+"""What says how the archive does, and holds nothing of a stream."""
+
+# Tables by what is done to their rows; through the parents, so new partitions need nothing.
+RUNTIME_WRITES = {
+    "INSERT, UPDATE": ("environments", "runs", "backfills", "discoveries"),
+    "INSERT, UPDATE, DELETE": ("workers", "streams", "segments", "facts", "outbox"),
+    "INSERT, DELETE": ("holes", "quarantine", "search"),
+}
+MAINTENANCE_WRITES = {
+    "INSERT, UPDATE, DELETE": ("runs", "facts", "exported", "exporting", "forgotten"),
+    "INSERT, DELETE": ("search",),
+    "UPDATE, DELETE": ("streams", "segments"),
+    "DELETE": ("holes", "quarantine"),
+    "INSERT": ("outbox",),
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,48 +71,110 @@ class RoleSetup:
 
 
 def statements(
-    runtime: str = RUNTIME, reader: str = READER, *, timeout_s: int = 60, connection: psycopg.Connection | None = None
+    runtime: str = RUNTIME,
+    reader: str = READER,
+    *,
+    enqueuer: str = ENQUEUER,
+    monitor: str = MONITOR,
+    maintenance: str = MAINTENANCE,
+    timeout_s: int = 60,
+    connection: psycopg.Connection | None = None,
 ) -> list[str]:
     """Return the statements, in order. Repeating them is harmless. The roles cannot log in by themselves: grant them
     to those that can (``GRANT tailrace_reader TO metabase``).
 
     A timeout that belongs to a role holds for those that log in *as* it; give members theirs with ALTER ROLE too.
     """
-    rt, rd = sql.Identifier(runtime), sql.Identifier(reader)
-    composed: list[sql.Composable] = []
-
-    def add(text: str, **parts: sql.Composable) -> None:
-        composed.append(sql.SQL(text).format(**parts))
-
-    for name, role in ((runtime, rt), (reader, rd)):
-        add(
-            "DO $do$ BEGIN IF NOT EXISTS (SELECT FROM pg_catalog.pg_roles WHERE rolname = {name})"
-            " THEN CREATE ROLE {role} NOLOGIN; END IF; END $do$",
-            name=sql.Literal(name),
-            role=role,
-        )
-    add("GRANT USAGE ON SCHEMA tailrace TO {rt}, {rd}", rt=rt, rd=rd)
-    # The runtime: every table through its parent, so new partitions need nothing.
-    add("GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA tailrace TO {rt}", rt=rt)
-    add("REVOKE INSERT, UPDATE, DELETE ON tailrace.alembic_version FROM {rt}", rt=rt)
-    add("GRANT USAGE ON ALL SEQUENCES IN SCHEMA tailrace TO {rt}", rt=rt)
-    for function in OWNERS_FUNCTIONS:
-        composed.append(sql.SQL(f"GRANT EXECUTE ON FUNCTION tailrace.{function} TO ") + rt)
-    # The reader: the views, and the functions that they and the queries of docs/sql.md call (EXECUTE is everybody's).
-    for view in VIEWS:
-        add("GRANT SELECT ON {view} TO {rd}", view=sql.Identifier("tailrace", view), rd=rd)
-    add("ALTER ROLE {rd} SET default_transaction_read_only = on", rd=rd)
-    add("ALTER ROLE {rd} SET statement_timeout = {limit}", rd=rd, limit=sql.Literal(f"{timeout_s}s"))
+    composed = [
+        *(each for name in (runtime, reader, enqueuer, monitor, maintenance) for each in _made(name)),
+        *_runtime(sql.Identifier(runtime)),
+        *_reader(sql.Identifier(reader), timeout_s),
+        *_enqueuer(sql.Identifier(enqueuer)),
+        *_monitor(sql.Identifier(monitor), timeout_s),
+        *_maintenance(sql.Identifier(maintenance)),
+    ]
     return [each.as_string(connection) for each in composed]
 
 
-def set_up(database_url: str, runtime: str = RUNTIME, reader: str = READER, *, timeout_s: int = 60) -> RoleSetup:
+def _made(name: str) -> Iterator[sql.Composable]:
+    """Make the role, and take from it what an earlier version granted."""
+    role = sql.Identifier(name)
+    yield sql.SQL(
+        "DO $do$ BEGIN IF NOT EXISTS (SELECT FROM pg_catalog.pg_roles WHERE rolname = {})"
+        " THEN CREATE ROLE {} NOLOGIN; END IF; END $do$"
+    ).format(sql.Literal(name), role)
+    for what in ("TABLES", "SEQUENCES", "FUNCTIONS"):
+        yield sql.SQL(f"REVOKE ALL ON ALL {what} IN SCHEMA tailrace FROM {{}}").format(role)
+    yield sql.SQL("GRANT USAGE ON SCHEMA tailrace TO {}").format(role)
+
+
+def _runtime(role: sql.Identifier) -> Iterator[sql.Composable]:
+    yield sql.SQL("GRANT SELECT ON ALL TABLES IN SCHEMA tailrace TO {}").format(role)
+    yield from _writes(RUNTIME_WRITES, role)
+    yield sql.SQL("GRANT USAGE ON ALL SEQUENCES IN SCHEMA tailrace TO {}").format(role)
+    yield from _calls((*READING, *ASKING, *PARTITIONS), role)
+
+
+def _reader(role: sql.Identifier, timeout_s: int) -> Iterator[sql.Composable]:
+    yield from _selects(VIEWS, role)
+    yield from _calls(READING, role)
+    yield from _only_reads(role, timeout_s)
+
+
+def _enqueuer(role: sql.Identifier) -> Iterator[sql.Composable]:
+    yield from _calls(ASKING, role)
+
+
+def _monitor(role: sql.Identifier, timeout_s: int) -> Iterator[sql.Composable]:
+    yield from _selects(WATCHED, role)
+    yield from _calls(("stored_after(bigint, int, bigint)",), role)
+    yield from _only_reads(role, timeout_s)
+
+
+def _maintenance(role: sql.Identifier) -> Iterator[sql.Composable]:
+    yield sql.SQL("GRANT SELECT ON ALL TABLES IN SCHEMA tailrace TO {}").format(role)
+    yield from _writes(MAINTENANCE_WRITES, role)
+    yield sql.SQL("GRANT USAGE ON ALL SEQUENCES IN SCHEMA tailrace TO {}").format(role)
+    yield from _calls((*READING, *ASKING, *PARTITIONS), role)
+
+
+def _selects(names: tuple[str, ...], role: sql.Identifier) -> Iterator[sql.Composable]:
+    for name in names:
+        yield sql.SQL("GRANT SELECT ON {} TO {}").format(sql.Identifier("tailrace", name), role)
+
+
+def _writes(tables: dict[str, tuple[str, ...]], role: sql.Identifier) -> Iterator[sql.Composable]:
+    for rights, names in tables.items():
+        listed = sql.SQL(", ").join(sql.Identifier("tailrace", name) for name in names)
+        yield sql.SQL(f"GRANT {rights} ON {{}} TO {{}}").format(listed, role)
+
+
+def _calls(functions: tuple[str, ...], role: sql.Identifier) -> Iterator[sql.Composable]:
+    for function in functions:
+        yield sql.SQL(f"GRANT EXECUTE ON FUNCTION tailrace.{function} TO {{}}").format(role)
+
+
+def _only_reads(role: sql.Identifier, timeout_s: int) -> Iterator[sql.Composable]:
+    yield sql.SQL("ALTER ROLE {} SET default_transaction_read_only = on").format(role)
+    yield sql.SQL("ALTER ROLE {} SET statement_timeout = {}").format(role, sql.Literal(f"{timeout_s}s"))
+
+
+def set_up(
+    database_url: str,
+    runtime: str = RUNTIME,
+    reader: str = READER,
+    *,
+    enqueuer: str = ENQUEUER,
+    monitor: str = MONITOR,
+    maintenance: str = MAINTENANCE,
+    timeout_s: int = 60,
+) -> RoleSetup:
     """Make the roles and grant them what they need, in one transaction. Run it again after each migration.
 
     Raises:
         StoreUnavailable: Postgres did not answer.
     """
-    made = statements(runtime, reader, timeout_s=timeout_s)
+    made = statements(runtime, reader, enqueuer=enqueuer, monitor=monitor, maintenance=maintenance, timeout_s=timeout_s)
     script = "".join(f"{statement};\n" for statement in made)
     engine = create_engine(database_url, poolclass=pool.NullPool)
     try:
