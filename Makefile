@@ -11,7 +11,7 @@ SHELL = /bin/sh
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
 MAKEFLAGS += --no-print-directory
-.PHONY: help demo check halves test soak bounces chaos lint docs check-deploy clean venv which-python bench bench-quick
+.PHONY: help demo check halves test soak bounces chaos lint docs check-deploy clean venv which-python bench bench-quick dist audit
 
 PYTHON ?=
 ARGS ?=
@@ -41,6 +41,7 @@ help:
 	@echo 'make chaos   kill, cut and restart everything for CHAOS_SECONDS (300); SEED=S plays one schedule again'
 	@echo 'make docs    the documentation as a site, in site/: strict, links checked'
 	@echo 'make check-deploy  what hadolint and the schemas of Compose and Kubernetes say of the files for deploying'
+	@echo 'make dist    what is released, into dist/  make audit   known weaknesses of what is pinned'
 	@echo 'make venv    install for development       make clean   remove .venv and caches, keep .tailrace'
 
 demo: $(READY_TO_RUN)
@@ -105,6 +106,13 @@ bench: $(READY_TO_TEST)
 
 bench-quick: $(READY_TO_TEST)
 	@$(BIN)/python -m benchmarks.quick $(ARGS)
+
+# Wheel, source archive, what the wheel brings with it (CycloneDX), and checksums: the same tree makes the same bytes.
+dist: $(READY_TO_TEST)
+	@$(BIN)/python tools/dist.py
+
+audit: $(READY_TO_TEST)
+	@$(BIN)/python tools/audit.py
 
 venv: $(READY_TO_TEST)
 
