@@ -7,6 +7,7 @@ import json
 import zlib
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
 import redis
@@ -143,3 +144,49 @@ def test_a_fleet_is_given_its_keys_step_by_step(
         assert worker.wait(30) == 0
         assert refused(worker) == refuses
         assert [each["task"] for each in events(worker, "message_unsigned")] == ["tailrace.ingest_run"] * len(refuses)
+
+
+def test_logins_of_redis_have_what_they_need_and_no_more(
+    tmp_path: Path, database_url: str, redis_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The lines of the documentation, as they stand there."""
+    page = (Path(__file__).parents[2] / "docs" / "security.md").read_text(encoding="utf-8")
+    lines = [line.replace(">...", ">x").split() for line in page.splitlines() if line.startswith("ACL SETUSER")]
+    worker_login, asker_login = (line[2] for line in lines)
+    parts = urlsplit(redis_url)
+
+    def url_of(login: str) -> str:
+        return parts._replace(netloc=f"{login}:x@{parts.hostname}:{parts.port}").geturl()
+
+    settings = SETTINGS | {"TAILRACE_SIGN_KEY": NEW}
+    with redis.Redis.from_url(redis_url) as admin:
+        for line in lines:
+            admin.execute_command(*line)  # type: ignore[no-untyped-call]
+        try:
+            with (
+                scene(tmp_path, database_url, url_of(worker_login), store_of("run_new"), **settings) as (workers, _),
+                redis.Redis.from_url(url_of(asker_login)) as asker,
+            ):
+                ask(url_of(asker_login), monkeypatch, NEW, "run_new")
+                for beyond in (
+                    lambda: asker.lrange(QUEUE, 0, -1),
+                    lambda: asker.rpop(QUEUE),
+                    lambda: asker.delete(QUEUE),
+                    lambda: asker.lpush("celery", "theirs"),
+                    lambda: asker.hgetall("unacked"),
+                    lambda: asker.set("tailrace:epoch", "1"),
+                    lambda: asker.publish(CONTROL, "shutdown"),
+                    lambda: asker.flushall(),
+                    lambda: asker.config_get("*"),
+                ):
+                    with pytest.raises(redis.exceptions.NoPermissionError):
+                        beyond()
+                worker = workers.started("gevent", 4, direct=True)
+                archived(workers.archive, "run_new")
+                wait_for(lambda: not waiting(admin), 30, "nothing is left in the queue")
+                worker.terminate()
+                assert worker.wait(30) == 0
+                assert refused(worker) == {}
+                assert "NOPERM" not in worker.said(), worker.said()[-3_000:]
+        finally:
+            admin.acl_deluser(worker_login, asker_login)
