@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 from celery import Celery, shared_task, signals
+from kombu.exceptions import EncodeError
 from kombu.transport.virtual import Channel
 from kombu.utils.json import dumps, loads
 
@@ -153,6 +154,7 @@ def test_nor_does_it_in_another_queue(signed: dict[str, Any], queue: str) -> Non
 
 def test_what_was_added_later_is_taken_away(signed: dict[str, Any]) -> None:
     """Celery makes attributes of a request of whatever headers there are."""
+    signed["properties"]["delivery_info"]["redelivered"] = True  # as kombu does with what nobody acknowledged
     before = copy.deepcopy(signed)
     signed["headers"] |= {"redelivered": True, "callbacks": [{"task": "theirs.task"}], "chord": {}}
     assert checked(signed) == before
@@ -270,6 +272,15 @@ def test_a_hosts_own_tasks_sign_what_they_ask_for(monkeypatch: pytest.MonkeyPatc
     for message in published.messages:
         checked(message, now=message["headers"][HEADER]["at"])
     assert len(published.messages) == 3
+
+
+def test_what_can_not_be_sent_is_said_by_who_sends_it(
+    monkeypatch: pytest.MonkeyPatch, published: Published, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setenv("TAILRACE_SIGN_KEY", OLD)
+    with Celery("host", broker="memory://", set_as_current=False) as host, pytest.raises(EncodeError):
+        host.send_task("tailrace.ingest_run", [object()], queue="tailrace")
+    assert (published.messages, caplog.records) == ([], [])
 
 
 def test_a_retry_is_signed_anew(monkeypatch: pytest.MonkeyPatch, published: Published) -> None:

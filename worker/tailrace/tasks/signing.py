@@ -9,9 +9,11 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from typing import Any, Final
 
 from celery import signals
+from kombu.exceptions import EncodeError
 from kombu.serialization import dumps
 
 from tailrace.config.sign_keys import sign_keys
@@ -55,12 +57,13 @@ def sign(
     keys = sign_keys(os.environ)
     if not keys:
         return
-    content_type, content_encoding, text = dumps(body, serializer="json")  # type: ignore[no-untyped-call]
     name = str(getattr(exchange, "name", exchange) or "")
     key = routing_key or ""
     queue = declare[0].name if name and declare else key  # of the nameless exchange, the routing key is the queue
-    sent = Sent(queue, name, key, headers, content_type, content_encoding, text.encode())
-    headers[HEADER] = signature(keys[0], sent, int(time.time()))
+    with suppress(EncodeError, TypeError, ValueError):  # can't be sent either: that tells its caller
+        content_type, content_encoding, text = dumps(body, serializer="json")  # type: ignore[no-untyped-call]
+        sent = Sent(queue, name, key, headers, content_type, content_encoding, text.encode())
+        headers[HEADER] = signature(keys[0], sent, int(time.time()))
 
 
 class Signatures:

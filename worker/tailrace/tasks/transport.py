@@ -84,7 +84,12 @@ class CheckedConnection(Connection):
     """A connection whose channels to Redis are checked; others are as they are."""
 
     def get_transport_cls(self) -> Any:
-        return _checked(super().get_transport_cls())  # type: ignore[no-untyped-call]
+        transport = super().get_transport_cls()  # type: ignore[no-untyped-call]
+        if transport.driver_type == "redis":
+            return _checked(transport)
+        if signs():
+            raise BadSettings(f"{SIGN_KEY_VARIABLE}: signatures are checked with Redis only.")
+        return transport
 
 
 class CheckedAMQP(AMQP):
@@ -96,9 +101,5 @@ class CheckedAMQP(AMQP):
 
 @cache
 def _checked(transport: Any) -> Any:
-    if transport.driver_type != "redis":
-        if signs():
-            raise BadSettings(f"{SIGN_KEY_VARIABLE}: signatures are checked with Redis only.")
-        return transport
     channel = type("CheckedChannel", (_CheckedChannel, transport.Channel), {})
     return type("CheckedTransport", (transport,), {"Channel": channel})
