@@ -58,7 +58,7 @@ RETURN (timestamp 'epoch' + (p_stream_id >> 20) * interval '1 millisecond')::dat
 -- first. Their ids are from first_id to before end_id. It jumps from day to day in the indices, however many streams a
 -- day has.
 CREATE FUNCTION tailrace.archived_days() RETURNS TABLE (day date, first_id bigint, end_id bigint)
-LANGUAGE sql STABLE
+LANGUAGE sql STABLE SECURITY DEFINER
 BEGIN ATOMIC
     WITH RECURSIVE found AS (
         SELECT least(
@@ -86,6 +86,8 @@ BEGIN ATOMIC
            tailrace.stream_id_at((d.day + 1)::timestamp AT TIME ZONE 'UTC')
     FROM days d ORDER BY d.day;
 END;
+
+REVOKE EXECUTE ON FUNCTION tailrace.archived_days() FROM PUBLIC;
 
 
 -- The streams with ids from p_first to before p_end with which something may be wrong: every stream for which

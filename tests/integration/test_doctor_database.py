@@ -236,7 +236,7 @@ def test_a_role_that_may_only_read(place: Place) -> None:
         found = place.found(url)
     assert list(found) == ["rights-lacking"]
     says = found["rights-lacking"].says
-    assert "lacks DELETE on backfills" in says
+    assert "lacks DELETE on facts" in says
     assert len(says) < 400
 
 
@@ -246,12 +246,12 @@ def test_a_role_that_lacks_one_right(place: Place) -> None:
         "GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA tailrace TO {}",
         "GRANT USAGE ON ALL SEQUENCES IN SCHEMA tailrace TO {}",
         "REVOKE UPDATE ON tailrace.streams FROM {}",
-        *(f"GRANT EXECUTE ON FUNCTION tailrace.{function} TO {{}}" for function in roles.OWNERS_FUNCTIONS[1:]),
+        *(f"GRANT EXECUTE ON FUNCTION tailrace.{function} TO {{}}" for function in roles.RUNTIME_CALLS[1:]),
     )
     with place.role(*grants) as url:
         found = place.found(url)
     assert list(found) == ["rights-lacking"]
-    assert found["rights-lacking"].says.endswith(f"lacks EXECUTE on {roles.OWNERS_FUNCTIONS[0]}; UPDATE on streams")
+    assert found["rights-lacking"].says.endswith(f"lacks EXECUTE on {roles.RUNTIME_CALLS[0]}; UPDATE on streams")
 
 
 def test_no_archive_and_a_role_that_may_not_make_one(empty_database_url: str, monkeypatch: pytest.MonkeyPatch) -> None:

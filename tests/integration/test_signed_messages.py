@@ -19,6 +19,7 @@ from tailrace.tasks.signature import HEADER
 from tests.chaos.fleet import Archive, scene, wait_for
 from tests.foreignmessages import CANARY, asking, message, stored
 from tests.integration.test_refused_messages import CONTROL, SETTINGS, events, refused
+from tests.scraped import free_port
 from tests.upstream import LiveStore
 
 NEW = "new-5f0c1f3a9be24d7d8c6b7d8c6b24d9be"
@@ -82,7 +83,8 @@ def bombs_and_forgeries(signed: dict[str, Any]) -> list[bytes]:
 def test_only_what_is_signed_is_taken(
     pool: str, tmp_path: Path, database_url: str, redis_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    settings = SETTINGS | {"TAILRACE_SIGN_KEY": f"{NEW},{OLD}"}
+    port = free_port()
+    settings = SETTINGS | {"TAILRACE_SIGN_KEY": f"{NEW},{OLD}", "TAILRACE_METRICS_PORT": str(port)}
     store = store_of("run_new", "run_old", "run_theirs")
     with (
         redis.Redis.from_url(redis_url) as broker,
@@ -102,10 +104,10 @@ def test_only_what_is_signed_is_taken(
         assert broker.publish(CONTROL, stored(message([]))) == 0  # `celery control shutdown` reaches nobody
         wait_for(lambda: not waiting(broker), 30, "nothing is left in the queue")
         assert archive.rows("SELECT run_id FROM tailrace.runs ORDER BY run_id") == [("run_new",), ("run_old",)]
+        # Its own hints are signed too: nothing else was refused.
+        assert refused(port) == {"signature": len(bad)}
         worker.terminate()
         assert worker.wait(30) == 0
-        # Its own hints are signed too: nothing else was refused.
-        assert refused(worker) == {"signature": len(bad)}
         (told,) = events(worker, "message_refused")
         assert told["kind"] == "signature"
         said = worker.said()
@@ -128,10 +130,9 @@ def test_a_fleet_is_given_its_keys_step_by_step(
     redis_url: str,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    with scene(tmp_path, database_url, redis_url, store_of("run_signed", "run_plain"), **SETTINGS, **of_worker) as (
-        workers,
-        _,
-    ):
+    port = free_port()
+    settings = SETTINGS | of_worker | {"TAILRACE_METRICS_PORT": str(port)}
+    with scene(tmp_path, database_url, redis_url, store_of("run_signed", "run_plain"), **settings) as (workers, _):
         worker = workers.started("threads", 4, direct=True)
         archive = workers.archive
         wait_for(lambda: archive.rows("SELECT 1 FROM tailrace.environments"), 20, "it serves an environment")
@@ -140,9 +141,9 @@ def test_a_fleet_is_given_its_keys_step_by_step(
         ask(redis_url, monkeypatch, NEW, "run_signed")
         ask(redis_url, monkeypatch, "", "run_plain")
         archived(archive, "run_signed", "run_plain")
+        assert refused(port) == refuses
         worker.terminate()
         assert worker.wait(30) == 0
-        assert refused(worker) == refuses
         assert [each["task"] for each in events(worker, "message_unsigned")] == ["tailrace.ingest_run"] * len(refuses)
 
 
@@ -158,7 +159,8 @@ def test_logins_of_redis_have_what_they_need_and_no_more(
     def url_of(login: str) -> str:
         return parts._replace(netloc=f"{login}:x@{parts.hostname}:{parts.port}").geturl()
 
-    settings = SETTINGS | {"TAILRACE_SIGN_KEY": NEW}
+    port = free_port()
+    settings = SETTINGS | {"TAILRACE_SIGN_KEY": NEW, "TAILRACE_METRICS_PORT": str(port)}
     with redis.Redis.from_url(redis_url) as admin:
         for line in lines:
             admin.execute_command(*line)  # type: ignore[no-untyped-call]
@@ -184,9 +186,9 @@ def test_logins_of_redis_have_what_they_need_and_no_more(
                 worker = workers.started("gevent", 4, direct=True)
                 archived(workers.archive, "run_new")
                 wait_for(lambda: not waiting(admin), 30, "nothing is left in the queue")
+                assert refused(port) == {}
                 worker.terminate()
                 assert worker.wait(30) == 0
-                assert refused(worker) == {}
                 assert "NOPERM" not in worker.said(), worker.said()[-3_000:]
         finally:
             admin.acl_deluser(worker_login, asker_login)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
+from datetime import UTC, datetime
 from typing import Final
 
 import structlog
@@ -18,6 +19,7 @@ from prometheus_client.registry import Collector
 
 from tailrace.errors import WorkerError
 from tailrace.store.figures import Figures
+from tailrace.store.keeping.verification import Verification
 
 log = structlog.get_logger("tailrace")
 
@@ -57,6 +59,11 @@ _NAMES: Final = {
     "uncompacted_streams": ("Sealed streams that wait to be compacted or made searchable, up to ten thousand.",),
     "partitions_ahead_days": ("For how many days new streams have a place to be stored.",),
     "tally_age_seconds": ("Since the closed streams of today and yesterday were counted.",),
+    "mismatched_streams": (
+        "Streams with which something was wrong when they were last verified; ten thousand at most.",
+    ),
+    "verified_age_seconds": ("What was stored so long ago or earlier has been verified since.",),
+    "unverified_days": ("Days that are over and were never verified.",),
     "size_bytes": ("Tables and indexes of the archive, as Postgres last counted their pages.",),
     "postgres_sessions": ("Sessions of the Postgres server, everybody's.",),
     "postgres_sessions_limit": ("max_connections of the Postgres server.",),
@@ -66,8 +73,11 @@ _NAMES: Final = {
 class ArchiveCollector(Collector):
     """Asks the archive when it is scraped."""
 
-    def __init__(self, figures: Figures, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self, figures: Figures, verification: Verification, clock: Callable[[], float] = time.monotonic
+    ) -> None:
         self._figures = figures
+        self._verification = verification
         self._clock = clock
         self._lock = threading.Lock()  # one asks, the others wait for its answer
         self._families: list[GaugeMetricFamily] = []
@@ -164,6 +174,11 @@ class ArchiveCollector(Collector):
         fleet = figures.fleet()
         yield "workers", (), fleet.workers
         yield "worker_slots", (), fleet.slots
+        coverage = self._verification.coverage()
+        yield "mismatched_streams", (), coverage.mismatches
+        yield "unverified_days", (), coverage.days_never_verified
+        if coverage.oldest_at is not None:
+            yield "verified_age_seconds", (), max(0.0, (datetime.now(UTC) - coverage.oldest_at).total_seconds())
         chores = figures.chores()
         yield "unsent_messages", (), chores.unsent
         yield "uncompacted_streams", (), chores.uncompacted

@@ -13,11 +13,17 @@ from datetime import datetime
 import sqlalchemy as sa
 
 from tailrace.store.leases import OPEN
-from tailrace.store.roles import OWNERS_FUNCTIONS
+from tailrace.store.roles import RUNTIME_CALLS, RUNTIME_WRITES
 from tailrace.store.statements import Statements, refusing
 
 __all__ = ["Connections", "Diagnosis", "Fleet", "KnownRun", "Rights", "Schedule", "Server"]
 
+_WRITES = [
+    (privilege, table)
+    for privileges, tables in RUNTIME_WRITES.items()
+    for privilege in privileges.split(", ")
+    for table in tables
+]
 COUNTED = 10_000
 """What waits is counted so far; more makes no difference."""
 
@@ -181,12 +187,16 @@ class Diagnosis:
     def _lacking(self) -> tuple[str, ...]:
         rows = self._all(
             """
-            SELECT p.privilege || ' on ' || string_agg(c.relname, ', ' ORDER BY c.relname) AS lacking
-            FROM pg_class c CROSS JOIN (VALUES ('SELECT'), ('INSERT'), ('UPDATE'), ('DELETE')) p (privilege)
+            SELECT needed.privilege || ' on ' || string_agg(c.relname, ', ' ORDER BY c.relname) AS lacking
+            FROM pg_class c CROSS JOIN LATERAL (
+                SELECT 'SELECT' AS privilege
+                UNION SELECT w.privilege
+                FROM unnest(CAST(:privileges AS text[]), CAST(:tables AS text[])) AS w (privilege, name)
+                WHERE w.name = c.relname
+            ) needed
             WHERE c.relnamespace = to_regnamespace('tailrace') AND c.relkind IN ('r', 'p') AND NOT c.relispartition
-              AND (c.relname <> 'alembic_version' OR p.privilege = 'SELECT')
-              AND NOT has_table_privilege(c.oid, p.privilege)
-            GROUP BY p.privilege
+              AND NOT has_table_privilege(c.oid, needed.privilege)
+            GROUP BY needed.privilege
             UNION ALL
             SELECT 'USAGE on ' || string_agg(c.relname, ', ' ORDER BY c.relname) FROM pg_class c
             WHERE c.relnamespace = to_regnamespace('tailrace')
@@ -199,7 +209,9 @@ class Diagnosis:
             HAVING count(*) > 0
             ORDER BY 1
             """,
-            functions=list(OWNERS_FUNCTIONS),
+            functions=list(RUNTIME_CALLS),
+            privileges=[privilege for privilege, _ in _WRITES],
+            tables=[table for _, table in _WRITES],
         )
         return tuple(str(row["lacking"]) for row in rows)
 

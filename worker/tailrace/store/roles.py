@@ -40,20 +40,31 @@ READING = (
 ASKING = ("request_ingest(text, text[], text, int, text, json)", "cancel_run(text, text)")
 PARTITIONS = ("ensure_partitions(int, int)", "ensure_partition(date)", "drop_day(date)")
 
+COUNTING = ("archived_days()",)
+"""Looks into what is kept raw, and tells only of which days there is something."""
+
 WATCHED = (
     *("alembic_version", "environments", "workers", "runs", "streams", "streams_now", "holes", "gaps"),
-    *("backfills", "discoveries", "outbox"),
+    *("backfills", "discoveries", "outbox", "schedules", "tallies", "tallied"),
+    *("mismatches", "verifications", "verified_days"),
 )
 """What says how the archive does, and holds nothing of a stream."""
 
 # Tables by what is done to their rows; through the parents, so new partitions need nothing.
 RUNTIME_WRITES = {
-    "INSERT, UPDATE": ("environments", "runs", "backfills", "discoveries"),
-    "INSERT, UPDATE, DELETE": ("workers", "streams", "segments", "facts", "outbox"),
-    "INSERT, DELETE": ("holes", "quarantine", "search"),
+    "INSERT, UPDATE": ("environments", "runs", "backfills", "discoveries", "schedules"),
+    "INSERT, UPDATE, DELETE": (
+        *("workers", "streams", "segments", "facts", "outbox", "tallied"),
+        *("mismatches", "verifications", "verified_days"),
+    ),
+    "INSERT, DELETE": ("holes", "quarantine", "search", "tallies"),
 }
+RUNTIME_CALLS = (*READING, *ASKING, *PARTITIONS, *COUNTING)
 MAINTENANCE_WRITES = {
-    "INSERT, UPDATE, DELETE": ("runs", "facts", "exported", "exporting", "forgotten"),
+    "INSERT, UPDATE, DELETE": (
+        *("runs", "facts", "exported", "exporting", "forgotten"),
+        *("mismatches", "verifications", "verified_days"),
+    ),
     "INSERT, DELETE": ("search",),
     "UPDATE, DELETE": ("streams", "segments"),
     "DELETE": ("holes", "quarantine"),
@@ -112,7 +123,7 @@ def _runtime(role: sql.Identifier) -> Iterator[sql.Composable]:
     yield sql.SQL("GRANT SELECT ON ALL TABLES IN SCHEMA tailrace TO {}").format(role)
     yield from _writes(RUNTIME_WRITES, role)
     yield sql.SQL("GRANT USAGE ON ALL SEQUENCES IN SCHEMA tailrace TO {}").format(role)
-    yield from _calls((*READING, *ASKING, *PARTITIONS), role)
+    yield from _calls(RUNTIME_CALLS, role)
 
 
 def _reader(role: sql.Identifier, timeout_s: int) -> Iterator[sql.Composable]:
@@ -127,7 +138,7 @@ def _enqueuer(role: sql.Identifier) -> Iterator[sql.Composable]:
 
 def _monitor(role: sql.Identifier, timeout_s: int) -> Iterator[sql.Composable]:
     yield from _selects(WATCHED, role)
-    yield from _calls(("stored_after(bigint, int, bigint)",), role)
+    yield from _calls(("stored_after(bigint, int, bigint)", *COUNTING), role)
     yield from _only_reads(role, timeout_s)
 
 
@@ -135,7 +146,7 @@ def _maintenance(role: sql.Identifier) -> Iterator[sql.Composable]:
     yield sql.SQL("GRANT SELECT ON ALL TABLES IN SCHEMA tailrace TO {}").format(role)
     yield from _writes(MAINTENANCE_WRITES, role)
     yield sql.SQL("GRANT USAGE ON ALL SEQUENCES IN SCHEMA tailrace TO {}").format(role)
-    yield from _calls((*READING, *ASKING, *PARTITIONS), role)
+    yield from _calls(RUNTIME_CALLS, role)
 
 
 def _selects(names: tuple[str, ...], role: sql.Identifier) -> Iterator[sql.Composable]:
