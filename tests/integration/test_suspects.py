@@ -14,7 +14,7 @@ from tailrace.store.verify import checked_range
 from tests.integration.schema_rows import Archive
 
 LOWEST, HIGHEST = -(1 << 63), (1 << 63) - 1
-DAMAGES = 250
+DAMAGES = 200
 
 UNCHECKED = """
 ALTER TABLE tailrace.segments DROP CONSTRAINT segments_data_check, DROP CONSTRAINT segments_count_check,
@@ -195,6 +195,16 @@ def test_a_segment_inside_another_is_not_passed_over(varied: Archive) -> None:
     ((stream, violation),) = varied.rows("SELECT stream_id, violation FROM tailrace.verify_accounts()")
     assert violation == "segment"
     assert (stream,) in varied.rows("SELECT tailrace.suspects(%s, %s)", LOWEST, HIGHEST)
+
+
+ODD = ['"\\u0000"', '"\\\\\\u0000"', '"\\ud83d"', '"\\ude00"', '{"a": [1e1000]}', "-1E+9999", '"x\\ud83d\\u0041"']
+
+
+def test_what_is_odd_in_a_part_is_odd_in_the_whole(archive: Archive) -> None:
+    """Also between halves of surrogate pairs that only seem to belong together."""
+    for text in ODD:
+        for whole in (text, f"[{text}]", f'["\\ud83d",{text},"\\ude00"]', f'["\\\\",{text},"\\\\"]'):
+            assert archive.value("SELECT tailrace.is_odd(%s)", whole), whole
 
 
 def test_what_is_in_order_is_no_suspect_but_for_what_is_rare(varied: Archive) -> None:

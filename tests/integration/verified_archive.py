@@ -15,9 +15,9 @@ def day(days_ago: int) -> date:
 
 def fill(archive: Archive, days: dict[int, int]) -> dict[int, list[int]]:
     """Make so many sealed streams, with digests, on each of these days (how many days ago); return their ids."""
-    archive.value("SELECT tailrace.ensure_partitions(1, 40)")
     made: dict[int, list[int]] = {}
     for days_ago, count in days.items():
+        archive.value("SELECT tailrace.ensure_partition(%s)", day(days_ago))
         for n in range(count):
             run = archive.value("SELECT tailrace.request_ingest(%s)", f"run_{days_ago}_{n}")
             stream = archive.value(
