@@ -127,7 +127,8 @@ CALM_S: Final = 10.0
 class Failing:
     """Swallows what work raises: a line in the log when it begins to fail or fails otherwise, one when that is over.
 
-    It is over with the first success ``calm_s`` seconds after the last failure.
+    It is over with the first success ``calm_s`` seconds after the last failure. `failed` and `succeeded` are for work
+    whose errors are somebody else's to handle.
     """
 
     def __init__(
@@ -156,17 +157,28 @@ class Failing:
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: object) -> bool:
         if error is None:
-            if self._told and self._clock() - self._failed_at >= self._calm_s:
-                self._log.info(f"{self._what}_recovered")
-                self._told.clear()
+            self.succeeded()
             return False
         if not isinstance(error, Exception):
             return False
+        self.failed(error)
+        return True
+
+    def failed(self, error: Exception) -> None:
+        """Tell of an error, unless one of its kind was told already in this trouble."""
         self._failed_at = self._clock()
         name = type(error).__name__
         if name not in self._told:
+            self._told.add(name)
             traced = self._traced and not isinstance(error, WorkerError)
             said = str(error).partition("\n")[0]
-            self._log.warning(f"{self._what}_failed", kind=name, error=said or name, exc_info=traced)
-            self._told.add(name)
-        return True
+            self._log.warning(
+                f"{self._what}_failed", kind=name, error=said or name, exc_info=error if traced else False
+            )
+
+    def succeeded(self) -> bool:
+        """Return whether there is no trouble, and tell so if there was one."""
+        if self._told and self._clock() - self._failed_at >= self._calm_s:
+            self._told.clear()
+            self._log.info(f"{self._what}_recovered")
+        return not self._told

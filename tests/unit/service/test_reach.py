@@ -33,7 +33,7 @@ def asked(reach: Reach, whose: object, error: WorkerError | None) -> None:
 
 
 def away(clock: Clock | None = None) -> Reach:
-    reach = Reach(clock_s=clock or Clock(), chance=lambda: 0.5)
+    reach = Reach(clock or Clock(), lambda: 0.5)
     for stream in range(MANY):
         asked(reach, stream, DOWN)
     assert reach.away

@@ -93,7 +93,7 @@ class Backfills:
             later_s = wait_s(page.rate, self._policy.rate_share)
             new = self._store.note_page(owned, page.runs, page.next, later_s)
             if new is not None and page.next is None:
-                log.info("backfill_listed", backfill=owned.id)
+                log.info("backfill_listed", environment=self._store.environment, backfill=owned.id)
         return later_s
 
     def _refused(self, owned: OwnedBackfill, error: RequestRefused) -> None:
@@ -104,7 +104,7 @@ class Backfills:
             self._store.refused_backfill(owned, cursor, str(error), self._backoff(owned))
             return
         self._store.fail_backfill(owned, str(error))
-        log.warning("backfill_failed", backfill=owned.id, reason=str(error))
+        log.warning("backfill_failed", environment=self._store.environment, backfill=owned.id, error=str(error))
 
     def _backoff(self, owned: OwnedBackfill) -> float:
         return max(1.0, backoff(owned.attempt, 1.0, RETRY_CAP_S, random.random))

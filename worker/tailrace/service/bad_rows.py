@@ -35,7 +35,7 @@ class BadRows:
         for kind, row in kinds.items():
             if self._is_news(kind):
                 log.warning(
-                    "malformed_rows", environment=self._environment, kind=kind, run_id=row.run_id, reason=row.reason
+                    "rows_refused", environment=self._environment, kind=kind, run_id=row.run_id, reason=row.reason
                 )
 
     def _is_news(self, kind: str) -> bool:

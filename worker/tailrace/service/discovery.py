@@ -82,7 +82,7 @@ class Discovery:
             covered_to = turn.now if refusal is None else None
         self._store.discovered(self._rule, found, covered_to, str(error) if error else None)
         if found:
-            log.info("runs_found", rule=self._rule, runs=found)
+            log.info("runs_found", environment=self._store.environment, rule=self._rule, runs=found)
         return found
 
     def _attempt(self, ask: Callable[[], int]) -> tuple[int, WorkerError | None]:

@@ -93,7 +93,7 @@ class Environment:
         self.late = LateChecks(vital_engine, access.name)
         self.listed_runs = ListedRuns(engine, access.name)
         self.bad_rows = BadRows(access.name)
-        self.reach = Reach(access.name)
+        self.reach = Reach(environment=access.name)
         self.watching = Watching(self.runs, self.upstream, self.reach, self.key, self.bad_rows, settings, worker)
 
     def enrol(self) -> None:

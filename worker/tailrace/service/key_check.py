@@ -26,6 +26,8 @@ BELIEVED_S = 5.0
 
 PROBE_EVERY_S = 60.0
 
+TOLD_AGAIN_S = 3_600.0
+
 
 class KeyCheck:
     """The key of one environment. Thread-safe. ``retired``: another key is used by now."""
@@ -44,6 +46,7 @@ class KeyCheck:
         self._lock = threading.Lock()
         self._taken: bool | None = None
         self._asked_at = -BELIEVED_S
+        self._doubted_at = -TOLD_AGAIN_S
 
     def refused(self, error: Unauthorized) -> bool:
         """Halt the environment if upstream refuses its key elsewhere too; return whether it does.
@@ -61,13 +64,13 @@ class KeyCheck:
         if taken is False:
             self.halt(error)
             return True
-        log.warning("refused_but_key_taken", environment=self._runs.environment, taken=taken, reason=str(error))
+        self._doubt(error, taken)
         return False
 
     def halt(self, error: Unauthorized) -> None:
         """Stop everything of this environment, with one alarm. Of no effect when it was an old key that was refused."""
         if not self._retired.is_set() and self._runs.halt(str(error)):
-            log.error("environment_halted", environment=self._runs.environment, reason=str(error))
+            log.error("environment_halted", environment=self._runs.environment, error=str(error))
 
     def probe(self) -> bool:
         """Ask with the key of a halted environment if it is time; return whether the environment goes on.
@@ -78,8 +81,16 @@ class KeyCheck:
         if self._retired.is_set() or not self._runs.claim_probe(PROBE_EVERY_S) or not self._ask():
             return False
         self._runs.resume()
-        log.warning("environment_resumed", environment=self._runs.environment)
+        log.info("environment_resumed", environment=self._runs.environment)
         return True
+
+    def _doubt(self, error: Unauthorized, taken: bool | None) -> None:
+        """Tell once an hour of refusals that halt nothing: a thousand readers may meet them, again and again."""
+        with self._lock:
+            if self._clock() - self._doubted_at < TOLD_AGAIN_S:
+                return
+            self._doubted_at = self._clock()
+        log.warning("refusal_doubted", environment=self._runs.environment, taken=taken, error=str(error))
 
     def _ask(self) -> bool | None:
         """Return whether upstream takes the key; None when it could not be told."""

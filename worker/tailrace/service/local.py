@@ -95,9 +95,9 @@ class LocalIngestion:
             self._runtime.ingest_stream(stream_id)
         except WorkerError as error:
             # Whatever it was, the stream's row says where to go on, and the control loop will choose it again.
-            log.warning("reader_failed", error=str(error))
-        except Exception:
-            log.exception("reader_failed")
+            log.warning("reader_failed", stream_id=stream_id, error=str(error))
+        except Exception as error:
+            log.exception("reader_failed", stream_id=stream_id, error=str(error))
         finally:
             with self._lock:
                 self._reading.discard(stream_id)

@@ -12,6 +12,7 @@ import threading
 import time
 import uuid
 from collections.abc import Callable
+from datetime import date
 
 import structlog
 
@@ -69,6 +70,7 @@ class Maintenance:
         self._runtime = runtime
         self._ended = threading.Event()
         self._loops: list[Loop] = []
+        self._undropped: dict[date, DayFate] = {}  # as told
 
     @property
     def loops(self) -> list[Loop]:
@@ -116,10 +118,15 @@ class Maintenance:
                 done = compaction.compact(stream_id)
                 if done is not None:
                     pieces = compaction.index(stream_id)
-                    counts = {"before": done.segments_before, "after": done.segments_after, "pieces": pieces}
-                    log.debug("stream_compacted", stream=stream_id, **counts)
+                    log.debug(
+                        "stream_compacted",
+                        stream_id=stream_id,
+                        before=done.segments_before,
+                        after=done.segments_after,
+                        pieces=pieces,
+                    )
             except KeepFailed as error:
-                log.warning("stream_not_compacted", reason=str(error))
+                log.warning("stream_not_compacted", stream_id=stream_id, error=str(error))
 
     def tally(self) -> float:
         """Count what the archive holds of the day that is most due; return when to look again, in seconds.
@@ -143,8 +150,10 @@ class Maintenance:
             return
         for day in Retention(self._runtime.engine).prune(days):
             if day.fate is DayFate.DROPPED:
+                self._undropped.pop(day.day, None)
                 log.info("day_dropped", day=day.day.isoformat(), streams=day.streams)
-            else:
+            elif self._undropped.get(day.day) is not day.fate:  # it is looked at each hour
+                self._undropped[day.day] = day.fate
                 log.warning("day_not_dropped", day=day.day.isoformat(), reason=day.fate.value)
 
     def _begin(

@@ -16,6 +16,7 @@ from contextlib import contextmanager
 from tailrace import metrics
 from tailrace.errors import NotFound, SourceUnavailable, StreamStalled, TransientError
 from tailrace.ingest.signal import Signal
+from tailrace.telemetry import Failing
 
 MANY = 3
 """So many streams or runs that can't be asked for, one after the other and no answer between: upstream is away."""
@@ -35,15 +36,17 @@ class Reach:
 
     def __init__(
         self,
-        environment: str = "default",
         clock_s: Callable[[], float] = time.monotonic,
         chance: Callable[[], float] = random.random,
+        environment: str = "default",
     ) -> None:
         self._environment = environment
         self._clock_s = clock_s
         self._chance = chance
         self._lock = threading.Lock()
         self._failed: set[Hashable] = set()  # since the last answer
+        self._trouble = Failing("upstream", {"environment": environment}, clock=clock_s)
+        self._troubled = False  # and not over, as far as was told
         self._look_at = 0.0
         self._waiting: dict[Signal, None] = {}  # the first looks when it is time
         self._spread_s = 0.0
@@ -60,7 +63,7 @@ class Reach:
         except TransientError as error:
             self._count(_status_of(error))
             if _is_away(error):
-                self.failed(whose)
+                self.failed(whose, error)
             else:
                 self.answered()
             raise
@@ -75,18 +78,23 @@ class Reach:
     def _count(self, status: int | None) -> None:
         metrics.upstream_answers.labels(self._environment, metrics.answer_code(status)).inc()
 
-    def failed(self, whose: Hashable) -> None:
+    def failed(self, whose: Hashable, error: TransientError) -> None:
         """Note that upstream could not be asked for this."""
         with self._lock:
             if not self.away:
                 self._failed.add(whose)
                 self._look_at = self._clock_s() + self._pause_s()
+            if self.away:
+                self._troubled = True
+                self._trouble.failed(error)
 
     def answered(self) -> None:
         """Note that upstream answered: whoever waits goes on."""
-        if not self._failed:
+        if not (self._failed or self._troubled):
             return
         with self._lock:
+            if self._troubled:
+                self._troubled = not self._trouble.succeeded()
             self._failed.clear()
             waiting, self._waiting = self._waiting, {}
             self._spread_s = min(SPREAD_S, len(waiting) / WOKEN_PER_S)

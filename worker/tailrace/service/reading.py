@@ -134,7 +134,7 @@ class Reading:
                 outcome = Outcome(StreamState.FAILED, error=str(error), verdict=Verdict.FAILED)
             except Exception as error:  # noqa: BLE001  whatever it is, the thread must outlive it
                 # A fault of ours, met by this stream's data. It must neither be hidden nor spin.
-                bound.exception("reader_failed")
+                bound.exception("reader_failed", error=str(error))
                 outcome = self._after_own_fault(stream, error)
         if outcome.state is StreamState.ACTIVE and self._environments.get(stream.environment) is None:
             return self._not_served()

@@ -13,15 +13,12 @@ import time
 from collections.abc import Callable
 from datetime import UTC, datetime
 
-import structlog
-
 from tailrace.errors import RequestRefused, WorkerError
 from tailrace.service.rate import wait_s
 from tailrace.source.client import Upstream
 from tailrace.source.listing import ListFilter, list_runs
+from tailrace.telemetry import Failing
 from tailrace.wire.statuses import RUNNING
-
-log = structlog.get_logger("tailrace")
 
 PAGES_PER_S = 5.0
 """A fifth of what upstream lets the environment ask for, 25 a second: 10 000 runs in 20 s."""
@@ -54,7 +51,7 @@ class Rounds:
         """``watched`` says of a run by its id whether a change of it is of interest. ``share``: of the rate limit, as
         `service.rate.wait_s` takes it. ``every_s``: a round begins no sooner than this after the last one began."""
         self._upstream = upstream
-        self._environment = environment
+        self._listing = Failing("listing", {"environment": environment}, clock=clock_s)
         self._watched = watched
         self._share = share
         self._every_s = every_s
@@ -85,12 +82,14 @@ class Rounds:
         try:
             page = list_runs(self._upstream, wanted, self._cursor)
         except RequestRefused as error:
-            log.warning("list_refused", environment=self._environment, error=str(error))
+            self._listing.failed(error)
             first, self._cursor = self._cursor is None, None
             return REFUSED_S if first else RETRY_S  # it may have been the cursor
         except WorkerError as error:
+            self._listing.failed(error)
             self._cursor = None
             return getattr(error, "retry_after_s", None) or RETRY_S
+        self._listing.succeeded()
         for run_id, changed_at in page.changed_at.items():
             if self._watched(run_id):
                 self._found[run_id] = changed_at

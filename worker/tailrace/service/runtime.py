@@ -20,7 +20,8 @@ from tailrace.errors import (
     StoreUnavailable,
     WorkerError,
 )
-from tailrace.model import LeasedStream, StreamState
+from tailrace.model import LeasedStream
+from tailrace.service import telling
 from tailrace.service.coalesced import Coalesced
 from tailrace.service.environments import Environment, Environments
 from tailrace.service.leasing import LeaseKeeper
@@ -155,7 +156,7 @@ class Runtime:
         try:
             self.leases.retire()
         except WorkerError as error:
-            log.warning("leases_not_returned", error=str(error))
+            log.info("leases_not_returned", error=str(error))  # they end by themselves, and others take them
         self.close()
 
     def close(self) -> None:
@@ -255,7 +256,7 @@ class Runtime:
                 stream = self._acquiring.get(stream_id)
             except StoreUnavailable as error:
                 # If the lease was given all the same, the lease keeper gives it back.
-                log.warning("lease_not_acquired", stream_id=stream_id, error=str(error))
+                log.info("lease_not_acquired", stream_id=stream_id, error=str(error))
                 return
             if stream is None:
                 return
@@ -267,17 +268,17 @@ class Runtime:
                 stream_key=stream.ref.stream_key,
                 lease_token=stream.token,
             )
-            bound.info("lease_acquired", position=stream.checkpoint.last_index)
+            telling.began(bound, stream)
             sink = self.writer.open(stream, self._reading.limits(stream), signal.leave)
             try:
                 outcome = self._reading.read(stream, sink, signal, bound)
                 sink.settle(outcome)
             except LeaseLost as error:
-                bound.info("lease_lost", reason=str(error))
+                bound.info("lease_lost", error=str(error))
                 return
             finally:
                 sink.abandon()
-            bound.info(f"stream_{_LEFT[outcome.state]}", position=sink.checkpoint.last_index, error=outcome.error)
+            telling.left(bound, stream, outcome, sink.checkpoint.last_index)
         finally:
             self.readers.end(stream_id)
 
@@ -297,14 +298,5 @@ class Runtime:
             self.readers.leave_environments(self.environments.look())
             self.environments.enrol_missed()
         except BadSettings as error:  # raised once; what was good before stays
-            log.error("keys_file_refused", reason=str(error))
+            log.error("keys_file_refused", error=str(error))
         return self.settings.control_seconds
-
-
-_LEFT = {
-    StreamState.ACTIVE: "handed_on",
-    StreamState.PARKED: "parked",
-    StreamState.SEALED: "sealed",
-    StreamState.FAILED: "failed",
-    StreamState.CANCELLED: "cancelled",
-}

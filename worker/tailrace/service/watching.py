@@ -28,6 +28,7 @@ from tailrace.service.watch_list import ALONE_PER_S, Kept, WatchList
 from tailrace.source.client import Upstream
 from tailrace.source.listing import ManyRunsFeed
 from tailrace.store.runs import Runs, Seen, WatchedRun
+from tailrace.telemetry import Failing
 
 log = structlog.get_logger("tailrace")
 
@@ -89,6 +90,7 @@ class Watching:
         ) = -math.inf
         self._together = threading.Lock()  # of the feed
         self._listing = threading.Lock()  # of the list, which must not keep anybody from the feed
+        self._hearing = Failing("runs_feed", {"environment": store.environment}, clock=clock_s)
         self._feed = ManyRunsFeed(upstream, FEED_REACH_S, self._is_watched, clock_s)
         self._rounds = Rounds(
             upstream, store.environment, self._is_alone, settings.backfill_rate_share, settings.watch_seconds, clock_s
@@ -252,8 +254,10 @@ class Watching:
             raise
         except WorkerError as error:
             # Each run is then looked at alone, where errors are counted and waited for.
-            log.info("runs_feed_failed", error=str(error))
+            self._hearing.failed(error)
             changed, malformed = [], []
+        else:
+            self._hearing.succeeded()
         self._bad_rows.note("feed", malformed)
         heard_at = self._clock_s()
         told_of = frozenset(self._feed.told_of)
@@ -357,8 +361,12 @@ class Watching:
             if not keep:
                 self._reconciled_at = -math.inf  # it may be for us to watch by now, and left to us
         if found:
-            named = {"run_id": next(iter(seen.values()))[0].run_id} if len(seen) == 1 else {"runs": len(seen)}
-            log.info("streams_found", environment=self._store.environment, streams=found, **named)
+            environment = self._store.environment
+            if len(seen) == 1:
+                ((view, _),) = seen.values()
+                log.info("streams_found", environment=environment, run_id=view.run_id, streams=found)
+            else:
+                log.info("streams_found", environment=environment, runs=len(seen), streams=found)
         return found
 
     def _seal(self) -> None:

@@ -68,7 +68,7 @@ class ListedRuns:
 
     def __init__(self, engine: sa.Engine, environment: str) -> None:
         self._statements = Statements(engine, environment=environment)
-        self._environment = environment
+        self.environment = environment
 
     # --- finding
 
@@ -162,7 +162,7 @@ class ListedRuns:
             filters=json.dumps(filters, sort_keys=True),
         )
         if not rows:
-            raise UnknownEnvironment(f"The archive has no environment {self._environment!r}.")
+            raise UnknownEnvironment(f"The archive has no environment {self.environment!r}.")
         return int(rows[0].id)
 
     def claim_backfill(self, lease_s: float, backfill: int | None = None) -> OwnedBackfill | None:

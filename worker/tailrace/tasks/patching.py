@@ -23,6 +23,24 @@ def mend() -> list[str]:
     return [*_return_what_is_patched(), *_look_for_what_was_held()]
 
 
+def say_to_terminals_only() -> None:
+    """Keep Celery from telling of signals on a stdout that is no terminal: a program reads it, and our log says it too.
+
+    What it says on stderr stays: somebody has asked for it (SIGUSR1: where each thread is).
+    """
+    worker: Any = sys.modules.get("celery.apps.worker")
+    if worker is None or hasattr(worker.safe_say, "__wrapped__"):
+        return
+    say = worker.safe_say
+
+    @functools.wraps(say)
+    def safe_say(message: str, file: Any = sys.__stderr__) -> None:
+        if file is not sys.__stdout__ or (file is not None and file.isatty()):
+            say(message, file)
+
+    worker.safe_say = safe_say
+
+
 def _return_what_is_patched() -> list[str]:
     """Return those packages what gevent has patched, wherever they hold the original."""
     from gevent import monkey

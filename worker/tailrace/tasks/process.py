@@ -27,6 +27,7 @@ from tailrace.store.schedules import Schedules
 from tailrace.tasks.announce import CeleryAnnouncer
 from tailrace.tasks.app import app
 from tailrace.tasks.ingest import ingest_stream
+from tailrace.telemetry import Failing
 
 log = structlog.get_logger("tailrace")
 
@@ -70,6 +71,7 @@ class Process:
         self._stopping = threading.Lock()
         self._stopped = False
         self._broker_away_until = 0.0
+        self._hinting = Failing("hinting", traced=False)
         self._announcer: CeleryAnnouncer | None = None
         self._endpoint: Endpoint | None = None
         threading.Thread(target=self._leave_when_told, name="tailrace-drain", daemon=True).start()
@@ -85,11 +87,11 @@ class Process:
         self.queue = queue
         keys_file = self.settings.keys_file
         if keys_file is not None and readable_by_others(keys_file):
-            log.warning("keys_file_readable", path=str(keys_file), reason="anybody on this machine may read it")
+            log.warning("keys_file_exposed", path=str(keys_file), reason="anybody on this machine may read it")
         try:
             self.runtime.environments.enrol()
         except StoreUnavailable as error:  # the control loop goes on trying
-            log.warning("database_away", error=str(error))
+            log.warning("environments_not_enrolled", error=str(error))
         if self.pool in FEW_PROCESSES:
             self.runtime.start_choosing()
         self._announcer = CeleryAnnouncer(app, self.settings.on_sealed, self.hints_lost)
@@ -197,9 +199,11 @@ class Process:
                 self.hint_arrived(stream_id)
             if self.pool not in OWN_THREADS:
                 raise
-            log.warning("broker_away", error=type(error).__name__, streams=len(left))
+            self._hinting.failed(error)
             self._broker_away_until = time.monotonic() + BROKER_PAUSE_S
             self._read_here(left)
+        else:
+            self._hinting.succeeded()
 
     def _broker_is_away(self) -> bool:
         """Decide by its last failure, and by when it last answered: to ask one that hangs takes seconds."""
@@ -215,9 +219,9 @@ class Process:
         try:
             self.runtime.ingest_stream(stream_id)
         except WorkerError as error:
-            log.warning("reader_failed", error=str(error))
-        except Exception:
-            log.exception("reader_failed")
+            log.warning("reader_failed", stream_id=stream_id, error=str(error))
+        except Exception as error:
+            log.exception("reader_failed", stream_id=stream_id, error=str(error))
 
     def hints_lost(self) -> None:
         """The broker has lost its memory, and with it every hint that was on its way."""
@@ -252,12 +256,13 @@ class Process:
 
     def _leave_when_told(self) -> None:
         self._leaving.wait()
+        log.info("drain_began", reading=len(self.runtime.readers))
         until = time.monotonic() + self.settings.drain_seconds
         # Some of the time is for giving the leases back and for Celery's own end.
         self.stop(self.settings.drain_seconds * READERS_SHARE)
         time.sleep(max(0.0, until - time.monotonic()))
         # Celery waits for its tasks and for the broker as long as it takes. All that mattered is done.
-        log.warning("worker_left", reason="Celery did not end in time")
+        log.info("worker_left", reason="Celery did not end in time")
         os._exit(0)
 
     def stop(self, timeout_s: float) -> None:
@@ -274,3 +279,4 @@ class Process:
             self.runtime.stop(timeout_s)
             if self._endpoint is not None:
                 self._endpoint.stop()
+            log.info("worker_stopped", pool=self.pool)

@@ -17,7 +17,7 @@ from tailrace.store.statements import refusal
 from tailrace.tasks import current
 from tailrace.tasks.app import app
 from tailrace.tasks.ingest import ingest_stream
-from tailrace.tasks.patching import mend
+from tailrace.tasks.patching import mend, say_to_terminals_only
 from tailrace.tasks.process import EXIT_AT_ONCE, FEW_PROCESSES, GROWING, READERS_SHARE, Process
 from tailrace.tasks.refused import refusals
 from tailrace.tasks.signing import signatures
@@ -33,6 +33,7 @@ _own_queue = ""
 def _logging(**_: Any) -> None:
     settings = load(os.environ)
     configure(settings.log_format, settings.log_level)
+    say_to_terminals_only()
 
 
 @signals.celeryd_after_setup.connect
@@ -81,8 +82,8 @@ def _start(sender: Any, **_: Any) -> None:
         # An error that ends no process would leave a worker that takes messages and does nothing: Celery only logs it.
         reason = error if isinstance(error, WorkerError) else refusal(error.orig or error)
         current.process = None  # has nothing to give back
-        log.error("worker_refused", reason=str(reason))
-        raise SystemExit(f"tailrace: {reason}") from error
+        log.error("worker_refused", error=str(reason))
+        raise SystemExit(1) from error
     if pool not in FEW_PROCESSES:
         # Celery's own handler of SIGQUIT waits for the pool, which gevent does not allow in a signal handler: it fails.
         signal.signal(signal.SIGQUIT, lambda *_: os._exit(EXIT_AT_ONCE))
