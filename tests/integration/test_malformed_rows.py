@@ -77,7 +77,7 @@ def test_the_feed_of_many_runs_is_watched_on(place: Place) -> None:
     assert place.archive.value("SELECT count(*) FROM tailrace.runs WHERE state = 'watched'") == 9
     assert place.archive.value("SELECT count(*) FROM tailrace.streams") == 5
     assert counted("tailrace_malformed_rows_total") - before >= 2 * len(BAD)
-    kinds = [each["kind"] for each in logs if each["event"] == "malformed_rows"]
+    kinds = [each["kind"] for each in logs if each["event"] == "rows_refused"]
     assert len(kinds) == len(set(kinds)) > 5
     assert not [path for path in place.calls() if path != FEED], "nothing had to be asked for alone"
 

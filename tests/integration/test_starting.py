@@ -21,7 +21,7 @@ def test_a_worker_that_starts_while_postgres_is_away_waits_for_it(servers_to_bre
     with scene(tmp_path, urls.database_url, urls.redis_url, store, **QUICK) as (workers, _):
         postgres.stop()
         worker = workers.started()
-        assert "database_away" in worker.said()
+        assert "environments_not_enrolled" in worker.said()
         postgres.start()
         wait_for(lambda: workers.archive.value("SELECT count(*) FROM tailrace.environments") == 1, 15)
         workers.archive.request("run_1")

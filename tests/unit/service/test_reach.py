@@ -7,10 +7,12 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 
 import pytest
+from structlog.testing import capture_logs
 
 from tailrace.errors import NotFound, SourceUnavailable, StreamStalled, WorkerError
 from tailrace.ingest.signal import Signal
 from tailrace.service.reach import LOOK_S, MANY, Reach
+from tailrace.telemetry import CALM_S
 
 DOWN = SourceUnavailable("connection refused")
 
@@ -139,3 +141,29 @@ def test_who_is_called_leaves_and_the_next_is_the_first() -> None:
         clock.now += LOOK_S
         signals[1].poke()
         assert went_on.acquire(timeout=5)
+
+
+def test_an_outage_is_told_once_and_its_end_once_however_many_meet_it() -> None:
+    clock = Clock()
+    with capture_logs() as lines:
+        reach = away(clock)
+        for stream in range(100):
+            asked(reach, stream, DOWN)
+        asked(reach, 1, None)  # one answer between outages is no end
+        for stream in range(MANY):
+            asked(reach, stream, DOWN)
+        for _ in range(3):
+            clock.now += CALM_S
+            asked(reach, 1, None)
+    assert [(line["log_level"], line["event"], line["environment"]) for line in lines] == [
+        ("warning", "upstream_failed", "default"),
+        ("info", "upstream_recovered", "default"),
+    ]
+
+
+def test_the_trouble_of_one_stream_is_not_told_as_upstreams() -> None:
+    reach = Reach(Clock())
+    with capture_logs() as lines:
+        for _ in range(100):
+            asked(reach, 1, DOWN)
+    assert lines == []

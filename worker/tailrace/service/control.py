@@ -93,9 +93,9 @@ class ControlLoop:
         self._turns = 0  # readers that were just asked to leave for others
         self._known = ""  # the broker's mark
         self._maintaining = Failing("maintenance")  # mostly there is nothing to do: that is no recovery
-        self._loops = [self._loop("control", self._choose, "control_turn", lambda: every_s)]
+        self._loops = [self._loop("control", self._choose, lambda: every_s, what="control_turn")]
         if announcer is not None:
-            self._loops.append(self._loop("outbox", self._announce, "announcing", lambda: every_s))
+            self._loops.append(self._loop("outbox", self._announce, lambda: every_s, what="announcing"))
 
     @property
     def loops(self) -> list[Loop]:
@@ -163,24 +163,24 @@ class ControlLoop:
 
     def _attend(self, environment: Environment) -> None:
         """Look after one environment until it is retired, in threads of its own: one that hangs delays no other."""
-        duties = [("watch", WATCHERS, self._watch, "watching", self._pause_s)]
-        if self._run is None:
-            duties.append(("late", LATE_CHECKERS, self._check_late, "late_check", _late_pause_s))
-        for name, threads, turn, what, pause_s in duties:
-            for number in range(threads):
-                loop = self._loop(
-                    f"{name}-{number}", partial(turn, environment), what, pause_s, environment=environment
-                )
-                self._loops.append(loop)
-                loop.start()
+        watch, late = partial(self._watch, environment), partial(self._check_late, environment)
+        for number in range(WATCHERS):
+            self._begin(self._loop(f"watch-{number}", watch, self._pause_s, environment, what="watching"))
+        for number in range(LATE_CHECKERS if self._run is None else 0):
+            self._begin(self._loop(f"late-{number}", late, _late_pause_s, environment, what="late_check"))
+
+    def _begin(self, loop: Loop) -> None:
+        self._loops.append(loop)
+        loop.start()
 
     def _loop(
         self,
         name: str,
         turn: Callable[[], float],
-        what: str,
         retry_s: Callable[[], float],
         environment: Environment | None = None,
+        *,
+        what: str,
     ) -> Loop:
         def goes_on() -> bool:
             return not self._ended.is_set() if environment is None else self._serves(environment)

@@ -78,11 +78,11 @@ class Maintenance:
         return list(self._loops)
 
     def start(self) -> None:
-        self._begin("keep", self.keep, KEEP_S, self._going)
-        self._begin("tally", self.tally, TALLY_S, self._going)
-        self._begin("prune", self.prune, PRUNE_S, self._going)
+        self._begin("keep", self.keep, KEEP_S, self._going, what="keeping")
+        self._begin("tally", self.tally, TALLY_S, self._going, what="tallying")
+        self._begin("prune", self.prune, PRUNE_S, self._going, what="pruning")
         if self._runtime.settings.scrub_load > 0:
-            self._begin("scrub", scrub_of(self._runtime).turn, LOOK_S, self._going)
+            self._begin("scrub", scrub_of(self._runtime).turn, LOOK_S, self._going, what="scrubbing")
         self._runtime.environments.follow(self._find_for)
 
     def stop(self) -> None:
@@ -97,7 +97,8 @@ class Maintenance:
         def serves() -> bool:
             return self._going() and not environment.retired.is_set()
 
-        self._begin("find", Finder(environment, serves).find, FIND_S, serves, environment=environment.name)
+        find = Finder(environment, serves).find
+        self._begin("find", find, FIND_S, serves, what="finding", environment=environment.name)
 
     def _going(self) -> bool:
         return not self._ended.is_set()
@@ -157,7 +158,14 @@ class Maintenance:
                 log.warning("day_not_dropped", day=day.day.isoformat(), reason=day.fate.value)
 
     def _begin(
-        self, name: str, turn: Callable[[], float | None], every_s: float, goes_on: Callable[[], bool], **whose: str
+        self,
+        name: str,
+        turn: Callable[[], float | None],
+        every_s: float,
+        goes_on: Callable[[], bool],
+        *,
+        what: str,
+        **whose: str,
     ) -> None:
         """Take turns in a thread of its own, every ``every_s`` or so, or when a turn says in how many seconds."""
 
@@ -168,7 +176,7 @@ class Maintenance:
             next_s = turn()
             return pause_s() if next_s is None else next_s
 
-        loop = Loop(name, once, what=name, retry_s=pause_s, goes_on=goes_on, **whose)
+        loop = Loop(name, once, what=what, retry_s=pause_s, goes_on=goes_on, **whose)
         self._loops.append(loop)
         loop.start()
 

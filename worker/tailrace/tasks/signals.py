@@ -29,6 +29,7 @@ _main_pid = 0
 _own_queue = ""
 
 
+@signals.celeryd_init.connect  # what Celery warns of before it sets logging up
 @signals.setup_logging.connect
 def _logging(**_: Any) -> None:
     settings = load(os.environ)
