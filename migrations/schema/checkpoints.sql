@@ -34,6 +34,33 @@ REVOKE EXECUTE ON FUNCTION tailrace.stored_after(bigint, int, bigint) FROM PUBLI
 COMMENT ON FUNCTION tailrace.stored_after(bigint, int, bigint) IS
     'What is stored of a stream after the checkpoint that its row tells: the present checkpoint, and how much that is.';
 
+-- How fast chunks of a stream came lately, and when upstream says that the newest was written; no row: nothing is stored.
+-- Looks at a hundred segments at most, however many there are. Never inlined, for the same reason.
+CREATE FUNCTION tailrace.recently_stored(p_stream_id bigint, p_generation int, p_within_s double precision)
+RETURNS TABLE (chunks_per_s double precision, emitted_at timestamptz)
+LANGUAGE plpgsql STABLE STRICT PARALLEL SAFE ROWS 1 SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+    RETURN QUERY
+        SELECT
+            -- Over the time that was looked through: less than p_within_s when there was more, or nothing before.
+            coalesce(sum(l.chunk_count) FILTER (WHERE l.age_s <= p_within_s), 0)
+                / greatest(1, least(p_within_s, max(l.age_s))),
+            to_timestamp((
+                SELECT g.emitted_ms[cardinality(g.emitted_ms)] FROM tailrace.segments g
+                WHERE g.stream_id = p_stream_id AND g.generation = p_generation ORDER BY g.first_index DESC LIMIT 1
+            ) / 1000.0)
+        FROM (
+            SELECT g.chunk_count, extract(epoch FROM now() - g.committed_at)::double precision AS age_s
+            FROM tailrace.segments g
+            WHERE g.stream_id = p_stream_id AND g.generation = p_generation ORDER BY g.first_index DESC LIMIT 100
+        ) l
+        HAVING count(*) > 0;
+END
+$$;
+
+COMMENT ON FUNCTION tailrace.recently_stored(bigint, int, double precision) IS
+    'How many chunks a second were stored of a stream within the last so many seconds, and upstream''s time of the newest.';
+
 -- The columns of streams as they are now. Of a sealed stream the row is right.
 CREATE VIEW tailrace.streams_now AS
 SELECT

@@ -59,7 +59,10 @@ COMMENT ON COLUMN tailrace.runs.late_check_at IS
 CREATE INDEX runs_watch_idx ON tailrace.runs (environment_id, next_watch_at)
     WHERE state IN ('requested', 'watched') AND next_watch_at IS NOT NULL;
 CREATE INDEX runs_open_idx ON tailrace.runs (environment_id) WHERE state IN ('requested', 'watched');
-CREATE INDEX runs_environment_id_idx ON tailrace.runs (environment_id);
+-- The newest runs of an environment.
+CREATE INDEX runs_environment_id_idx ON tailrace.runs (environment_id, id);
+-- Runs that failed: few, and looked for by whoever asks how the fleet is.
+CREATE INDEX runs_failed_idx ON tailrace.runs (id) WHERE state = 'failed';
 -- Runs of a tag.
 CREATE INDEX runs_tags_idx ON tailrace.runs USING gin (tags);
 -- Sealed runs that are still to be looked at once more.

@@ -107,6 +107,8 @@ CREATE INDEX streams_open_idx ON tailrace.streams (worker_id, next_attempt_at)
 -- Sealed streams that wait to be compacted or made searchable: nearly none, whatever the archive holds.
 CREATE INDEX streams_keep_idx ON tailrace.streams (id)
     WHERE state = 'sealed' AND keep_error IS NULL AND (compacted_at IS NULL OR indexed_at IS NULL);
+-- Streams that failed: few, and looked for by whoever asks how the fleet is.
+CREATE INDEX streams_failed_idx ON tailrace.streams (id) WHERE state = 'failed';
 
 
 -- A stream changes its state only by the moves that worker/tailrace/model.py (MOVES) names; a test keeps both alike.

@@ -43,7 +43,8 @@ DROP FUNCTION tailrace.chunks_range(text, text, bigint, bigint);
 DROP VIEW tailrace.chunks, tailrace.stream_text, tailrace.stream_stats, tailrace.run_overview, tailrace.message_parts,
     tailrace.gaps, tailrace.quarantined;
 DROP VIEW tailrace.streams_now;
-DROP FUNCTION tailrace.stored_after(bigint, int, bigint);
+DROP FUNCTION tailrace.stored_after(bigint, int, bigint),
+    tailrace.recently_stored(bigint, int, double precision);
 DROP FUNCTION tailrace.parts_of_stream(bigint), tailrace.parts_of_stream(bigint, text[]),
     tailrace.facts_of_stream(bigint), tailrace.text_of_stream(bigint);
 DROP FUNCTION tailrace.unpack(bigint, json, bigint[], int[], boolean),

@@ -1,4 +1,5 @@
-"""What the control loop asks costs by what is open, and not by what is done already: the plans of the very statements."""
+"""What the control loop and `tailrace status --watch` ask costs by what is open, and not by what is done already: the plans of
+the very statements."""
 
 from __future__ import annotations
 
@@ -17,6 +18,7 @@ from tailrace.store.engine import create_engine
 from tailrace.store.figures import Figures
 from tailrace.store.keeping.late import LateChecks
 from tailrace.store.leases import Leases, WorkerRow
+from tailrace.store.overview import Overview
 from tailrace.store.runs import Runs, Seen
 from tests.integration.schema_rows import Archive
 
@@ -101,6 +103,13 @@ def statements(asked: Asked) -> Iterator[tuple[str, Callable[[], object]]]:
     figures = Figures(asked.engine)
     for name in ("held", "open", "lag_seconds", "runs", "fleet", "environments", "backfills", "chores"):
         yield f"the exporter's figures: {name}", getattr(figures, name)
+    seen = Overview(asked.engine)
+    yield "how the fleet is", seen.fleet
+    yield "how the newest runs go", lambda: seen.newest_progress(50, None)
+    yield "how those of an environment go", lambda: seen.newest_progress(50, "default")
+    yield "how those of one go that has none", lambda: seen.newest_progress(50, "other")
+    run = min(ids)
+    yield "how a run's streams go", lambda: seen.streams_progress(run)
 
 
 def test_no_question_looks_at_what_is_done(database_url: str) -> None:
@@ -115,6 +124,24 @@ def test_no_question_looks_at_what_is_done(database_url: str) -> None:
     finally:
         asked.engine.dispose()
         asked.archive.connection.close()
+
+
+def test_how_fast_a_stream_goes_is_told_by_its_last_segments_only(archive: Archive) -> None:
+    """However many there are: a stream may have been written for months."""
+    pages = {}
+    for many in (200, 5_000):
+        stream = archive.stream(key=f"of {many}")
+        archive.run(
+            """INSERT INTO tailrace.segments (stream_id, generation, first_index, last_index, chunk_count, data, emitted_ms)
+               SELECT %s, 0, n, n, 1, json_build_array(repeat('x', 1000)), ARRAY[n] FROM generate_series(1, %s) n""",
+            *(stream, many),
+        )
+        archive.run("ANALYZE tailrace.segments")
+        ask = "SELECT * FROM tailrace.recently_stored(%s, 0, 60)"
+        assert archive.rows(ask, stream)  # what is asked first looks at the catalogue too
+        plan = [str(row[0]) for row in archive.rows(f"EXPLAIN (ANALYZE, BUFFERS) {ask}", stream)]
+        pages[many] = sum(map(int, re.findall(r"(?:hit|read)=(\d+)", next(filter(_counts, plan)))))
+    assert pages[5_000] < 2 * pages[200] < 500, pages
 
 
 def _counts(line: str) -> bool:

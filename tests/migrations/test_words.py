@@ -27,6 +27,8 @@ INDEXES: dict[str, Iterable[StrEnum]] = {
     "streams_open_idx": OPEN_STATES,
     "runs_open_idx": [RunState.REQUESTED, RunState.WATCHED],
     "streams_keep_idx": [StreamState.SEALED],
+    "runs_failed_idx": [RunState.FAILED],
+    "streams_failed_idx": [StreamState.FAILED],
     "runs_late_check_idx": [RunState.SEALED],
 }
 

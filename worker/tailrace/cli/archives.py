@@ -10,6 +10,7 @@ from tailrace.cli import servers
 from tailrace.errors import TerminalError
 
 if TYPE_CHECKING:
+    from tailrace.store.overview import Overview
     from tailrace.store.queries import Archive, RunStatus, StreamStatus
 
 
@@ -27,6 +28,14 @@ def open_archive() -> Archive:
     from tailrace.store.queries import Archive
 
     return Archive(create_engine(servers.database(), pool_size=2, application_name="tailrace command"))
+
+
+def open_overview() -> Overview:
+    """The same, of one that is looked at as a whole."""
+    from tailrace.store.engine import create_engine
+    from tailrace.store.overview import Overview
+
+    return Overview(create_engine(servers.database(), pool_size=2, application_name="tailrace command"))
 
 
 def the_run(archive: Archive, run_id: str, environment: str | None) -> RunStatus:
