@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -236,6 +238,10 @@ def test_redis_flushed_killed_and_unreachable(pool: str, servers_to_break: Serve
             store.finish_run(run)
         wait_for(lambda: archive.all_sealed(6), 60)
         author_check_beside(author, archive)
+        for worker in workers.workers:
+            lines = [json.loads(line) for line in worker.said().splitlines() if line.startswith("{")]
+            told = Counter(line["kind"] for line in lines if line["event"] == "hinting_failed")
+            assert max(told.values(), default=0) <= 2, told  # it was away twice
 
 
 def author_check_beside(author: Author, archive: Archive) -> None:

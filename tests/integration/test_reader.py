@@ -261,9 +261,12 @@ def test_one_refusal_of_one_stream_is_tried_again_and_stops_nothing_else(databas
     with ingesting(database_url, store) as (ingestion, server):
         ingestion.request("run_1")
         ingestion.watch()
-        server.faults.stream("run_1", "ai").answer(status)
-        ingestion.turn()
+        server.faults.stream("run_1", "ai").answer(status, times=3)
+        for _ in range(3):
+            ingestion.turn()
         assert ingestion.state("run_1") == "parked"
+        told = [each for each in ingestion.logs if each["event"] == "refusal_doubted"]  # type: ignore[attr-defined]
+        assert [(each["environment"], each["taken"]) for each in told] == [("default", True)]
         assert str(status) in ingestion.value("SELECT last_error FROM tailrace.streams")
         assert ingestion.runtime.environments.default.runs.halted() is None
         ingestion.until_sealed()

@@ -5,11 +5,14 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator
 from datetime import UTC, date, datetime, timedelta
+from types import SimpleNamespace
 
 import psycopg
 import pytest
 import sqlalchemy as sa
+from structlog.testing import capture_logs
 
+from tailrace.service.maintenance import Maintenance
 from tailrace.store.keeping.retention import Day, DayFate, Retention
 from tests.integration.schema_rows import Archive
 
@@ -76,6 +79,23 @@ def test_old_days_go_with_everything_and_young_ones_stay(archive: Archive, reten
     ]
     assert archive.rows("SELECT * FROM tailrace.verify_accounts()") == []
     assert retention.prune(10) == []
+
+
+def test_a_day_that_stays_is_told_once_and_that_it_goes(archive: Archive, engine: sa.Engine) -> None:
+    """It is looked at each hour."""
+    stream_of(archive, 12, state="active")
+    runtime = SimpleNamespace(settings=SimpleNamespace(retention_days=10), engine=engine)
+    maintenance = Maintenance(runtime)  # type: ignore[arg-type]
+    day = (TODAY - timedelta(days=12)).isoformat()
+    with capture_logs() as lines:
+        for _ in range(3):
+            maintenance.prune()
+        archive.run("UPDATE tailrace.streams SET state = 'cancelled'")
+        maintenance.prune()
+    assert [(each["log_level"], each["event"]) for each in lines if each["day"] == day] == [
+        ("warning", "day_not_dropped"),
+        ("info", "day_dropped"),
+    ]
 
 
 @pytest.mark.parametrize("state", ["pending", "active", "parked"])

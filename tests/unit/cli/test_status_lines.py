@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -147,6 +148,18 @@ def test_a_fleet_in_which_everything_is_wrong_loses_nothing_of_it() -> None:
     assert all(cells(line) <= WIDTH for line in lines)
     for part in ("2 lost", "3 STUCK", "1 HALTED", "failed: 7 runs, 1000+ streams", "lag 14.5k/45m"):
         assert part in " ".join(lines)
+
+
+def test_the_example_in_the_documentation_is_what_is_shown() -> None:
+    facts: dict[str, Any] = {"beat_s": 1.0, "reading": 12, "slots": 600, "pending": 2, "active": 12, "parked": 30}
+    fleet = replace(FLEET, workers=3, lag=145, lag_s=45.0, failed_streams=1, **facts)
+    reading = stream(chunks=12_300, chunks_per_s=85.0, lag=145, lag_s=45.0, last_chunk_s=0.3, worker="web-1:812")
+    over = stream(stream_key="progress", state="sealed", verdict="complete_with_gaps", chunks=11, chunks_per_s=None)
+    failing = stream(stream_key="tools", state="parked", chunks=4, lag=0, lag_s=0.0, last_chunk_s=40.0, attempt=3)
+    failing = replace(failing, next_attempt_s=12.0, last_error="upstream answered 502")
+    table = streams_lines([reading, replace(over, last_chunk_s=185.0, gaps=1), failing], WIDTH)
+    example = "\n".join([*fleet_lines(fleet, WIDTH, 1_000), "", *table.lines])
+    assert f"```\n{example}\n```" in (Path(__file__).parents[3] / "docs" / "cli.md").read_text(encoding="utf-8")
 
 
 def test_no_worker_is_said_first() -> None:
