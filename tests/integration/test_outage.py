@@ -238,10 +238,11 @@ def test_redis_flushed_killed_and_unreachable(pool: str, servers_to_break: Serve
             store.finish_run(run)
         wait_for(lambda: archive.all_sealed(6), 60)
         author_check_beside(author, archive)
+        told: Counter[tuple[str, str]] = Counter()
         for worker in workers.workers:
             lines = [json.loads(line) for line in worker.said().splitlines() if line.startswith("{")]
-            told = Counter(line["kind"] for line in lines if line["event"] == "hinting_failed")
-            assert max(told.values(), default=0) <= 2, told  # it was away twice
+            told.update((worker.name, line["kind"]) for line in lines if line["event"] == "hinting_failed")
+        assert max(told.values(), default=0) <= 2, told  # it was away twice; a busy worker may have had no hint to send
 
 
 def author_check_beside(author: Author, archive: Archive) -> None:

@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 from tailrace import arguments, room
+from tailrace.cli import columns
 from tailrace.config import unknown
 from tailrace.errors import RequestRefused, SourceUnavailable, TransientError
 from tailrace.hold import Hold
@@ -26,7 +27,7 @@ from tailrace.ingest.v2_order import V2Order
 from tailrace.model import Arrival, Batch, HoleReason, Outcome, StreamState, V1Record, Verdict, Wire
 from tailrace.retry import Patience
 from tailrace.room import PROGRESS_BYTES, Room, Share
-from tailrace.service import reach, sharing, watch_list
+from tailrace.service import reach, sharing, telling, watch_list
 from tailrace.service.reach import Reach
 from tailrace.service.sharing import Sharing
 from tailrace.service.watch_list import Kept, WatchList
@@ -44,9 +45,10 @@ from tailrace.wire.v1 import V1Decoder
 from tailrace.wire.v2 import V2Decoder
 from tests import foreignmessages, optioncases
 from tests.unit import test_arguments, test_hold, test_retry, test_room, test_telemetry
+from tests.unit.cli import test_status_lines
 from tests.unit.config import test_unknown
 from tests.unit.ingest import test_completeness_of_v1, test_ingest_reader, test_late, test_v1_order, test_v2_order
-from tests.unit.service import test_reach, test_sharing, test_watch_list, test_watch_turns
+from tests.unit.service import test_reach, test_sharing, test_telling, test_watch_list, test_watch_turns
 from tests.unit.source import test_body, test_room_of_readers
 from tests.unit.streams import test_streams_follow
 from tests.unit.tasks import test_checked_tasks, test_envelope
@@ -1080,6 +1082,17 @@ LOGS = [
         "logs: one success ends a trouble",
         never_calm,
         test_telemetry.test_work_that_fails_every_other_time_is_told_once,
+    ),
+    Mutant(
+        "logs: each lease is told",
+        put(telling, "began", lambda bound, stream: bound.info("lease_acquired", position=-1)),
+        test_telling.test_a_stream_that_comes_round_again_is_told_of_once,
+        (StreamState.PARKED,),
+    ),
+    Mutant(
+        "status: names that are cut alike are one",
+        put(columns, "_cut_names", lambda names, width: [columns.cut_middle(name, width) for name in names]),
+        test_status_lines.test_streams_with_long_names_are_one_line_each_and_are_told_apart,
     ),
 ]
 
