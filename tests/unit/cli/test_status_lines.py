@@ -87,7 +87,7 @@ def test_what_one_usually_sees_of_a_run_is_not_cut(environments: tuple[str, str]
     assert "145/45s" in fitted_.lines[1]
     assert fitted_.lines[1].endswith("web-1:812")
     if environments[0] == environments[1]:
-        assert fitted_.cut == []
+        assert fitted_.cut == {}
         assert fitted_.lines[2].endswith("upstream answered 502")
 
 
@@ -106,8 +106,8 @@ def test_streams_with_long_names_are_one_line_each_and_are_told_apart() -> None:
     assert all(line.isprintable() for line in table.lines)
     names = [line.partition("  ")[0] for line in table.lines[1:]]
     assert len(set(names)) == len(keys)
-    assert table.cut_names == [0, 1, 2]  # whoever prints adds them in full
-    assert table.cut == [0, 1, 2, 3, 4]  # of all, the error
+    note = "worker, last error"  # whoever prints adds in full what was cut
+    assert table.cut == {0: ["stream", note], 1: ["stream", note], 2: ["stream", note], 3: [note], 4: [note]}
     for line in table.lines[1:]:
         for part in ("active", "988M", "123.5k/s", "98.8M/99d", "118m", "STUCK 12d"):
             assert part in line, part
@@ -116,7 +116,7 @@ def test_streams_with_long_names_are_one_line_each_and_are_told_apart() -> None:
 def test_nothing_is_cut_where_there_is_room() -> None:
     long = stream(stream_key="a" * 300, **WORST, worker=HOST, attempt=17)
     table = streams_lines([long], 10_000)
-    assert table.cut == table.cut_names == []
+    assert table.cut == {}
     for part in ("a" * 300, HOST, "1234 gaps", "56789 quarantined", "attempt 17", ERROR.strip()):
         assert part in table.lines[1]
 

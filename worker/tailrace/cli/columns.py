@@ -33,11 +33,10 @@ class Column:
 
 @dataclass(frozen=True, slots=True)
 class Fitted:
-    """The heading first, then a line for each row. ``cut``: of which rows something was cut; ``cut_names``: a name."""
+    """The heading first, then a line for each row. ``cut``: under which headings something was cut, by row."""
 
     lines: list[str]
-    cut: list[int]
-    cut_names: list[int]
+    cut: dict[int, list[str]]
 
 
 def fitted(columns: Sequence[Column], rows: Sequence[Sequence[str]], width: int) -> Fitted:
@@ -59,13 +58,15 @@ def fitted(columns: Sequence[Column], rows: Sequence[Sequence[str]], width: int)
             shown[at] = [cut_end(text, widths[at]) for text in shown[at]]
         elif column.cut is Cut.MIDDLE:
             shown[at] = _cut_names(shown[at], widths[at])
-    cut = [[column for at, column in _each(columns) if shown[at][number] != row[at]] for number, row in enumerate(rows)]
+    cut = {
+        number: [column.heading for at, column in _each(columns) if shown[at][number] != row[at]]
+        for number, row in enumerate(rows)
+    }
     lines = [
         GAP.join(_padded(text, widths[at], columns[at].right) for at, text in enumerate(line)).rstrip()
         for line in ([column.heading for column in columns], *zip(*shown, strict=True))
     ]
-    names = [number for number, which in enumerate(cut) if any(column.cut is Cut.MIDDLE for column in which)]
-    return Fitted(lines, [number for number, which in enumerate(cut) if which], names)
+    return Fitted(lines, {number: headings for number, headings in cut.items() if headings})
 
 
 def cells(text: str) -> int:

@@ -108,7 +108,8 @@ def _paced(seen: _Seen, looks: Looks) -> _Seen:
     rates = looks.rates(seen.fleet.at, counts)
 
     def of_run(run: RunProgress) -> RunProgress:
-        return replace(run, chunks_per_s=rates.get(run.id)) if run.id in rates and run.chunks_per_s is not None else run
+        known = run.id in rates and run.chunks_per_s is not None
+        return replace(run, chunks_per_s=rates[run.id]) if known else run
 
     def of_stream(stream: StreamProgress) -> StreamProgress:
         known = stream.id in rates and stream.chunks_per_s is not None
@@ -125,41 +126,44 @@ def _paced(seen: _Seen, looks: Looks) -> _Seen:
 def _drawn(seen: _Seen, width: int) -> Iterator[RenderableType]:
     from rich.text import Text
 
-    from tailrace.cli.status_lines import fleet_lines, run_note, runs_lines, stream_note, streams_lines
+    from tailrace.cli.status_lines import ENVIRONMENT, fleet_lines, runs_lines, stream_note, streams_lines
     from tailrace.store.overview import FAILED_COUNTED
 
     for line in fleet_lines(seen.fleet, width, FAILED_COUNTED):
         yield Text(line, style="bold")
     if seen.run is None:
         if seen.runs:
-            names = [(shown(run.run_id), run_note(run), bool(run.stuck_s)) for run in seen.runs]
             # A cut error is shown whole by `status RUN_ID`, and names are what one asks with.
-            yield from _table(runs_lines(seen.runs, width), names, notes=False)
+            table = runs_lines(seen.runs, width)
+            yield from _table(table, [(shown(run.run_id), "", bool(run.stuck_s)) for run in seen.runs])
+            if any(ENVIRONMENT.heading in headings for headings in table.cut.values()):
+                yield Text(f"environments: {', '.join(sorted({shown(run.environment) for run in seen.runs}))}")
         return
     yield Text(_facts_of(seen.run, seen.fleet))
-    if seen.run.last_error:
+    if seen.run.last_error and all(seen.run.last_error != each.last_error for each in seen.streams):
         yield Text(f"last error: {shown(seen.run.last_error)}")
     if seen.streams:
         names = [(shown(each.stream_key), stream_note(each), bool(each.stuck_s)) for each in seen.streams]
-        yield from _table(streams_lines(seen.streams, width), names, notes=True)
+        yield from _table(streams_lines(seen.streams, width), names)
 
 
-def _table(table: Fitted, names: list[tuple[str, str, bool]], *, notes: bool) -> Iterator[RenderableType]:
-    """Draw a table, and below it in full what was cut: names, and with ``notes`` what is said of them too."""
+def _table(table: Fitted, rows: list[tuple[str, str, bool]]) -> Iterator[RenderableType]:
+    """Draw a table, and below it in full what was cut. ``rows``: name, note (none: it is not shown in full), stuck."""
     from rich.padding import Padding
     from rich.text import Text
 
+    from tailrace.cli.status_lines import NAMES
+
     yield Text("")
     yield Text(table.lines[0], style="dim", no_wrap=True)
-    for line, (_, _, stuck) in zip(table.lines[1:], names, strict=True):
+    for line, (_, _, stuck) in zip(table.lines[1:], rows, strict=True):
         yield Text(line, style="red" if stuck else "", no_wrap=True)
-    cut = table.cut if notes else table.cut_names
-    if cut:
+    below = [number for number, cut in table.cut.items() if rows[number][1] or NAMES.intersection(cut)]
+    if below:
         yield Text("")
-    for number in cut:
-        name, note, _ = names[number]
+    for name, note, _ in (rows[number] for number in below):
         yield Text(name, overflow="fold")
-        if notes and note:
+        if note:
             yield Padding(Text(note, overflow="fold"), (0, 0, 0, 4))
 
 

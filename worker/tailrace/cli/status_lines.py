@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 VERDICTS = {"complete_with_gaps": "gaps", "possibly_truncated": "truncated"}
 """Shorter words, where there is little room."""
 APART = " · "
+NAMES = frozenset({"run", "stream"})
+"""Headings of what one asks with: needed in full."""
 
 ENVIRONMENT = Column("environment", Cut.MIDDLE, least=11)
 NUMBERS = (
