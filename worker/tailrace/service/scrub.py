@@ -95,14 +95,14 @@ class Scrub:
                 environment=each.environment,
                 run_id=each.run_id,
                 stream_key=each.stream_key,
-                stream=each.stream_id,
+                stream_id=each.stream_id,
                 violations=each.violations,
                 detail=each.detail,
             )
         if len(found.new) > ALARMS_A_STEP:
             log.error("mismatches_found", more=len(found.new) - ALARMS_A_STEP)
         for stream in found.over:
-            log.info("mismatch_over", stream=stream)
+            log.info("mismatch_over", stream_id=stream)
 
 
 def night(now: datetime, hours: tuple[int, int]) -> datetime | None:

@@ -22,8 +22,8 @@ WORST: Final = 5
 """Rows can say of a stream that it is further behind than it is by now, so some are looked at to find the worst."""
 
 BEAT: Final = "(w.expires_at - w.lease_s * interval '1 second')"
-STUCK_SINCE: Final = "NULL::timestamptz"
-"""Since when the stream ``s`` is stuck, in SQL; null: it is not. No column of the archive says it yet."""
+STUCK_SINCE: Final = "s.stuck_at"
+"""Since when the stream ``s`` is stuck, in SQL; null: it is not."""
 
 
 def _ago_s(moment: str) -> str:
