@@ -147,7 +147,7 @@ def test_an_alarm_when_something_is_wrong_and_a_word_when_it_is_mended(archive: 
             change(archive, stream)
         with capture_logs() as logs:
             whole_night(one)
-        told.append([(each["log_level"], each["event"], each.get("run_id"), each["stream"]) for each in logs])
+        told.append([(each["log_level"], each["event"], each.get("run_id"), each["stream_id"]) for each in logs])
         archive.run("UPDATE tailrace.verified_days SET finished_at = finished_at - interval '1 day'")
         assert [each.stream_id for each in Mismatches(engine).known()] == ([] if mended else [stream])
     assert told == [
