@@ -50,6 +50,12 @@ class Proxy:
         self._thread = threading.Thread(target=self._accept, daemon=True)
         self._thread.start()
 
+    @property
+    def connections(self) -> int:
+        """How many there are."""
+        with self._lock:
+            return len(self._pairs)
+
     # --- faults
 
     def cut(self) -> None:

@@ -74,23 +74,19 @@ class Environment:
         access: Access,
         settings: Settings,
         engine: sa.Engine,
-        vital_engine: sa.Engine,
         room: Room,
         worker: UUID,
     ) -> None:
-        """``vital_engine``: connections for what keeps the process going, which must not wait behind readers.
-
-        ``room``: for what late checks hold. ``worker``: who watches, if it is for this process.
-        """
+        """``room``: for what late checks hold. ``worker``: who watches, if it is for this process."""
         self.access = access
         self.name = access.name
         self.settings = settings
         self._room = room
         self.retired = threading.Event()
         self.upstream = upstream_of(access, settings)
-        self.runs = Runs(vital_engine, access.name)
+        self.runs = Runs(engine, access.name)
         self.key = KeyCheck(self.upstream, self.runs, self.retired)
-        self.late = LateChecks(vital_engine, access.name)
+        self.late = LateChecks(engine, access.name)
         self.listed_runs = ListedRuns(engine, access.name)
         self.bad_rows = BadRows(access.name)
         self.reach = Reach(environment=access.name)

@@ -109,7 +109,7 @@ class Maintenance:
         Raises:
             StoreUnavailable
         """
-        compaction = Compaction(self._runtime.engine)
+        compaction = Compaction(self._runtime.background_engine)
         due = compaction.due(STREAMS_PER_TURN)
         random.shuffle(due)  # several processes begin at different ends
         for stream_id in due:
@@ -149,7 +149,7 @@ class Maintenance:
         days = self._runtime.settings.retention_days
         if days is None:
             return
-        for day in Retention(self._runtime.engine).prune(days):
+        for day in Retention(self._runtime.background_engine).prune(days):
             if day.fate is DayFate.DROPPED:
                 self._undropped.pop(day.day, None)
                 log.info("day_dropped", day=day.day.isoformat(), streams=day.streams)

@@ -16,15 +16,16 @@ from tailrace.errors import BadArgument, LeaseLost, SourceUnavailable, Transient
 from tailrace.ingest.reader import Reader, Timing
 from tailrace.ingest.signal import Signal
 from tailrace.ingest.v2_order import REPEAT_WINDOW
-from tailrace.model import LeasedStream, Outcome, StreamRef, StreamState, Verdict
+from tailrace.model import LeasedStream, Outcome, RunEnd, StreamRef, StreamState, Verdict
 from tailrace.retry import backoff
+from tailrace.service.coalesced import Coalesced
 from tailrace.service.environments import Environments
 from tailrace.service.reach import Reach
 from tailrace.source.connection import Connection, Tail
-from tailrace.store.engine import autocommit
+from tailrace.store.engine import autocommit, one_at_a_time
 from tailrace.store.flush_rule import BatchLimits
 from tailrace.store.sink import Sink
-from tailrace.store.streams import StreamQueries
+from tailrace.store.streams import RunEnds, StreamQueries
 
 if TYPE_CHECKING:
     from tailrace.config.settings import Settings
@@ -76,13 +77,34 @@ class _Connected:
         return self._connection.__exit__(kind, error, at)
 
 
+class _Facts:
+    """What a reader asks about its stream. Fits `ingest.reader.StreamFacts`."""
+
+    __slots__ = ("_queries", "_run_ends", "_stream_id")
+
+    def __init__(self, stream_id: int, queries: StreamQueries, run_ends: Coalesced[RunEnd]) -> None:
+        self._stream_id = stream_id
+        self._queries = queries
+        self._run_ends = run_ends
+
+    def run_end(self) -> RunEnd:
+        """Raises StoreUnavailable."""
+        return self._run_ends.get(self._stream_id) or RunEnd()  # forgotten meanwhile: the fence will stop the reader
+
+    def recent(self, generation: int) -> list[tuple[int, bytes]]:
+        """Raises StoreUnavailable."""
+        return self._queries.recent(generation)
+
+
 class Reading:
     """Reads leased streams, each in the thread that asks. Thread-safe. ``slice_s``: how long each keeps its slot."""
 
     def __init__(self, settings: Settings, environments: Environments, engine: sa.Engine) -> None:
         self._settings = settings
         self._environments = environments
-        self._statements = autocommit(engine)  # one for all streams: each is 4 kB
+        # Of the process's few connections, all readers together use one for this. One object for all: each is 4 kB.
+        self._engine = autocommit(one_at_a_time(engine))
+        self._run_ends = Coalesced(RunEnds(engine).of)  # a run that ends is the end of all its streams
         self.slice_s = settings.slice_seconds
 
     def limits(self, stream: LeasedStream) -> BatchLimits:
@@ -109,12 +131,12 @@ class Reading:
         environment = self._environments.get(stream.environment)
         if environment is None:
             return self._not_served()
-        queries = StreamQueries(self._statements, stream.id, REPEAT_WINDOW)
+        facts = _Facts(stream.id, StreamQueries(self._engine, stream.id, REPEAT_WINDOW), self._run_ends)
         with environment.upstream.stream(stream.ref) as source:
             tail = Tail(source, self._settings.event_max_bytes, sink.share)
             connector = _WhenItIsThere(tail, environment.reach, signal, stream.ref)
             reader = Reader(
-                *(stream, connector, sink, queries, self._timing(), signal),
+                *(stream, connector, sink, facts, self._timing(), signal),
                 random=random.random,
                 alarm=lambda what: bound.error("stream_changed", reason=what),
                 stuck=lambda reason: _tell_stuck(bound, sink, reason),

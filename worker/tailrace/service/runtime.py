@@ -31,7 +31,7 @@ from tailrace.service.reading import Reading
 from tailrace.store.backfills import ListedRuns
 from tailrace.store.choosing import Balance, Choosing
 from tailrace.store.commit import Committer
-from tailrace.store.engine import create_engine, end
+from tailrace.store.engine import FairPool, create_engine, end, one_at_a_time
 from tailrace.store.leases import Leases, WorkerRow
 from tailrace.store.outbox import Outbox
 from tailrace.store.runs import Runs
@@ -44,6 +44,8 @@ log = structlog.get_logger("tailrace")
 
 COMMIT_GRACE_S = 10.0
 """Chunks that wait so much longer than their batch's age are late: a failover of Postgres takes some seconds."""
+SHARED_CONNECTIONS = 2
+"""Of a process, besides the one that commits and the one that keeps its leases: what else there is to ask is short."""
 LOCKED_S = 0.05
 """After so long a stream is asked for again whose row somebody had locked: a choice among thousands takes as long."""
 TURN_S = 10.0
@@ -59,12 +61,14 @@ class Runtime:
 
     def __init__(self, settings: Settings, database_url: str, *, pool: str = "local", slots: int = 1) -> None:
         self.settings = settings
-        # No overflow: such connections are closed as soon as they are given back, and to open one costs more (a
-        # password is checked with thousands of hashes) than to wait for one.
-        self.engine = create_engine(database_url, pool_size=16, max_overflow=0)
-        # Connections of their own for what keeps the process going: after an outage a thousand readers ask at once, and
-        # behind them the leases would run out.
-        self._vital_engine = create_engine(database_url, pool_size=8, max_overflow=0)
+        # Four connections, whatever there is to do; who waits for one is served in turn. No overflow: such connections
+        # are closed as soon as they are given back, and to open one costs more (a password is checked with thousands of
+        # hashes) than to wait for one.
+        self.engine = create_engine(database_url, poolclass=FairPool, pool_size=SHARED_CONNECTIONS)
+        # Compaction and retention can take long, and leave the other ones alone.
+        self.background_engine = one_at_a_time(self.engine)
+        # For its leases alone: after an outage a thousand readers ask at once, and behind them these would run out.
+        self._lease_engine = create_engine(database_url, poolclass=FairPool, pool_size=1)
         # One, always the same: libpq never gives back the memory of the largest statement that a connection has sent.
         self._commit_engine = create_engine(database_url, pool_size=1, max_overflow=0)
         row = WorkerRow(uuid.uuid4(), socket.gethostname(), os.getpid(), pool, slots)
@@ -79,11 +83,13 @@ class Runtime:
         )
         self.environments = Environments(
             settings,
-            lambda access: Environment(access, settings, self.engine, self._vital_engine, self.writer.room, row.id),
+            lambda access: Environment(access, settings, self.engine, self.writer.room, row.id),
         )
-        self.outbox = Outbox(self._vital_engine, self.environments.names)
-        self.leases = Leases(self._vital_engine, row, settings.lease_seconds, settings.max_connections)
-        self.choosing = Choosing(self._vital_engine, row.id, settings.max_connections)
+        self.outbox = Outbox(self.engine, self.environments.names)
+        self.leases = Leases(
+            self.engine, row, settings.lease_seconds, settings.max_connections, keeping=self._lease_engine
+        )
+        self.choosing = Choosing(self.engine, row.id, settings.max_connections)
         self.readers = Readers()
         self._acquiring = Coalesced(self._acquire)
         self._reading = Reading(settings, self.environments, self.engine)
@@ -162,7 +168,7 @@ class Runtime:
     def close(self) -> None:
         self.environments.close()
         end(self.engine)
-        end(self._vital_engine)
+        end(self._lease_engine)
         end(self._commit_engine)
 
     # --- runs
@@ -206,7 +212,7 @@ class Runtime:
 
     def _runs(self, environment: str | None) -> Runs:
         """Return the statements about runs of an environment, which others may serve."""
-        return Runs(self._vital_engine, environment or self.environments.meant())
+        return Runs(self.engine, environment or self.environments.meant())
 
     def watch(self, limit: int, run: int | None = None) -> tuple[int, int]:
         """Look at runs that are due in every environment, as `Environment.watch` does in its own."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
 import psycopg
@@ -15,8 +15,19 @@ from tailrace.config.urls import check_postgres
 from tailrace.errors import BadSettings, StoreUnavailable
 from tailrace.redaction import remember
 from tailrace.store import arrays
+from tailrace.store.turns import Turns
 
-__all__ = ["autocommit", "create_engine", "end", "is_unavailable", "normal_url", "translated"]
+__all__ = [
+    "FairPool",
+    "autocommit",
+    "create_engine",
+    "end",
+    "is_unavailable",
+    "normal_url",
+    "one_at_a_time",
+    "translated",
+    "turn_of",
+]
 
 DRIVER = "postgresql+psycopg"
 
@@ -65,9 +76,10 @@ def create_engine(
         connect_timeout_s: for one address; libpq tries each address of a name in turn.
         dead_after_s: sent data that is not acknowledged for this long, or as long a silence that keepalives do not end,
             breaks the connection.
-        poolclass: ``NullPool`` for a connection that is used once; then the pool's sizes do not apply.
+        poolclass: ``NullPool`` for a connection that is used once; then the pool's sizes do not apply. `FairPool` where
+            many wait for few; it has ``pool_size`` connections, and no overflow.
 
-    Opens nothing. Raises `BadSettings` for a URL that is not Postgres'.
+    Opens nothing. Raises `BadSettings` for a URL that is not Postgres'. So does who connects, to one that is too old.
     """
     # Chunks are sent as bytes. Told otherwise (PGCLIENTENCODING, the URL, the role's settings), the server would turn
     # them from that encoding into its own, and store something else than upstream sent.
@@ -86,6 +98,10 @@ def create_engine(
         "tcp_user_timeout": seconds * 1000,
     }
     sizes: dict[str, Any] = {"pool_size": pool_size, "max_overflow": max_overflow, "pool_timeout": pool_timeout_s}
+    if poolclass is FairPool:
+        sizes = {"poolclass": FairPool, "pool_size": pool_size, "pool_timeout": pool_timeout_s}
+    elif poolclass is not None:
+        sizes = {"poolclass": poolclass}
     engine = sa.create_engine(
         parsed,
         connect_args={name: value for name, value in arguments.items() if name not in parsed.query},
@@ -93,7 +109,7 @@ def create_engine(
         hide_parameters=True,
         # Saves a query on every new connection.
         use_native_hstore=False,
-        **({"poolclass": poolclass} if poolclass else sizes),
+        **sizes,
     )
     event.listen(engine, "connect", _on_connect)
     return engine
@@ -104,7 +120,15 @@ RELIED_ON = {"DateStyle": "ISO", "standard_conforming_strings": "on"}
 PgBouncer knows both of each client, so they hold in transaction mode too."""
 
 
+OLDEST = 15
+"""The oldest PostgreSQL that our statements are for, and that is tested."""
+
+
 def _on_connect(connection: psycopg.Connection[Any], _record: object) -> None:
+    version = connection.info.server_version  # 150018: 15.18
+    if version < OLDEST * 10_000:
+        connection.close()
+        raise BadSettings(f"The database is PostgreSQL {version // 10_000}, and Tailrace needs {OLDEST} or newer.")
     arrays.register(connection)
     for name, value in RELIED_ON.items():
         # The server says them at every connect: nothing is sent where they are as usual.
@@ -112,6 +136,59 @@ def _on_connect(connection: psycopg.Connection[Any], _record: object) -> None:
             connection.execute(f"SET {name} = {value}")
     if connection.info.transaction_status != psycopg.pq.TransactionStatus.IDLE:
         connection.commit()
+
+
+class FairPool(pool.QueuePool):
+    """So many connections and no more; who waits for one gets it in the order of asking.
+
+    One of SQLAlchemy's can pass somebody over again and again. And where the first connection could not be made, those
+    who wait for it go on waiting until their time is over, though nobody has it.
+    """
+
+    def __init__(self, creator: Any, pool_size: int = 1, timeout: float = 30.0, **rest: Any) -> None:
+        super().__init__(creator, **rest | {"pool_size": pool_size, "max_overflow": 0, "timeout": timeout})
+        self._turns = Turns(pool_size)
+
+    def _do_get(self) -> pool.ConnectionPoolEntry:
+        if not self._turns.take(self._timeout):
+            raise exc.TimeoutError(f"none of {self.size()} connections came free within {self._timeout:g} s")
+        try:
+            return super()._do_get()  # does not wait: there is one, or room for one
+        except BaseException:
+            self._turns.give_back()
+            raise
+
+    def _do_return_conn(self, record: pool.ConnectionPoolEntry) -> None:
+        super()._do_return_conn(record)
+        self._turns.give_back()
+
+
+def one_at_a_time(engine: Engine, timeout_s: float = 30.0) -> Engine:
+    """The same engine, on the same pool, of which all who ask through this one use one connection at a time."""
+    return engine.execution_options(**{_TURNS: (Turns(1), timeout_s)})
+
+
+def turn_of(engine: Engine) -> AbstractContextManager[None]:
+    """Wait for what `one_at_a_time` demands, if it does; to be held as long as a connection is.
+
+    Raises:
+        sqlalchemy.exc.TimeoutError: it took too long.
+    """
+    bound = engine.get_execution_options().get(_TURNS)
+    return nullcontext() if bound is None else _turn(*bound)
+
+
+_TURNS = "tailrace_turns"
+
+
+@contextmanager
+def _turn(turns: Turns, timeout_s: float) -> Iterator[None]:
+    if not turns.take(timeout_s):
+        raise exc.TimeoutError(f"others were asking for more than {timeout_s:g} s")
+    try:
+        yield
+    finally:
+        turns.give_back()
 
 
 def end(engine: Engine) -> None:

@@ -68,10 +68,20 @@ class Leases:
     """The lease statements of one process."""
 
     def __init__(
-        self, engine: sa.Engine, worker: WorkerRow, lease_s: float, max_connections: int | None = None
+        self,
+        engine: sa.Engine,
+        worker: WorkerRow,
+        lease_s: float,
+        max_connections: int | None = None,
+        *,
+        keeping: sa.Engine | None = None,
     ) -> None:
-        """``max_connections``: how many streams all processes together may read at once; None: no limit."""
+        """``max_connections``: how many streams all processes together may read at once; None: no limit.
+
+        ``keeping``: for what keeps and ends the leases that there are, so that it waits behind nothing else.
+        """
         self._statements = Statements(engine)
+        self._keeping = Statements(engine if keeping is None else keeping)
         self._worker = worker
         self._lease_s = lease_s
         self._limit = FleetLimit(max_connections)
@@ -101,7 +111,7 @@ class Leases:
 
     def _renew(self) -> Sequence[sa.Row[Any]]:
         """Renew the row, and return whether it had expired; no row when it ends later than in a term."""
-        return self._statements.execute(
+        return self._keeping.execute(
             """
             WITH before AS (SELECT expires_at <= now() AS expired FROM tailrace.workers WHERE id = :id)
             INSERT INTO tailrace.workers (id, host, pid, pool, slots, expires_at, lease_s)
@@ -134,12 +144,12 @@ class Leases:
             return 0
         # Asked for a limit that nobody reaches, the function gives what is left of it; only it looks under the lock.
         taken = "CAST(:all AS int) - tailrace.connections_left(:all, false)"
-        row = self._statements.execute(f"SELECT {taken} AS taken", all=2**31 - 1)[0]
+        row = self._keeping.execute(f"SELECT {taken} AS taken", all=2**31 - 1)[0]
         return max(0, int(row.taken) - self._limit.most)
 
     def retire(self) -> None:
         """End this process's row: whatever it still leases is free at once."""
-        self._statements.execute("DELETE FROM tailrace.workers WHERE id = :id", id=self._worker.id)
+        self._keeping.execute("DELETE FROM tailrace.workers WHERE id = :id", id=self._worker.id)
 
     def ensure_partitions(self) -> None:
         """Make the partitions of the coming days."""
@@ -230,7 +240,7 @@ class Leases:
 
     def orphans(self, reading: Sequence[int]) -> dict[int, int]:
         """Find the streams that this process leases, other than ``reading``; return their tokens."""
-        rows = self._statements.execute(
+        rows = self._keeping.execute(
             """
             SELECT s.id, s.token FROM tailrace.streams s
             WHERE s.state IN ('pending', 'active', 'parked') AND s.worker_id = :worker_id AND s.id <> ALL(:reading)
@@ -242,7 +252,7 @@ class Leases:
 
     def give_back(self, tokens: dict[int, int]) -> None:
         """End leases, as far as they still are the ones with these tokens. Nothing can be written with them then."""
-        self._statements.execute(
+        self._keeping.execute(
             """
             UPDATE tailrace.streams s SET worker_id = NULL, token = s.token + 1, rev = s.rev + 1
             FROM unnest(CAST(:ids AS bigint[]), CAST(:tokens AS bigint[])) AS u (id, token)
@@ -258,7 +268,7 @@ class Leases:
 
         Those of which neither is news are left out: 5 000 quiet streams would be 5 000 rows every 2 s.
         """
-        rows = self._statements.execute(
+        rows = self._keeping.execute(
             f"""
             SELECT s.id, {OVER} AS over, coalesce(s.worker_id = :worker_id, false) AS ours
             FROM tailrace.streams s JOIN tailrace.runs r ON r.id = s.run

@@ -13,7 +13,7 @@ from sqlalchemy import exc
 
 from tailrace.errors import TerminalError
 from tailrace.redaction import excerpt
-from tailrace.store.engine import autocommit, translated
+from tailrace.store.engine import autocommit, translated, turn_of
 
 __all__ = ["NotMigrated", "QueryRefused", "Statements", "driver_of", "fitting", "refusal", "refusing"]
 
@@ -43,14 +43,14 @@ class Statements:
 
     def execute(self, statement: str, **parameters: object) -> Sequence[sa.Row[Any]]:
         """Execute a statement with ``:name`` parameters; return its rows, none when it returns none."""
-        with translated(), self._engine.connect() as connection:
+        with self.connected() as connection:
             result = connection.execute(_text(statement), self._common | parameters)
             return result.all() if result.returns_rows else []
 
     @contextmanager
     def connected(self) -> Iterator[sa.Connection]:
         """Lend a connection for what is more than one statement."""
-        with translated(), self._engine.connect() as connection:
+        with translated(), turn_of(self._engine), self._engine.connect() as connection:
             yield connection
 
     @contextmanager

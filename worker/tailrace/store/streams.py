@@ -1,6 +1,8 @@
-"""What a reader asks about its stream. One function a statement."""
+"""What readers ask about their streams. One function a statement."""
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 import sqlalchemy as sa
 
@@ -16,26 +18,32 @@ _LAST = """CASE WHEN s.generation = :generation THEN s.last_chunk_index ELSE (
     WHERE last.stream_id = :stream_id AND last.generation = :generation) END"""
 
 
+class RunEnds:
+    """Reads of the runs of streams whether they are over."""
+
+    def __init__(self, engine: sa.Engine) -> None:
+        self._statements = Statements(engine)
+
+    def of(self, stream_ids: Sequence[int]) -> dict[int, RunEnd]:
+        """Read what the database knows of the end of each stream's run, and of the stream's last sweep; those that were
+        forgotten meanwhile are left out. Raises StoreUnavailable."""
+        rows = self._statements.execute(
+            f"""
+            SELECT s.id, {RUN_END}
+            FROM tailrace.streams s JOIN tailrace.runs r ON r.id = s.run
+            WHERE s.id = ANY(:ids)
+            """,
+            ids=list(stream_ids),
+        )
+        return {row.id: RunEnd(row.over, row.over_for_s, row.swept_for_s) for row in rows}
+
+
 class StreamQueries:
-    """Reads about one stream. Fits `ingest.reader.StreamFacts`."""
+    """Reads about one stream."""
 
     def __init__(self, engine: sa.Engine, stream_id: int, window: int) -> None:
         self._statements = Statements(engine, stream_id=stream_id)
         self._window = window
-
-    def run_end(self) -> RunEnd:
-        """Read what the database knows of the run's end and the last sweep. Raises StoreUnavailable."""
-        rows = self._statements.execute(
-            f"""
-            SELECT {RUN_END}
-            FROM tailrace.streams s JOIN tailrace.runs r ON r.id = s.run
-            WHERE s.id = :stream_id
-            """
-        )
-        if not rows:  # forgotten meanwhile: the fence will stop the reader
-            return RunEnd()
-        (row,) = rows
-        return RunEnd(row.over, row.over_for_s, row.swept_for_s)
 
     def recent(self, generation: int) -> list[tuple[int, bytes]]:
         """Return index and fingerprint of the records among the last ``window`` indices of a generation, oldest first.

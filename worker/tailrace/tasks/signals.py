@@ -25,6 +25,9 @@ from tailrace.telemetry import configure
 
 log = structlog.get_logger("tailrace")
 
+BROKER_CONNECTIONS = 3
+"""For sending: hints, news of runs that are sealed, and requests that are tried again. Each is one or two sockets."""
+
 _main_pid = 0
 _own_queue = ""
 
@@ -42,6 +45,7 @@ def _listen_to_own_queue(instance: Any, **_: Any) -> None:
     """Consume a queue of our own too: hints go to the process that has the free slot."""
     global _own_queue
     if instance.app.main == app.main:
+        instance.app.conf.broker_pool_limit = BROKER_CONNECTIONS
         _own_queue = f"tailrace.{uuid.uuid4().hex[:12]}"
         instance.app.amqp.queues.select_add(_own_queue)
 
