@@ -3,8 +3,7 @@
 Everything stays in the schema `tailrace`, Alembic's own version table included: a host application's tables and its own
 Alembic in the same database are neither read nor touched. Nothing is generated from models: migrations are SQL.
 
-Needs a connection to Postgres itself: the lock and the timeouts belong to the session, which PgBouncer in transaction
-mode does not keep.
+Needs a session of Postgres: the lock and the timeouts belong to it, and PgBouncer in transaction mode keeps none.
 """
 
 from __future__ import annotations
@@ -24,6 +23,7 @@ from tailrace.errors import BadSettings, StoreUnavailable
 from tailrace.store.engine import create_engine
 from tailrace.store.indexes import LOCK_TIMEOUT
 from tailrace.store.migrate import SCHEMA
+from tailrace.store.sessions import keeps_sessions
 
 STATEMENT_TIMEOUT = "5min"
 
@@ -98,7 +98,15 @@ def prepare(connection: sa.Connection) -> None:
 
 
 def run_online() -> None:
-    engine = create_engine(database_url(), poolclass=pool.NullPool)
+    """Raises BadSettings where the database is not one that can be migrated, or is not reached in such a way."""
+    url = database_url()
+    if not keeps_sessions(url):
+        raise BadSettings(
+            "The database is behind a connection pooler in transaction mode (as PgBouncer's), and a migration needs a "
+            "session of its own: set DATABASE_URL, for this command, to the address of Postgres itself, or of the "
+            "pooler in session mode."
+        )
+    engine = create_engine(url, poolclass=pool.NullPool)
     with engine.connect() as connection, alone(connection):
         prepare(connection)
         context.configure(connection=connection, **OPTIONS)
