@@ -4,7 +4,9 @@
 fixture                      scope    what it is
 ============================ ======== ===========================================================================
 ``postgres_server``          session  the Postgres of this run; tests share it, so none may stop it. Another one than the
-                                      embedded: ``TAILRACE_TEST_DATABASE_URL``, of a superuser
+                                      embedded: ``TAILRACE_TEST_DATABASE_URL``, of a superuser, or
+                                      ``TAILRACE_TEST_POSTGRES``, a folder of programs, which are then used for every
+                                      Postgres that tests start
 ``template_database``        session  the name of a database migrated to head; cloned, never connected to
 ``database_url``             test     a migrated database of the test's own
 ``empty_database_url``       test     an empty database of the test's own

@@ -10,22 +10,28 @@ the end of a pipe, and then ends what is still there.
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import ClassVar
 
-from tailrace.devtools.servers.account import unprivileged
+from tailrace.devtools.servers.account import Account, unprivileged
 from tailrace.devtools.servers.home import Endpoints, Home
-from tailrace.devtools.servers.postgres import Postgres
+from tailrace.devtools.servers.postgres import INITDB, Postgres
 from tailrace.devtools.servers.server import POSTGRES_COMMON, VALKEY_COMMON, Server, ServerFailed, ServerSettings
 from tailrace.devtools.servers.valkey import Valkey
 
 ROOT = Path(__file__).resolve().parents[1]
+
+OTHER_PROGRAMS = os.environ.get("TAILRACE_TEST_POSTGRES")
+"""Where the programs of a Postgres are that is not the embedded one, such as ``/usr/lib/postgresql/15/bin``. Read here:
+the settings of whoever runs the tests are forgotten."""
 
 MEMORY = Path("/dev/shm")  # a file system in memory, on Linux
 ENOUGH_MEMORY = 8 << 30  # bytes free there: four servers at a time, one of them with a million streams
@@ -46,6 +52,36 @@ THROWAWAY = ServerSettings(
 )
 
 
+SINCE_18 = frozenset({"file_copy_method"})
+
+
+class OtherPostgres(Postgres):
+    """A Postgres of the system's, in its place."""
+
+    # The order of bytes, as in the embedded one; a locale of its own came with 17.
+    made_with: ClassVar[tuple[str, ...]] = (
+        *(each for each in INITDB if "locale" not in each),
+        "--locale=C.UTF-8",
+    )
+
+    def _find(self, program: str, account: Account | None = None) -> Path:
+        assert OTHER_PROGRAMS is not None
+        return Path(OTHER_PROGRAMS) / program
+
+    def _check_version(self) -> None:
+        """It is as old as this run."""
+
+
+def postgres_of(home: Home, settings: ServerSettings) -> Postgres:
+    """Return the Postgres that this run is to be tried on."""
+    if OTHER_PROGRAMS is None:
+        return Postgres(home, settings)
+    said = subprocess.run([Path(OTHER_PROGRAMS) / "postgres", "--version"], capture_output=True, text=True, check=True)
+    if int(re.findall(r"\d+", said.stdout)[0]) < 18:
+        settings = replace(settings, postgres=tuple(pair for pair in settings.postgres if pair[0] not in SINCE_18))
+    return OtherPostgres(home, settings)
+
+
 @dataclass(frozen=True, slots=True)
 class Servers:
     """Both servers, for a test that makes them fail."""
@@ -62,7 +98,7 @@ class Servers:
 @contextmanager
 def ephemeral(root: Path, settings: ServerSettings = THROWAWAY) -> Iterator[Servers]:
     """Run both servers under ``root``, which is made when it is missing; end them and remove it afterwards."""
-    servers = Servers(Postgres(Home(root), settings), Valkey(Home(root), settings))
+    servers = Servers(postgres_of(Home(root), settings), Valkey(Home(root), settings))
     with _running(root, servers.postgres, servers.valkey):
         yield servers
 
@@ -70,7 +106,7 @@ def ephemeral(root: Path, settings: ServerSettings = THROWAWAY) -> Iterator[Serv
 @contextmanager
 def ephemeral_postgres(root: Path, settings: ServerSettings = THROWAWAY) -> Iterator[Postgres]:
     """Run a Postgres under ``root``, which is its alone."""
-    server = Postgres(Home(root), settings)
+    server = postgres_of(Home(root), settings)
     with _running(root, server):
         yield server
 

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import re
+import select
+import socket
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import datetime
@@ -91,3 +95,61 @@ def test_another_encoding_than_utf8_is_refused_and_nothing_is_made(postgres_serv
             migrate.upgrade(url)
         with psycopg.connect(url) as connection:
             assert connection.execute("SELECT to_regnamespace('tailrace')").fetchone() == (None,)
+
+
+class Older:
+    """Passes on what a client and a server say, but for the server's version."""
+
+    def __init__(self, server: tuple[str, int]) -> None:
+        self._server = server
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self.port: int = self._listener.getsockname()[1]
+        self._thread = threading.Thread(target=self._accept, daemon=True)
+        self._thread.start()
+
+    def close(self) -> None:
+        self._listener.shutdown(socket.SHUT_RDWR)
+        self._listener.close()
+        self._thread.join(5)
+
+    def _accept(self) -> None:
+        while True:
+            try:
+                client, _ = self._listener.accept()
+            except OSError:
+                return
+            with client, socket.create_connection(self._server) as server:
+                self._pass_on(client, server)
+
+    def _pass_on(self, client: socket.socket, server: socket.socket) -> None:
+        while True:
+            for ready in select.select([client, server], [], [])[0]:
+                try:
+                    said = ready.recv(65_536)
+                except ConnectionError:
+                    return
+                if not said:
+                    return
+                if ready is client:
+                    server.sendall(said)
+                else:
+                    client.sendall(re.sub(rb"(server_version\0)\d\d", rb"\g<1>14", said))
+
+
+def test_a_postgres_that_is_too_old_is_refused_in_a_sentence(empty_database_url: str, tmp_path: Path) -> None:
+    url = urlsplit(empty_database_url)
+    assert url.hostname is not None
+    assert url.port is not None
+    older = Older((url.hostname, url.port))
+    through = url._replace(netloc=url.netloc.replace(f":{url.port}", f":{older.port}")).geturl()
+    try:
+        with pytest.raises(BadSettings, match="The database is PostgreSQL 14, and Tailrace needs 15 or newer"):
+            migrate.upgrade(through)
+        for command in (("migrate",), ("status",)):
+            done = cli_for(tmp_path, database_url=through).run(*command)
+            assert done.code == 2, done
+            assert "PostgreSQL 14" in done.stderr
+    finally:
+        older.close()
+    with psycopg.connect(empty_database_url) as connection:
+        assert connection.execute("SELECT to_regnamespace('tailrace')").fetchone() == (None,)

@@ -41,6 +41,7 @@ class Postgres(Server):
     name: ClassVar[str] = "postgres"
     title: ClassVar[str] = "Postgres"
     program: ClassVar[str] = "postgres"
+    made_with: ClassVar[tuple[str, ...]] = INITDB
     # Fast (close connections, checkpoint), then immediate (as after a crash), then the end.
     stop_signals: ClassVar[tuple[tuple[signal.Signals, float], ...]] = (
         (signal.SIGINT, 20.0),
@@ -71,7 +72,10 @@ class Postgres(Server):
 
     def binary(self, account: Account | None = None) -> Path:
         """The server program."""
-        return postgres_binary("postgres", account)
+        return self._find("postgres", account)
+
+    def _find(self, program: str, account: Account | None = None) -> Path:
+        return postgres_binary(program, account)
 
     def _clear_up(self) -> None:
         # Its pid may be somebody else's by now, and then Postgres would refuse to start for ever.
@@ -94,8 +98,8 @@ class Postgres(Server):
     def _initdb(self, directory: Path, state: State, alive: int) -> None:
         self.home.write_private(self._password_path, state.password + "\n")
         try:
-            arguments = (*INITDB, *self.settings.initdb, f"--pwfile={self._password_path}", f"--pgdata={directory}")
-            self._run("initdb", arguments, alive)
+            place = (f"--pwfile={self._password_path}", f"--pgdata={directory}")
+            self._run("initdb", (*self.made_with, *self.settings.initdb, *place), alive)
         finally:
             self._password_path.unlink()
 
@@ -106,7 +110,7 @@ class Postgres(Server):
 
     def _run(self, program: str, arguments: tuple[str, ...], alive: int, stdin: str = "") -> None:
         account = self.home.account
-        command = process.Command(postgres_binary(program, account), arguments, account)
+        command = process.Command(self._find(program, account), arguments, account)
         done = process.run(command, alive=alive, stdin=stdin, timeout_s=INITDB_TIMEOUT_S)
         if done.returncode != 0:
             raise ServerFailed(f"Postgres' {program} failed for {self.directory}:\n{done.stdout.strip()}")
@@ -133,7 +137,7 @@ class Postgres(Server):
 
     def _check_version(self) -> None:
         theirs = (self.directory / "PG_VERSION").read_text().strip()
-        with (postgres_binary("postgres").parents[1] / "share" / "postgres.bki").open() as file:
+        with (self._find("postgres").parents[1] / "share" / "postgres.bki").open() as file:
             ours = file.readline().split()[-1]  # "# PostgreSQL 18": where initdb looks too
         if ours != theirs:
             raise BadSettings(
