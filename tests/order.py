@@ -36,6 +36,9 @@ APART = (
     "tests/acceptance/test_cli_ingest.py",
     "tests/integration/test_completeness.py",
     "tests/integration/test_reader.py",
+    "tests/integration/test_redises.py",
+    "tests/integration/test_pgbouncer.py",
+    "tests/integration/test_connections.py",
 )
 """Files whose tests share nothing, those with the longest test first."""
 

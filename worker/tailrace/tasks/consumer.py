@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, Final
 
+import structlog
 from celery.worker.consumer import Consumer
 
+from tailrace.errors import BadSettings
 from tailrace.tasks.envelope import Malformed
 from tailrace.tasks.refused import refusals
 from tailrace.tasks.transport import broker_errors
@@ -15,10 +17,18 @@ __all__ = ["CheckedConsumer"]
 
 BROUGHT: Final = "celery."
 """What the names of the tasks begin with that are in every app."""
+log = structlog.get_logger("tailrace")
 
 
 class CheckedConsumer(Consumer):
     """Celery's consumer (setting ``worker_consumer``), which dies of some messages and logs the bodies of others."""
+
+    def connect(self) -> Any:
+        try:
+            return super().connect()
+        except BadSettings as error:  # a broker that will never do: Celery would log where it was raised, at length
+            log.error("worker_refused", reason=str(error))
+            raise SystemExit(f"tailrace: {error}") from error
 
     def create_task_handler(self, *args: Any, **kwargs: Any) -> Callable[[Any], Any]:
         handle = super().create_task_handler(*args, **kwargs)

@@ -1,4 +1,5 @@
-"""Messages as they come out of Redis: what is none of kombu's is refused instead of ending whoever takes it."""
+"""Connections to Redis: a message that is none of kombu's is refused instead of ending whoever takes it, and so is a
+Redis Cluster."""
 
 from __future__ import annotations
 
@@ -57,6 +58,14 @@ class _CheckedChannel:
 
         callbacks[queue] = take_what_is_signed
 
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        try:
+            _refuse_cluster(self)
+        except BaseException:
+            self.close()  # type: ignore[attr-defined]
+            raise
+
     # Each takes one message from Redis and hands it on. What they raise for a message, the event loop does not survive;
     # there is nothing to reject, for it is no longer in Redis.
 
@@ -78,6 +87,23 @@ class _CheckedChannel:
 
             refusals.refuse(None, error)
             return True
+
+
+def _refuse_cluster(channel: Any) -> None:
+    """kombu takes messages of several queues in one command, which a cluster refuses, and again and again at that.
+
+    Raises:
+        BadSettings: the broker is one.
+    """
+    try:
+        found = channel.client.info("cluster")
+    except channel.ResponseError:  # a role that may not ask
+        return
+    if found.get("cluster_enabled"):
+        raise BadSettings(
+            "The Redis is a Redis Cluster, which Celery can't use as a broker: give REDIS_URL (or TAILRACE_REDIS_URL) "
+            "of one that is not in cluster mode. Behind Sentinel is fine."
+        )
 
 
 class CheckedConnection(Connection):
