@@ -40,7 +40,7 @@ class Costs:
     postgres_chunk: float = 1.5  # in large segments
     postgres_segment: float = 25.0  # each row of segments, its stream's row and its part of a statement
     commit_ms: float = 12.0
-    connections: float = 24.0  # of one process, at most
+    connections: float = 4.0  # of one process, at most
 
 
 @dataclass(frozen=True, slots=True)
