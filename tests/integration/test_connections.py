@@ -1,4 +1,4 @@
-"""How many connections a process has: to Postgres four, each for its purpose; to Redis ten at most."""
+"""How many connections a process has: to Postgres four, each for its purpose; to Redis twenty at most."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ import pytest
 from celery import Celery
 from sqlalchemy.engine import make_url
 
+from tailrace.errors import StoreUnavailable
 from tailrace.model import Wire
 from tailrace.store import roles
 from tests.chaos.fleet import QUICK, Archive, scene, wait_for
@@ -21,7 +22,9 @@ from tests.ingestion import ingesting
 from tests.upstream import LiveStore
 
 POSTGRES = 4
-REDIS = 10
+REDIS = 20
+"""Three for sending with two sockets each, five for taking messages and Celery's remote control, and as many as kombu's
+pool has for what is acknowledged at once."""
 RUNS = 60
 
 
@@ -94,20 +97,50 @@ class Watch:
 def test_leases_are_kept_though_everything_else_waits(database_url: str) -> None:
     """For longer than a lease's term, with more callers than there are connections: as after an outage, or while
     somebody makes an index."""
-    archive = Archive(database_url)
-    with ingesting(database_url, LiveStore(), lease_seconds=2.0, lease_renew_seconds=0.3) as (ingestion, _):
+    with (
+        contextlib.closing(Archive(database_url)) as archive,
+        ingesting(database_url, LiveStore(), lease_seconds=2.0, lease_renew_seconds=0.3) as (ingestion, _),
+        ThreadPoolExecutor(5 * POSTGRES) as threads,
+        psycopg.connect(database_url) as other,
+    ):
+        other.execute("LOCK TABLE tailrace.environments IN SHARE MODE")
+        enrol = ingestion.runtime.environments.default.enrol
+        asking = [threads.submit(enrol) for _ in range(5 * POSTGRES)]
+        waiting = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event = 'relation'"
+        wait_for(lambda: archive.value(waiting) == 2, 10, "all that is not for commits and leases is in use")
+        since = archive.value("SELECT expires_at FROM tailrace.workers")
+        renewed = "SELECT expires_at > %s + interval '3 seconds' FROM tailrace.workers WHERE expires_at > now()"
+        wait_for(lambda: archive.rows(renewed, since) == [(True,)], 30, "it is renewed all the while")
+        assert not any(each.done() for each in asking)
+        other.rollback()
+        for each in asking:
+            each.result(30)
+
+
+def test_a_run_in_somebodys_open_transaction_keeps_nothing_else_waiting(database_url: str) -> None:
+    """An application asks for a run in a transaction that it leaves open, and by messages too, before it commits."""
+    with (
+        ingesting(database_url, LiveStore()) as (ingestion, _),
+        psycopg.connect(database_url) as application,
+        ThreadPoolExecutor(2 * POSTGRES) as threads,
+    ):
         runtime = ingestion.runtime
-        with psycopg.connect(database_url) as other, ThreadPoolExecutor(20) as threads:
-            other.execute("LOCK TABLE tailrace.runs IN SHARE MODE")
-            asking = [threads.submit(runtime.request, f"run_{n}", ["a"], {}) for n in range(20)]
-            waiting = (
-                "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event = 'relation'"
-            )
-            wait_for(lambda: archive.value(waiting) == 2, 10, "what is left of the connections is in use")
-            since = archive.value("SELECT expires_at FROM tailrace.workers")
-            renewed = "SELECT expires_at > %s + interval '3 seconds' FROM tailrace.workers WHERE expires_at > now()"
-            wait_for(lambda: archive.rows(renewed, since) == [(True,)], 30, "it is renewed all the while")
-            assert not any(each.done() for each in asking)
-            other.rollback()
-            assert len({each.result(30) for each in asking}) == 20, "who waited is served"
-    archive.close()
+        known = runtime.request("run_known", None, {})
+        (due,) = runtime.environments.default.runs.due(10, 0, known)
+        application.execute("SELECT tailrace.request_ingest('run_new')")
+        application.execute("SELECT tailrace.request_ingest('run_known', ARRAY['more'])")
+        runs = runtime.environments.default.runs
+        locked = [
+            *(threads.submit(runtime.request, "run_new", None, {}) for _ in range(POSTGRES)),
+            threads.submit(runtime.cancel, "run_known"),
+            threads.submit(runs.postpone, due, "why", 1.0),
+            threads.submit(runs.fail, due, "why"),
+        ]
+        for each in locked:
+            with pytest.raises(StoreUnavailable, match="open transaction has locked the run"):
+                each.result(30)
+        assert runtime.request("run_other", None, {}) > 0
+        application.commit()
+        assert runtime.request("run_new", None, {}) > 0
+        assert runtime.cancel("run_known") == 0
+        assert ingestion.value("SHOW lock_timeout") == "0"

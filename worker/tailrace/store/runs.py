@@ -17,7 +17,7 @@ from tailrace.errors import UnknownEnvironment
 from tailrace.model import RunView
 from tailrace.store.keeping.forget import refusing_forgotten
 from tailrace.store.run_end import OVER, SETTLES_AT
-from tailrace.store.statements import Statements, fitting
+from tailrace.store.statements import PATIENCE, Statements, fitting, impatient
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,11 +141,13 @@ class Runs:
             UnknownEnvironment: nobody serves the environment, or ever did.
         """
         try:
-            with refusing_forgotten():
+            with impatient(), refusing_forgotten():
                 row = self._statements.execute(
-                    """
+                    f"""
+                    WITH {PATIENCE}
                     SELECT tailrace.request_ingest(
                         :run_id, :streams, :environment, :priority, :then, CAST(:options AS json)) AS id
+                    FROM patience WHERE patience.is_set IS NOT NULL
                     """,
                     run_id=run_id,
                     streams=None if streams is None else list(streams),
@@ -161,7 +163,15 @@ class Runs:
 
     def cancel(self, run_id: str) -> int | None:
         """Stop a run; return the number of streams that were stopped, None when there is no such run."""
-        row = self._statements.execute("SELECT tailrace.cancel_run(:run_id, :environment) AS stopped", run_id=run_id)[0]
+        with impatient():
+            (row,) = self._statements.execute(
+                f"""
+                WITH {PATIENCE}
+                SELECT tailrace.cancel_run(:run_id, :environment) AS stopped
+                FROM patience WHERE patience.is_set IS NOT NULL
+                """,
+                run_id=run_id,
+            )
         return None if row.stopped is None else int(row.stopped)
 
     def retry(self, run_id: str) -> int | None:
@@ -350,48 +360,54 @@ class Runs:
 
     def postpone(self, run: WatchedRun, error: str, delay_s: float, *, refused: bool = False) -> None:
         """Look at a run again later: it could not be read now. ``refused``: because upstream refuses to show it."""
-        self._statements.execute(
-            """
-            UPDATE tailrace.runs SET watch_attempt = watch_attempt + 1, last_error = :error,
-                   troubled_at = CASE WHEN :refused THEN coalesce(troubled_at, now()) ELSE troubled_at END,
-                   refusals = refusals + CAST(:refused AS int),
-                   next_watch_at = now() + :delay_s * interval '1 second'
-            WHERE id = :id AND state IN ('requested', 'watched')
-            """,
-            id=run.id,
-            error=fitting(error),
-            delay_s=delay_s,
-            refused=refused,
-        )
+        with impatient():
+            self._statements.execute(
+                f"""
+                WITH {PATIENCE}
+                UPDATE tailrace.runs SET watch_attempt = watch_attempt + 1, last_error = :error,
+                       troubled_at = CASE WHEN :refused THEN coalesce(troubled_at, now()) ELSE troubled_at END,
+                       refusals = refusals + CAST(:refused AS int),
+                       next_watch_at = now() + :delay_s * interval '1 second'
+                FROM patience WHERE patience.is_set IS NOT NULL AND id = :id AND state IN ('requested', 'watched')
+                """,
+                id=run.id,
+                error=fitting(error),
+                delay_s=delay_s,
+                refused=refused,
+            )
 
     def unserved(self, run: WatchedRun, reason: str, delay_s: float) -> None:
         """Note that upstream no longer has a run that is over: no other stream keys than those we know will come."""
-        self._statements.execute(
-            """
-            UPDATE tailrace.runs SET watch_attempt = watch_attempt + 1, last_error = :reason, keys_read_at = now(),
-                   next_watch_at = now() + :delay_s * interval '1 second'
-            WHERE id = :id AND state = 'watched'
-            """,
-            id=run.id,
-            reason=fitting(reason),
-            delay_s=delay_s,
-        )
+        with impatient():
+            self._statements.execute(
+                f"""
+                WITH {PATIENCE}
+                UPDATE tailrace.runs SET watch_attempt = watch_attempt + 1, last_error = :reason, keys_read_at = now(),
+                       next_watch_at = now() + :delay_s * interval '1 second'
+                FROM patience WHERE patience.is_set IS NOT NULL AND id = :id AND state = 'watched'
+                """,
+                id=run.id,
+                reason=fitting(reason),
+                delay_s=delay_s,
+            )
 
     def fail(self, run: WatchedRun, error: str) -> None:
         """Note that a run failed, and with it its streams that are not settled: the fence moves, so readers leave."""
-        self._statements.execute(
-            """
-            WITH r AS (
-                UPDATE tailrace.runs SET state = 'failed', last_error = :error
-                WHERE id = :id AND state IN ('requested', 'watched') RETURNING id
+        with impatient():
+            self._statements.execute(
+                f"""
+                WITH {PATIENCE}, r AS (
+                    UPDATE tailrace.runs SET state = 'failed', last_error = :error
+                    FROM patience WHERE patience.is_set IS NOT NULL AND id = :id AND state IN ('requested', 'watched')
+                    RETURNING id
+                )
+                UPDATE tailrace.streams s SET state = 'failed', verdict = 'failed', last_error = :error,
+                       worker_id = NULL, token = s.token + 1, rev = s.rev + 1, hinted_until = NULL
+                FROM r WHERE s.run = r.id AND s.state IN ('pending', 'active', 'parked')
+                """,
+                id=run.id,
+                error=fitting(error),
             )
-            UPDATE tailrace.streams s SET state = 'failed', verdict = 'failed', last_error = :error,
-                   worker_id = NULL, token = s.token + 1, rev = s.rev + 1, hinted_until = NULL
-            FROM r WHERE s.run = r.id AND s.state IN ('pending', 'active', 'parked')
-            """,
-            id=run.id,
-            error=fitting(error),
-        )
 
     def halt(self, reason: str) -> bool:
         """Stop everything of this environment: upstream refuses its key. True the first time."""

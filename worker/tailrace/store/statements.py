@@ -11,11 +11,21 @@ import psycopg
 import sqlalchemy as sa
 from sqlalchemy import exc
 
-from tailrace.errors import TerminalError
+from tailrace.errors import StoreUnavailable, TerminalError
 from tailrace.redaction import excerpt
 from tailrace.store.engine import autocommit, translated, turn_of
 
-__all__ = ["NotMigrated", "QueryRefused", "Statements", "driver_of", "fitting", "refusal", "refusing"]
+__all__ = [
+    "PATIENCE",
+    "NotMigrated",
+    "QueryRefused",
+    "Statements",
+    "driver_of",
+    "fitting",
+    "impatient",
+    "refusal",
+    "refusing",
+]
 
 REASON_MAX_CHARS = 2_000
 
@@ -62,6 +72,22 @@ class Statements:
 
 # There are so many statements and no more. To look for the parameters of one takes a tenth of executing it.
 _text = functools.lru_cache(maxsize=1_000)(sa.text)
+
+
+PATIENCE = "patience AS MATERIALIZED (SELECT set_config('lock_timeout', '500ms', true) AS is_set)"
+"""For the WITH of a statement that needs a row which somebody's open transaction may have locked: it is told so soon,
+and keeps no connection from others. It must read ``patience.is_set IS NOT NULL`` from it before it touches the row."""
+
+
+@contextmanager
+def impatient() -> Iterator[None]:
+    """Turn what a statement with `PATIENCE` says of a lock into `StoreUnavailable`: another try may find it gone."""
+    try:
+        yield
+    except exc.DBAPIError as error:
+        if not isinstance(error.orig, psycopg.errors.LockNotAvailable):
+            raise
+        raise StoreUnavailable("somebody's open transaction has locked the run") from error
 
 
 def driver_of(connection: sa.Connection) -> psycopg.Connection[Any]:
