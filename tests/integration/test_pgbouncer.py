@@ -5,11 +5,13 @@ Each transaction goes to whichever of a few connections is free, and each of the
 
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path
 
 import psycopg
 import pytest
 
+from tailrace import streams
 from tailrace.errors import BadSettings
 from tailrace.model import Wire
 from tailrace.store import migrate
@@ -53,6 +55,8 @@ def test_workers_and_commands(tmp_path: Path, database_url: str, redis_url: str)
         said = "".join(worker.said() for worker in workers.workers)
         assert "prepared statement" not in said
         commands_work(tmp_path, pooled)
+        with contextlib.closing(streams.Client("tr_dev_unused", database_url=pooled)) as client:
+            assert list(streams.read("run_0", "a", source="archive", client=client)) == [{"n": 1.1}, "after"]
 
 
 def commands_work(place: Path, pooled: str) -> None:
