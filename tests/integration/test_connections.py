@@ -25,7 +25,7 @@ POSTGRES = 4
 REDIS = 20
 """Three for sending with two sockets each, five for taking messages and Celery's remote control, and as many as kombu's
 pool has for what is acknowledged at once."""
-RUNS = 60
+RUNS = 40
 
 
 @pytest.fixture

@@ -22,11 +22,11 @@ from tests.chaos.fleet import QUICK, scene, wait_for
 from tests.pgbouncer import pgbouncer
 from tests.upstream import LiveStore
 
-RUNS = 20
+RUNS = 8
 
 
 def test_workers_and_commands(tmp_path: Path, database_url: str, redis_url: str) -> None:
-    """Two workers, twenty live runs, one worker killed, and fewer connections to Postgres than the two have."""
+    """Two workers, eight live runs, one worker killed, and fewer connections to Postgres than the two have."""
     store = LiveStore()
     names = [f"run_{n}" for n in range(RUNS)]
     for n, name in enumerate(names):
@@ -63,10 +63,7 @@ def commands_work(place: Path, pooled: str) -> None:
     cli = cli_for(place, database_url=pooled)
     for command in (
         ("status", "--json"),
-        ("chunks", "run_0", "--stream", "a"),
-        ("text", "run_0"),
         ("sql", "SELECT count(*) FROM tailrace.chunks", "--timeout", "5"),
-        ("verify",),
         ("compact",),
         ("prune", "--days", "1"),
         ("export", "--to", str(place / "export"), "--format", "jsonl"),

@@ -20,6 +20,7 @@ from tailrace.store.keeping.late import LateChecks
 from tailrace.store.leases import Leases, WorkerRow
 from tailrace.store.overview import Overview
 from tailrace.store.runs import Runs, Seen
+from tailrace.store.streams import RecentRecords, RunEnds
 from tests.integration.schema_rows import Archive
 
 DONE, OPEN = 100_000, 50
@@ -98,6 +99,11 @@ def statements(asked: Asked) -> Iterator[tuple[str, Callable[[], object]]]:
     yield "which streams wait", lambda: choosing.waiting(["default"], 100)
     yield "which streams to read", lambda: choosing.claim(["default"], 1_000, 30.0)
     yield "which leases to take", lambda: ours.acquire(streams)
+    yield "what readers ask of their runs", lambda: RunEnds(asked.engine).of(streams)
+    yield (
+        "what they ask of what is held",
+        lambda: RecentRecords(asked.engine, 5_000).of([(each, 0) for each in streams]),
+    )
     yield "which readers to call", lambda: ours.calls(streams)
     yield "which leases have no reader", lambda: ours.orphans(streams)
     figures = Figures(asked.engine)

@@ -68,3 +68,20 @@ def test_no_answer_is_none_and_an_error_is_everybodys(slept: list[float]) -> Non
     with pytest.raises(ValueError, match="13"):
         asking.get(13)
     assert asking.get(1) == 1
+
+
+def test_a_question_is_about_so_many_and_the_rest_are_in_the_next_which_waits_for_nobody(slept: list[float]) -> None:
+    question = Question()
+    question.may_answer.clear()
+    asking = Coalesced(question, clock=lambda: 0.0, at_most=2)
+    with ThreadPoolExecutor(6) as threads:
+        first = threads.submit(asking.get, 0)
+        while not question.asked:
+            pass
+        others = [threads.submit(asking.get, key) for key in range(1, 6)]
+        while len(asking._waiting) < 5:
+            pass
+        question.may_answer.set()
+        assert [each.result(10) for each in (first, *others)] == list(range(6))
+    assert [len(keys) for keys in question.asked] == [1, 2, 2, 1]
+    assert slept == [coalesced.GATHER_S], "but the last of them might find others"

@@ -22,14 +22,16 @@ from tailrace.service.coalesced import Coalesced
 from tailrace.service.environments import Environments
 from tailrace.service.reach import Reach
 from tailrace.source.connection import Connection, Tail
-from tailrace.store.engine import autocommit, one_at_a_time
+from tailrace.store.engine import one_at_a_time
 from tailrace.store.flush_rule import BatchLimits
 from tailrace.store.sink import Sink
-from tailrace.store.streams import RunEnds, StreamQueries
+from tailrace.store.streams import RecentRecords, RunEnds, unpacked
 
 if TYPE_CHECKING:
     from tailrace.config.settings import Settings
 
+RECENT_AT_ONCE = 20
+"""Streams of which what is held is read in one statement: some 60 kB of each."""
 NOT_SERVED = "the environment is not served here any more: TAILRACE_KEYS_FILE does not name it"
 
 
@@ -78,22 +80,32 @@ class _Connected:
 
 
 class _Facts:
-    """What a reader asks about its stream. Fits `ingest.reader.StreamFacts`."""
+    """What a reader asks about its stream, together with others. Fits `ingest.reader.StreamFacts`."""
 
-    __slots__ = ("_queries", "_run_ends", "_stream_id")
+    __slots__ = ("_asked", "_stream_id")
 
-    def __init__(self, stream_id: int, queries: StreamQueries, run_ends: Coalesced[RunEnd]) -> None:
+    def __init__(self, stream_id: int, asked: _Asked) -> None:
         self._stream_id = stream_id
-        self._queries = queries
-        self._run_ends = run_ends
+        self._asked = asked
 
     def run_end(self) -> RunEnd:
         """Raises StoreUnavailable."""
-        return self._run_ends.get(self._stream_id) or RunEnd()  # forgotten meanwhile: the fence will stop the reader
+        # None when it was forgotten meanwhile: the fence will stop the reader.
+        return self._asked.run_ends.get(self._stream_id) or RunEnd()
 
     def recent(self, generation: int) -> list[tuple[int, bytes]]:
         """Raises StoreUnavailable."""
-        return self._queries.recent(generation)
+        return unpacked(self._asked.recent.get((self._stream_id, generation)) or [])
+
+
+class _Asked:
+    """The questions of all readers of a process. Of its few connections they use one at a time."""
+
+    def __init__(self, engine: sa.Engine) -> None:
+        one = one_at_a_time(engine)
+        self.run_ends = Coalesced(RunEnds(one).of)  # a run that ends is the end of all its streams
+        # A worker that takes over has hundreds of streams that go on after what is held of them.
+        self.recent = Coalesced(RecentRecords(one, REPEAT_WINDOW).of, at_most=RECENT_AT_ONCE)
 
 
 class Reading:
@@ -102,9 +114,7 @@ class Reading:
     def __init__(self, settings: Settings, environments: Environments, engine: sa.Engine) -> None:
         self._settings = settings
         self._environments = environments
-        # Of the process's few connections, all readers together use one for this. One object for all: each is 4 kB.
-        self._engine = autocommit(one_at_a_time(engine))
-        self._run_ends = Coalesced(RunEnds(engine).of)  # a run that ends is the end of all its streams
+        self._asked = _Asked(engine)
         self.slice_s = settings.slice_seconds
 
     def limits(self, stream: LeasedStream) -> BatchLimits:
@@ -131,7 +141,7 @@ class Reading:
         environment = self._environments.get(stream.environment)
         if environment is None:
             return self._not_served()
-        facts = _Facts(stream.id, StreamQueries(self._engine, stream.id, REPEAT_WINDOW), self._run_ends)
+        facts = _Facts(stream.id, self._asked)
         with environment.upstream.stream(stream.ref) as source:
             tail = Tail(source, self._settings.event_max_bytes, sink.share)
             connector = _WhenItIsThere(tail, environment.reach, signal, stream.ref)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import sqlalchemy as sa
 
@@ -11,11 +12,6 @@ from tailrace.store.run_end import RUN_END
 from tailrace.store.segments import unpack_fingerprints
 from tailrace.store.statements import Statements
 from tailrace.wire.v2 import fingerprint_of_body
-
-# The last index of a generation: the checkpoint's, or of one before it what is stored.
-_LAST = """CASE WHEN s.generation = :generation THEN s.last_chunk_index ELSE (
-    SELECT max(last.last_index) FROM tailrace.segments last
-    WHERE last.stream_id = :stream_id AND last.generation = :generation) END"""
 
 
 class RunEnds:
@@ -38,43 +34,61 @@ class RunEnds:
         return {row.id: RunEnd(row.over, row.over_for_s, row.swept_for_s) for row in rows}
 
 
-class StreamQueries:
-    """Reads about one stream."""
+class RecentRecords:
+    """Reads which records of v2 streams are the last that are held: those that a repeat is known by."""
 
-    def __init__(self, engine: sa.Engine, stream_id: int, window: int) -> None:
-        self._statements = Statements(engine, stream_id=stream_id)
+    def __init__(self, engine: sa.Engine, window: int) -> None:
+        """``window``: of so many indices before the last one of a generation."""
+        self._statements = Statements(engine)
         self._window = window
 
-    def recent(self, generation: int) -> list[tuple[int, bytes]]:
-        """Return index and fingerprint of the records among the last ``window`` indices of a generation, oldest first.
+    def of(self, generations: Sequence[tuple[int, int]]) -> dict[tuple[int, int], list[sa.Row[Any]]]:
+        """Read what is held of each generation of a stream, given by the stream's id and its number; `unpacked` makes
+        records of it. What holds nothing is left out. Raises StoreUnavailable.
 
-        Those of chunks are stored with them. A repeat's stands in its body, which quarantine keeps.
+        The fingerprints of chunks are stored with them. A repeat's stands in its body, which quarantine keeps.
         """
-        within = {"generation": generation, "window": self._window}
-        packed = self._statements.execute(
-            f"""
-            SELECT g.first_index, g.index_offsets, g.fingerprints
-            FROM tailrace.segments g JOIN tailrace.streams_now s ON s.id = g.stream_id
-            WHERE g.stream_id = :stream_id AND g.generation = :generation AND g.fingerprints IS NOT NULL
-              AND g.first_index > {_LAST} - :window - 2000
-            ORDER BY g.first_index
+        rows = self._statements.execute(
+            """
+            SELECT asked.stream_id, asked.generation, found.*
+            FROM unnest(CAST(:ids AS bigint[]), CAST(:generations AS int[])) AS asked (stream_id, generation)
+            JOIN tailrace.streams_now s ON s.id = asked.stream_id
+            CROSS JOIN LATERAL (  -- the checkpoint's, or of a generation before it what is stored
+                SELECT CASE WHEN s.generation = asked.generation THEN s.last_chunk_index ELSE (
+                    SELECT max(last.last_index) FROM tailrace.segments last
+                    WHERE last.stream_id = asked.stream_id AND last.generation = asked.generation) END AS index
+                OFFSET 0
+            ) AS last
+            CROSS JOIN LATERAL (
+                SELECT g.first_index, g.index_offsets, g.fingerprints, CAST(NULL AS bytea) AS raw
+                FROM tailrace.segments g
+                WHERE g.stream_id = asked.stream_id AND g.generation = asked.generation
+                  AND g.fingerprints IS NOT NULL AND g.first_index > last.index - :window - 2000
+                UNION ALL
+                SELECT q.chunk_index, NULL, NULL, q.raw
+                FROM tailrace.quarantine q
+                WHERE q.stream_id = asked.stream_id AND q.generation = asked.generation AND q.reason = 'repeat'
+                  AND q.chunk_index > last.index - :window
+            ) AS found
             """,
-            **within,
+            ids=[stream_id for stream_id, _ in generations],
+            generations=[generation for _, generation in generations],
+            window=self._window,
         )
-        repeats = self._statements.execute(
-            f"""
-            SELECT q.chunk_index, q.raw
-            FROM tailrace.quarantine q JOIN tailrace.streams_now s ON s.id = q.stream_id
-            WHERE q.stream_id = :stream_id AND q.generation = :generation AND q.reason = 'repeat'
-              AND q.chunk_index > {_LAST} - :window
-            """,
-            **within,
-        )
-        found: list[tuple[int, bytes]] = []
-        for row in packed:
+        found: dict[tuple[int, int], list[sa.Row[Any]]] = {}
+        for row in rows:
+            found.setdefault((row.stream_id, row.generation), []).append(row)
+        return found
+
+
+def unpacked(rows: Sequence[sa.Row[Any]]) -> list[tuple[int, bytes]]:
+    """Return index and fingerprint of the records of one generation that `RecentRecords` found, oldest first."""
+    found: list[tuple[int, bytes]] = []
+    for row in rows:
+        if row.raw is not None:
+            if (again := fingerprint_of_body(bytes(row.raw))) is not None:
+                found.append((row.first_index, again))
+        else:
             for at, fingerprint in enumerate(unpack_fingerprints(row.fingerprints)):
                 found.append((row.first_index + (row.index_offsets[at] if row.index_offsets else at), fingerprint))
-        for row in repeats:
-            if (again := fingerprint_of_body(bytes(row.raw))) is not None:
-                found.append((row.chunk_index, again))
-        return sorted(found)
+    return sorted(found)

@@ -14,7 +14,7 @@ from sqlalchemy import exc
 from tailrace.ingest.v2_order import REPEAT_WINDOW
 from tailrace.model import UNSET_INDEX, Checkpoint, HoleReason, StreamRef, StreamState, Wire
 from tailrace.store.engine import autocommit, create_engine, end, translated
-from tailrace.store.streams import StreamQueries
+from tailrace.store.streams import RecentRecords, unpacked
 from tailrace.streams.errors import NotConfigured, StreamError
 from tailrace.streams.steps import PAGE_BYTES, ArchiveEnd, Chunk, Fetch, Gap, Page
 
@@ -210,7 +210,8 @@ class ArchiveReader:
         if with_recent and wire is Wire.V2:
             # The archive may have grown since its row was read. What came after the checkpoint is still to be read, so
             # it must not be known already, or it would be taken for a repeat.
-            queries = StreamQueries(self._pool, row.id, REPEAT_WINDOW)
-            recent = [mark for mark in queries.recent(row.generation) if mark[0] <= row.last_index]
+            asked = (row.id, row.generation)
+            held = RecentRecords(self._pool, REPEAT_WINDOW).of([asked]).get(asked, [])
+            recent = [mark for mark in unpacked(held) if mark[0] <= row.last_index]
         checkpoint = Checkpoint(row.generation, row.last_index, row.cursor)
         return ArchiveEnd(wire, checkpoint, row.state == StreamState.SEALED, recent)
