@@ -57,8 +57,13 @@ VENDORS = {
         "CREATEDB CREATEROLE REPLICATION BYPASSRLS",
         ("GRANT {group} TO {role}",),
     ),
-    # The owner of one database, and nothing else.
-    "heroku": Vendor((), "NOCREATEDB NOCREATEROLE", ("REVOKE CONNECT ON DATABASE {db} FROM PUBLIC",), makes_roles=False),
+    # The default credential: the owner of one database, who may look at statistics and end others' sessions.
+    "heroku": Vendor(
+        (),
+        "NOCREATEDB NOCREATEROLE",
+        ("REVOKE CONNECT ON DATABASE {db} FROM PUBLIC", "GRANT pg_monitor, pg_signal_backend TO {role}"),
+        makes_roles=False,
+    ),
     # Somebody else's database, in which an administrator made the schema.
     "a schema only": Vendor(
         (),
