@@ -1035,7 +1035,7 @@ ASKED = [
         "settings: the nearest name is near",
         put(unknown, "NEAR", 0.0),
         test_unknown.test_the_nearest_setting_is_named,
-        ("TAILRACE_PORT", None),
+        ("TAILRACE_UNLIKE_ANY_OTHER", None),
     ),
     Mutant(
         "names: of any length",

@@ -23,6 +23,7 @@ def test_settings_are_known() -> None:
         ("TAILRACE_RETENTION_DAY", "TAILRACE_RETENTION_DAYS"),
         ("TAILRACE_DATABSE_URL", "TAILRACE_DATABASE_URL"),
         ("tailrace_on_seald", "TAILRACE_ON_SEALED"),
+        ("TAILRACE_UNLIKE_ANY_OTHER", None),
         ("TAILRACE_PORT", None),
         ("TAILRACE_SERVICE_HOST", None),
         ("TAILRACE_SERVICE_PORT", None),
