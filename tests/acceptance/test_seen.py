@@ -50,7 +50,9 @@ def written(store: LiveStore, run_id: str, chunks: int) -> None:
 @pytest.mark.parametrize("pool", ["gevent", "prefork"])
 def test_a_worker_shows_what_it_has_done(cli: Cli, store: LiveStore, pool: str) -> None:
     """Under prefork the numbers of its children, and one that is dead takes none of its chunks with it."""
-    port = free_port()
+    port, folder = free_port(), cli.cwd / "temporary"
+    folder.mkdir()
+    cli = cli.with_(TMPDIR=str(folder))
     written(store, "run_1", 30)
     with cli.started("worker", "--pool", pool, "--slots", "2", "--metrics-port", str(port)):
         wait_for(lambda: bool(ask(cli, ALIVE)), "the worker runs")
@@ -65,6 +67,7 @@ def test_a_worker_shows_what_it_has_done(cli: Cli, store: LiveStore, pool: str) 
         assert asked.run("health", "--live").code == 0
         assert asked.run("health", "--ready").code == 0
     assert cli.run("health", "--live", "--port", str(port)).code == 5, "nobody answers any more"
+    assert list(folder.iterdir()) == [], "what its processes shared is gone"
 
 
 def test_a_worker_whose_database_is_away_lives_and_is_not_ready(

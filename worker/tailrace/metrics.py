@@ -11,6 +11,7 @@ if ``PROMETHEUS_MULTIPROC_DIR`` names one before this is imported.
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Iterable
 from http import HTTPStatus
 from importlib.metadata import version
@@ -20,10 +21,12 @@ from typing import Final
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Metric, ProcessCollector
 from prometheus_client.multiprocess import MultiProcessCollector, mark_process_dead
 
-__all__ = ["answer_code", "registry", "shown_registry"]
+__all__ = ["FOLDER_PREFIX", "answer_code", "end", "registry", "shown_registry"]
 
 FOLDER: Final = os.environ.get("PROMETHEUS_MULTIPROC_DIR")
 """Where prometheus-client keeps the numbers, as it was when that was imported; None: in this process."""
+FOLDER_PREFIX: Final = "tailrace-metrics-"
+"""What the names of such folders begin with that `tailrace worker` makes, and that are removed when it ends."""
 
 registry: Final = CollectorRegistry()
 
@@ -106,6 +109,12 @@ class _Living(MultiProcessCollector):
                 mark_process_dead(pid, self._path)  # type: ignore[no-untyped-call]
         shown: Iterable[Metric] = super().collect()  # type: ignore[no-untyped-call]
         return shown
+
+
+def end() -> None:
+    """Remove the folder that was made for this worker, if one was. By the process that all others belong to."""
+    if FOLDER is not None and Path(FOLDER).name.startswith(FOLDER_PREFIX):
+        shutil.rmtree(FOLDER, ignore_errors=True)
 
 
 def _lives(pid: int) -> bool:

@@ -18,7 +18,6 @@ from tailrace.errors import BadSettings
 
 SPARE_FILES = 256
 """Besides one socket for each stream: Postgres, Redis, logs, the libraries' own."""
-SHARED_PREFIX = "tailrace-metrics-"
 FEW_SLOTS = 4
 """Of threads or processes, which cost more than greenlets: a default that any machine bears."""
 
@@ -98,8 +97,10 @@ def worker(
         if given is not None:
             os.environ[name] = str(given)
     if pool is Pool.PREFORK and (metrics_port or settings.metrics_port):
+        from tailrace.metrics import FOLDER_PREFIX
+
         # The numbers of all its processes, in files that they share.
-        os.environ.setdefault("PROMETHEUS_MULTIPROC_DIR", mkdtemp(prefix=SHARED_PREFIX))
+        os.environ.setdefault("PROMETHEUS_MULTIPROC_DIR", mkdtemp(prefix=FOLDER_PREFIX))
     wanted = slots or {Pool.SOLO: 1, Pool.PREFORK: FEW_SLOTS}.get(pool, settings.slots)
     raise_file_limit(wanted + SPARE_FILES)
     command = celery_command(pool, wanted, settings.reserve_slots, loglevel or LogLevel(settings.log_level))

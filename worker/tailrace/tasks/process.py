@@ -279,4 +279,5 @@ class Process:
             self.runtime.stop(timeout_s)
             if self._endpoint is not None:
                 self._endpoint.stop()
+                metrics.end()
             log.info("worker_stopped", pool=self.pool)
