@@ -28,7 +28,7 @@ from packaging.utils import canonicalize_name
 
 EPOCH = 1_580_601_600
 """The date that hatchling gives to files when SOURCE_DATE_EPOCH says none: 2020-02-02."""
-DEVELOPERS = "dev"
+DEVELOPERS = frozenset({"dev", "docs", "deploy"})
 ITSELF = "tailrace"
 LONGEST_LICENCE = 100
 """Characters of a licence's name; some packages have its whole text there."""
@@ -70,7 +70,7 @@ def sbom(wheel: Path, constraints: Path) -> dict[str, Any]:
         NotInstalled: `make venv` makes it so.
     """
     about = _about(wheel)
-    extras = sorted(set(about.get_all("Provides-Extra") or []) - {DEVELOPERS})
+    extras = sorted(set(about.get_all("Provides-Extra") or []) - DEVELOPERS)
     graph = Graph(about.get_all("Requires-Dist") or [], extras)
     pins = pinned(constraints)
     components = {name: _component(name, pins, graph.by[name]) for name in sorted(graph.needs)}

@@ -22,6 +22,8 @@ from tests.ingestion import ingesting, numbered, store_with
 _numbers = itertools.count(1)
 
 RUNTIME, READER = "tr_managed_runtime", "tr_managed_reader"
+OTHERS = {each: f"tr_managed_{each}" for each in ("enqueuer", "monitor", "maintenance")}
+"""Not those that others of the server have made already: an account may change only its own."""
 """Of this file's own: roles belong to the whole server, and only who made one may change it."""
 
 
@@ -99,7 +101,7 @@ def customer(request: pytest.FixtureRequest, empty_database_url: str) -> Iterato
         url = make_url(empty_database_url).set(username=f"tr_customer_{n}", password="x")
         yield vendor, url.render_as_string(hide_password=False)
         run("ALTER DATABASE {db} OWNER TO CURRENT_USER")
-        for role in (RUNTIME, READER):
+        for role in (RUNTIME, READER, *OTHERS.values()):
             if admin.execute("SELECT 1 FROM pg_roles WHERE rolname = %s", [role]).fetchone():
                 run(f"DROP OWNED BY {role}", f"DROP ROLE {role}")
         run("DROP OWNED BY {role} CASCADE", "DROP ROLE {role}")
@@ -122,7 +124,7 @@ def test_it_is_migrated_read_into_and_kept(customer: tuple[Vendor, str]) -> None
         upkeep.prune()
         assert ingestion.value("SELECT compacted_at IS NOT NULL FROM tailrace.streams")
         assert ingestion.rows("SELECT * FROM tailrace.verify_accounts()") == []
-    done = roles.set_up(url, RUNTIME, READER)
+    done = roles.set_up(url, RUNTIME, READER, **OTHERS)
     assert (done.refused is None) == vendor.makes_roles
     if not vendor.makes_roles:
         assert "permission denied" in str(done.refused)
@@ -133,7 +135,7 @@ def test_it_is_migrated_read_into_and_kept(customer: tuple[Vendor, str]) -> None
 def test_a_worker_of_another_account_writes_as_the_runtime_role(customer: tuple[Vendor, str]) -> None:
     _, url = customer
     migrate.upgrade(url)
-    assert roles.set_up(url, RUNTIME, READER).refused is None
+    assert roles.set_up(url, RUNTIME, READER, **OTHERS).refused is None
     name = f"tr_app_{next(_numbers)}"
     with psycopg.connect(url, autocommit=True) as master:
         master.execute(f"CREATE ROLE {name} LOGIN PASSWORD 'x' IN ROLE {RUNTIME}")

@@ -84,7 +84,7 @@ def test_old_days_go_with_everything_and_young_ones_stay(archive: Archive, reten
 def test_a_day_that_stays_is_told_once_and_that_it_goes(archive: Archive, engine: sa.Engine) -> None:
     """It is looked at each hour."""
     stream_of(archive, 12, state="active")
-    runtime = SimpleNamespace(settings=SimpleNamespace(retention_days=10), engine=engine)
+    runtime = SimpleNamespace(settings=SimpleNamespace(retention_days=10), background_engine=engine)
     maintenance = Maintenance(runtime)  # type: ignore[arg-type]
     day = (TODAY - timedelta(days=12)).isoformat()
     with capture_logs() as lines:

@@ -214,6 +214,8 @@ def test_an_account_that_may_only_read_notes_nothing(archive: Archive, database_
     try:
         archive.run(f"GRANT USAGE ON SCHEMA tailrace TO {role}")
         archive.run(f"GRANT SELECT ON ALL TABLES IN SCHEMA tailrace TO {role}")
+        for function in ("archived_days()", "stored_after(bigint, int, bigint)"):
+            archive.run(f"GRANT EXECUTE ON FUNCTION tailrace.{function} TO {role}")
         separator = "&" if "?" in database_url else "?"
         reader = create_engine(f"{database_url}{separator}options=-crole%3D{role}")
         fill(archive, {5: 2})

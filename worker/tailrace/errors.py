@@ -112,6 +112,10 @@ class BadSettings(TerminalError):
     """A setting is missing or wrong. The message names the variable."""
 
 
+class BrokerIsCluster(BadSettings):
+    """The Redis is a Redis Cluster, which Celery can't use as a broker."""
+
+
 class LeaseError(WorkerError):
     """Someone else is at work on the stream."""
 

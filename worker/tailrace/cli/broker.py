@@ -32,7 +32,6 @@ class State(NamedTuple):
     used: int
     allowed: int
     replica: bool
-    cluster: bool
 
     @property
     def full(self) -> bool:
@@ -56,6 +55,7 @@ class Broker:
 
     Raises, whatever is asked:
         BrokerUnavailable: it does not answer. The message has no password in it.
+        BrokerIsCluster
     """
 
     def __init__(self, connection: Any) -> None:
@@ -82,7 +82,6 @@ class Broker:
             int(found.get("used_memory", 0)),
             int(found.get("maxmemory", 0)),
             found.get("role") == "slave",
-            bool(found.get("cluster_enabled")),
         )
 
     def listeners(self, wait_s: float) -> list[Listener]:

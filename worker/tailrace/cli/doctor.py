@@ -15,6 +15,7 @@ from tailrace.cli.checks import broker, configuration, database, fleet, schema, 
 from tailrace.cli.checks.finding import Finding, Severity, made
 from tailrace.cli.exits import BrokerUnavailable, Exit
 from tailrace.cli.output import shown, stdout, write_json
+from tailrace.errors import BrokerIsCluster
 
 if TYPE_CHECKING:
     from tailrace.config.keys import Access
@@ -130,6 +131,8 @@ def _broker(archive_url: str | None) -> Iterator[Finding]:
                 yield from broker.strays(asked)
                 if archive_url is not None and (workers := _workers(archive_url)):
                     yield from broker.listeners(asked.listeners(ANSWER_S), workers, ANSWER_S)
+    except BrokerIsCluster:
+        yield broker.CLUSTER.found()
     except BrokerUnavailable as error:
         yield broker.why_away(error)
 

@@ -136,7 +136,7 @@ class Maintenance:
             StoreUnavailable
         """
         began = time.monotonic()
-        counted = Tallies(self._runtime.engine).count(TALLY_S)
+        counted = Tallies(self._runtime.background_engine).count(TALLY_S)
         # A fiftieth of a connection's time, however many streams a day has.
         return max(1.0 if counted else TALLY_S, TALLY_SHARE * (time.monotonic() - began))
 
@@ -183,7 +183,7 @@ class Maintenance:
 
 def scrub_of(runtime: Runtime) -> Scrub:
     """Make what verifies the archive in the background."""
-    settings, engine = runtime.settings, runtime.engine
+    settings, engine = runtime.settings, runtime.background_engine
     return Scrub(
         Verification(engine),
         Mismatches(engine),

@@ -27,7 +27,7 @@ class CheckedConsumer(Consumer):
         try:
             return super().connect()
         except BadSettings as error:  # a broker that will never do: Celery would log where it was raised, at length
-            log.error("worker_refused", reason=str(error))
+            log.error("worker_refused", error=str(error))
             raise SystemExit(f"tailrace: {error}") from error
 
     def create_task_handler(self, *args: Any, **kwargs: Any) -> Callable[[Any], Any]:

@@ -13,7 +13,7 @@ from kombu.connection import Connection
 from kombu.transport.virtual import Message
 
 from tailrace.config.sign_keys import SIGN_KEY_VARIABLE
-from tailrace.errors import BadSettings
+from tailrace.errors import BadSettings, BrokerIsCluster
 from tailrace.tasks.envelope import check_stored
 from tailrace.tasks.signing import signatures, signs
 
@@ -93,14 +93,14 @@ def _refuse_cluster(channel: Any) -> None:
     """kombu takes messages of several queues in one command, which a cluster refuses, and again and again at that.
 
     Raises:
-        BadSettings: the broker is one.
+        BrokerIsCluster
     """
     try:
         found = channel.client.info("cluster")
     except channel.ResponseError:  # a role that may not ask
         return
     if found.get("cluster_enabled"):
-        raise BadSettings(
+        raise BrokerIsCluster(
             "The Redis is a Redis Cluster, which Celery can't use as a broker: give REDIS_URL (or TAILRACE_REDIS_URL) "
             "of one that is not in cluster mode. Behind Sentinel is fine."
         )

@@ -179,10 +179,7 @@ def server(broker: Broker) -> Iterator[Finding]:
     state = broker.state()
     usable = True
     if state is not None:
-        if state.cluster:
-            yield CLUSTER.found()
-            usable = False
-        elif state.replica:
+        if state.replica:
             yield REPLICA.found()
             usable = False
         elif state.full:
