@@ -114,7 +114,8 @@ def test_the_exporter_tells_of_a_fleet_that_is_dead(cli: Cli, store: LiveStore) 
         assert seen[series("archive_open_streams", environment="default", state="active")] == 1
         assert seen[series("archive_chunks", environment="default")] >= 30
         assert seen[series("archive_beat_age_seconds")] >= 0
-        assert seen[series("archive_partitions_ahead_days")] > 10
+        assert seen[series("archive_partitions_ahead_seconds")] > 10 * 86_400
+        assert seen[series("archive_mismatched_streams")] == 0
         assert "ok" in page(port, "/ready")
         exporter.send_signal(signal.SIGTERM)
         assert exporter.wait(20) == 0

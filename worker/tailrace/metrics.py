@@ -21,6 +21,8 @@ from typing import Final
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Metric, ProcessCollector
 from prometheus_client.multiprocess import MultiProcessCollector, mark_process_dead
 
+from tailrace.model import HoleReason
+
 __all__ = ["FOLDER_PREFIX", "answer_code", "end", "registry", "shown_registry"]
 
 FOLDER: Final = os.environ.get("PROMETHEUS_MULTIPROC_DIR")
@@ -59,6 +61,9 @@ commit_seconds = _histogram("commit_seconds", "From sending a group commit to it
 
 duplicates = _counter("duplicate_records", "Records at or before the checkpoint, read again and dropped.")
 gaps = _counter("gaps", "Losses upstream that were recorded, by why.", "reason")
+for _loss in HoleReason:
+    if _loss.lost:  # shown as 0 from the start: the first one is an increase then
+        gaps.labels(_loss)
 lost_records = _counter("lost_records", "Records that those losses are known to hold; some hold an unknown number.")
 quarantined = _counter("quarantined_records", "Records that can't be chunks, kept raw, by what is wrong.", "reason")
 malformed_rows = _counter(

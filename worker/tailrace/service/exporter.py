@@ -26,7 +26,7 @@ log = structlog.get_logger("tailrace")
 FRESH_S: Final = 5.0
 """An answer this young is given again: several who scrape cost Postgres no more than one."""
 
-_NAMES: Final = {
+FIGURES: Final = {
     "closed_streams": ("Streams that are sealed, failed or cancelled.", "environment", "state", "verdict"),
     "open_streams": ("Streams that are being archived, up to a hundred thousand.", "environment", "state"),
     "leased_streams": ("Streams that a worker reads now.", "environment"),
@@ -57,7 +57,9 @@ _NAMES: Final = {
     "unsent_messages": ("Messages about settled runs that wait to be sent.",),
     "oldest_unsent_message_seconds": ("Age of the oldest of them.",),
     "uncompacted_streams": ("Sealed streams that wait to be compacted or made searchable, up to ten thousand.",),
-    "partitions_ahead_days": ("For how many days new streams have a place to be stored.",),
+    "partitions_ahead_seconds": ("For how long new streams have a place to be stored.",),
+    "mismatched_streams": ("Streams with which something was wrong when they were last verified, up to ten thousand.",),
+    "oldest_verified_seconds": ("Since the day was verified that was verified longest ago, of those that ever were.",),
     "tally_age_seconds": ("Since the closed streams of today and yesterday were counted.",),
     "mismatched_streams": (
         "Streams with which something was wrong when they were last verified; ten thousand at most.",
@@ -68,6 +70,12 @@ _NAMES: Final = {
     "postgres_sessions": ("Sessions of the Postgres server, everybody's.",),
     "postgres_sessions_limit": ("max_connections of the Postgres server.",),
 }
+"""What each figure says, and the labels of its series; all gauges."""
+OF_ASKING: Final = {
+    "up": "Whether the archive could be read; all else is there if so.",
+    "scrape_seconds": "How long that took.",
+}
+"""What the exporter says of itself."""
 
 
 class ArchiveCollector(Collector):
@@ -98,7 +106,7 @@ class ArchiveCollector(Collector):
         began = self._clock()
         families = {
             name: GaugeMetricFamily(f"tailrace_archive_{name}", text, labels=labels)
-            for name, (text, *labels) in _NAMES.items()
+            for name, (text, *labels) in FIGURES.items()
         }
         try:
             for name, labels, value in self._samples():
@@ -113,11 +121,10 @@ class ArchiveCollector(Collector):
             else:
                 log.error("archive_not_read", error=wrong)
         self.wrong = wrong
-        up = GaugeMetricFamily("tailrace_archive_up", "Whether the archive could be read; all else is there if so.")
-        up.add_metric((), float(wrong is None))
-        took = GaugeMetricFamily("tailrace_archive_scrape_seconds", "How long that took.")
-        took.add_metric((), self._clock() - began)
-        return [up, took, *families.values()]
+        asking = {name: GaugeMetricFamily(f"tailrace_archive_{name}", text) for name, text in OF_ASKING.items()}
+        asking["up"].add_metric((), float(wrong is None))
+        asking["scrape_seconds"].add_metric((), self._clock() - began)
+        return [*asking.values(), *families.values()]
 
     def _samples(self) -> Iterator[tuple[str, tuple[str, ...], float]]:
         figures = self._figures
@@ -182,7 +189,8 @@ class ArchiveCollector(Collector):
         chores = figures.chores()
         yield "unsent_messages", (), chores.unsent
         yield "uncompacted_streams", (), chores.uncompacted
-        yield "partitions_ahead_days", (), chores.partitions_ahead_days
+        yield "mismatched_streams", (), chores.mismatched
+        yield "partitions_ahead_seconds", (), chores.partitions_ahead_s
         yield "size_bytes", (), chores.size_bytes
         yield "postgres_sessions", (), chores.sessions
         yield "postgres_sessions_limit", (), chores.sessions_limit
@@ -190,6 +198,7 @@ class ArchiveCollector(Collector):
             ("beat_age_seconds", fleet.beat_age_s),
             ("oldest_unsent_message_seconds", chores.unsent_age_s),
             ("tally_age_seconds", chores.tally_age_s),
+            ("oldest_verified_seconds", chores.verified_age_s),
         ):
             if seconds is not None:
                 yield name, (), seconds

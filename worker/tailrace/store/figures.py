@@ -108,8 +108,10 @@ class Chores:
     unsent: int
     unsent_age_s: float | None
     uncompacted: int
-    partitions_ahead_days: float
+    partitions_ahead_s: float
     tally_age_s: float | None
+    mismatched: int
+    verified_age_s: float | None
     size_bytes: int
     sessions: int
     sessions_limit: int
@@ -268,7 +270,8 @@ class Figures:
             Chores,
             self._ask(
                 """
-                SELECT o.unsent, o.unsent_age_s, k.uncompacted, p.partitions_ahead_days, t.tally_age_s, z.size_bytes,
+                SELECT o.unsent, o.unsent_age_s, k.uncompacted, p.partitions_ahead_s, t.tally_age_s, z.size_bytes,
+                       m.mismatched, v.verified_age_s,
                        (SELECT coalesce(sum(d.numbackends), 0)::int FROM pg_catalog.pg_stat_database d) AS sessions,
                        current_setting('max_connections')::int AS sessions_limit
                 FROM (
@@ -284,10 +287,17 @@ class Figures:
                     ) waiting
                 ) k
                 CROSS JOIN (
-                    SELECT coalesce(extract(epoch FROM max(d.day) + interval '1 day' - now()), 0)::float8 / 86400
-                           AS partitions_ahead_days
+                    SELECT coalesce(extract(epoch FROM max(d.day) + interval '1 day' - now()), 0)::float8
+                           AS partitions_ahead_s
                     FROM tailrace.partition_days() d
                 ) p
+                CROSS JOIN (
+                    SELECT count(*) AS mismatched FROM (SELECT FROM tailrace.mismatches LIMIT :waiting) m
+                ) m
+                CROSS JOIN (
+                    SELECT max(extract(epoch FROM now() - d.verified_at))::float8 AS verified_age_s
+                    FROM tailrace.verified_days d
+                ) v
                 CROSS JOIN (
                     SELECT max(extract(epoch FROM now() - t.taken_at))::float8 AS tally_age_s
                     FROM tailrace.tallied t

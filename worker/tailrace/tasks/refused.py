@@ -23,6 +23,8 @@ log = structlog.get_logger("tailrace")
 TOLD_AGAIN_S: Final = 3_600.0
 SHOWN_CHARACTERS: Final = 100
 KINDS: Final = frozenset({"arguments", "body", "content", "envelope", "fault", "headers", "signature", "task"})
+for _kind in KINDS:
+    metrics.refused_messages.labels(_kind)  # shown as 0 from the start: the first one is an increase then
 
 
 class Refusals:
