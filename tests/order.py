@@ -34,6 +34,7 @@ APART = (
     "tests/integration/test_backfill.py",
     "tests/acceptance/test_cli_worker.py",
     "tests/acceptance/test_cli_ingest.py",
+    "tests/acceptance/test_drill.py",
     "tests/integration/test_completeness.py",
     "tests/integration/test_reader.py",
     "tests/integration/test_redises.py",

@@ -79,7 +79,7 @@ LOSS: Final = Row(
         Panel(
             "Losses in the last hour",
             "Times that upstream no longer had records when they were to be read. View tailrace.gaps has each.",
-            of("sum(tailrace:gaps:increase1h) or vector(0)"),
+            of("ceil(sum(tailrace:gaps:increase1h)) or vector(0)"),
             stat=True,
             steps=ZERO_IS_GOOD,
         ),
