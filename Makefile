@@ -11,7 +11,7 @@ SHELL = /bin/sh
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
 MAKEFLAGS += --no-print-directory
-.PHONY: help demo check halves test soak bounces chaos lint docs check-deploy clean venv which-python bench bench-quick dist audit
+.PHONY: help demo check halves test soak bounces chaos watch lint docs check-deploy clean venv which-python bench bench-quick dist audit
 
 PYTHON ?=
 ARGS ?=
@@ -39,6 +39,7 @@ help:
 	@echo 'make soak    the random schedules and texts of the tests, four times as many'
 	@echo 'make bounces kill and restart workers 24 times under load, and one random schedule of faults'
 	@echo 'make chaos   kill, cut and restart everything for CHAOS_SECONDS (300); SEED=S plays one schedule again'
+	@echo 'make watch   a real Prometheus watches a schedule of chaos (WATCH_SECONDS); needs prometheus on PATH'
 	@echo 'make docs    the documentation as a site, in site/: strict, links checked'
 	@echo 'make check-deploy  what hadolint and the schemas of Compose and Kubernetes say of the files for deploying'
 	@echo 'make dist    what is released, into dist/  make audit   known weaknesses of what is pinned'
@@ -78,6 +79,14 @@ SEED ?=
 chaos: $(READY_TO_TEST)
 	@$(BIN)/python -m tests.chaos $(if $(CHAOS_SECONDS),--seconds $(CHAOS_SECONDS)) \
 		$(if $(SIMULATED),--simulated $(SIMULATED)) $(if $(SEED),--seed $(SEED))
+
+# Every query of the dashboard, the rules and the alerts is asked of a Prometheus that watched a schedule of faults; DRAW=1 draws
+# docs/img/dashboard.svg with its figures. The dice decide what is to be seen: SEED=S plays one schedule again.
+WATCH_SECONDS ?= 150
+DRAW ?=
+
+watch: $(READY_TO_TEST)
+	@$(BIN)/python -m tests.chaos.watch --seconds $(WATCH_SECONDS) $(if $(SEED),--seed $(SEED)) $(if $(DRAW),--draw)
 
 lint: $(READY_TO_TEST)
 	$(BIN)/ruff check .
