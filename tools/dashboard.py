@@ -430,10 +430,10 @@ KEPT: Final = Row(
         ),
         Panel(
             "Counted and verified",
-            "Since the archive was last counted, and since the day that was verified longest ago.",
+            "Since the archive was last counted, and since all of it was verified.",
             (
                 Query("max(tailrace_archive_tally_age_seconds)", "counted"),
-                Query("max(tailrace_archive_oldest_verified_seconds)", "verified"),
+                Query("max(tailrace_archive_verified_age_seconds)", "verified"),
             ),
             unit="s",
         ),
@@ -445,8 +445,11 @@ KEPT: Final = Row(
         ),
         Panel(
             "Not as stored",
-            "Streams with which something was wrong when they were last verified.",
-            of("max(tailrace_archive_mismatched_streams)", "streams"),
+            "Streams with which something was wrong when they were last verified, and days that never were.",
+            (
+                Query("max(tailrace_archive_mismatched_streams)", "streams"),
+                Query("max(tailrace_archive_never_verified)", "days never verified"),
+            ),
         ),
     ),
 )

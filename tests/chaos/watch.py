@@ -48,7 +48,7 @@ QUIET = {
     "Upstream may forget in": "every stream is read, or was tried less than a minute ago",
     "Rows that can't be read": "upstream's rows can be read in this run",
     "tailrace:malformed_rows:increase1h": "upstream's rows can be read in this run",
-    "max(tailrace_archive_oldest_verified_seconds)": "a day is verified when it is over",
+    "max(tailrace_archive_verified_age_seconds)": "a day is verified when it is over",
     "max(tailrace_archive_oldest_unsent_message_seconds)": "messages are sent at once",
     "Quarantined": "nothing came that can't be a chunk",
     "tailrace:quarantined_records:increase1h": "nothing came that can't be a chunk",

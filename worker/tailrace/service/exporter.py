@@ -58,14 +58,12 @@ FIGURES: Final = {
     "oldest_unsent_message_seconds": ("Age of the oldest of them.",),
     "uncompacted_streams": ("Sealed streams that wait to be compacted or made searchable, up to ten thousand.",),
     "partitions_ahead_seconds": ("For how long new streams have a place to be stored.",),
-    "mismatched_streams": ("Streams with which something was wrong when they were last verified, up to ten thousand.",),
-    "oldest_verified_seconds": ("Since the day was verified that was verified longest ago, of those that ever were.",),
     "tally_age_seconds": ("Since the closed streams of today and yesterday were counted.",),
     "mismatched_streams": (
         "Streams with which something was wrong when they were last verified; ten thousand at most.",
     ),
     "verified_age_seconds": ("What was stored so long ago or earlier has been verified since.",),
-    "unverified_days": ("Days that are over and were never verified.",),
+    "never_verified": ("Days that are over and were never verified.",),
     "size_bytes": ("Tables and indexes of the archive, as Postgres last counted their pages.",),
     "postgres_sessions": ("Sessions of the Postgres server, everybody's.",),
     "postgres_sessions_limit": ("max_connections of the Postgres server.",),
@@ -183,13 +181,12 @@ class ArchiveCollector(Collector):
         yield "worker_slots", (), fleet.slots
         coverage = self._verification.coverage()
         yield "mismatched_streams", (), coverage.mismatches
-        yield "unverified_days", (), coverage.days_never_verified
+        yield "never_verified", (), coverage.days_never_verified
         if coverage.oldest_at is not None:
             yield "verified_age_seconds", (), max(0.0, (datetime.now(UTC) - coverage.oldest_at).total_seconds())
         chores = figures.chores()
         yield "unsent_messages", (), chores.unsent
         yield "uncompacted_streams", (), chores.uncompacted
-        yield "mismatched_streams", (), chores.mismatched
         yield "partitions_ahead_seconds", (), chores.partitions_ahead_s
         yield "size_bytes", (), chores.size_bytes
         yield "postgres_sessions", (), chores.sessions
@@ -198,7 +195,6 @@ class ArchiveCollector(Collector):
             ("beat_age_seconds", fleet.beat_age_s),
             ("oldest_unsent_message_seconds", chores.unsent_age_s),
             ("tally_age_seconds", chores.tally_age_s),
-            ("oldest_verified_seconds", chores.verified_age_s),
         ):
             if seconds is not None:
                 yield name, (), seconds

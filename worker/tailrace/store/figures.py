@@ -110,8 +110,6 @@ class Chores:
     uncompacted: int
     partitions_ahead_s: float
     tally_age_s: float | None
-    mismatched: int
-    verified_age_s: float | None
     size_bytes: int
     sessions: int
     sessions_limit: int
@@ -271,7 +269,6 @@ class Figures:
             self._ask(
                 """
                 SELECT o.unsent, o.unsent_age_s, k.uncompacted, p.partitions_ahead_s, t.tally_age_s, z.size_bytes,
-                       m.mismatched, v.verified_age_s,
                        (SELECT coalesce(sum(d.numbackends), 0)::int FROM pg_catalog.pg_stat_database d) AS sessions,
                        current_setting('max_connections')::int AS sessions_limit
                 FROM (
@@ -291,13 +288,6 @@ class Figures:
                            AS partitions_ahead_s
                     FROM tailrace.partition_days() d
                 ) p
-                CROSS JOIN (
-                    SELECT count(*) AS mismatched FROM (SELECT FROM tailrace.mismatches LIMIT :waiting) m
-                ) m
-                CROSS JOIN (
-                    SELECT max(extract(epoch FROM now() - d.verified_at))::float8 AS verified_age_s
-                    FROM tailrace.verified_days d
-                ) v
                 CROSS JOIN (
                     SELECT max(extract(epoch FROM now() - t.taken_at))::float8 AS tally_age_s
                     FROM tailrace.tallied t
