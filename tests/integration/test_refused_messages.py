@@ -91,7 +91,9 @@ def test_a_malformed_message_is_refused_counted_and_told_once(
         counted,
     ):
         expected = [kind for kind, _ in BAD.values()]
-        assert counted == {kind: expected.count(kind) for kind in set(expected)}
+        assert {kind: many for kind, many in counted.items() if many} == {
+            kind: expected.count(kind) for kind in set(expected)
+        }
         told = [event["kind"] for event in events(worker, "message_refused")]
         assert sorted(told) == sorted(set(expected))  # once each
 

@@ -197,6 +197,14 @@ def test_every_series_of_a_runbook_exists(page: Path) -> None:
     assert named - known_series() - {alert["alert"] for alert in alerts()} - {"tailrace_runtime"} == set()
 
 
+@each_runbook
+def test_every_line_of_the_log_in_a_runbook_is_one(page: Path) -> None:
+    events = set(re.findall(r"^\| `(\w+)` \|", (ROOT / "docs" / "logs.md").read_text(), re.MULTILINE))
+    said = [part for part in re.split(r"(?<=[.:;])\s", page.read_text()) if re.search(r"\b[Ll]ogs?\b", part)]
+    named = {name for part in said for name in re.findall(r"`([a-z]+(?:_[a-z]+)+)`", part)}
+    assert named - events - known_series() == set()
+
+
 # --- docs/metrics.md
 
 
