@@ -9,7 +9,8 @@
 -- anew; a backfill (p_priority 1) leaves both as they are, for it may come by again and again.
 --
 -- p_then: a Celery task (task@queue) to call when the run is settled. p_options: batch limits (options_problem).
--- What can't be meant is refused as in worker/tailrace/arguments.py.
+-- What can't be meant is refused as in worker/tailrace/arguments.py. p_traceparent: the caller's trace (W3C Trace
+-- Context); what is none is ignored, for no trace is worth a request. A run that is open stays in the trace it is in.
 --
 -- This and cancel_run have their owner's rights (SECURITY DEFINER): who may call them needs no right to any table.
 CREATE FUNCTION tailrace.request_ingest(
@@ -18,7 +19,8 @@ CREATE FUNCTION tailrace.request_ingest(
     p_environment text DEFAULT 'default',
     p_priority int DEFAULT 0,
     p_then text DEFAULT NULL,
-    p_options json DEFAULT NULL
+    p_options json DEFAULT NULL,
+    p_traceparent text DEFAULT NULL
 ) RETURNS bigint
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
@@ -26,6 +28,7 @@ DECLARE
     v_run         bigint;
     v_sealed      boolean;
     v_problem     text;
+    v_traceparent text := CASE WHEN tailrace.is_traceparent(p_traceparent) THEN p_traceparent END;
 BEGIN
     IF coalesce(p_run_id, '') = '' THEN
         RAISE EXCEPTION 'request_ingest: p_run_id is empty' USING ERRCODE = 'invalid_parameter_value';
@@ -62,13 +65,14 @@ BEGIN
     FROM tailrace.runs r WHERE r.run_id = p_run_id AND r.environment_id = v_environment
     FOR NO KEY UPDATE;
 
-    INSERT INTO tailrace.runs AS r (environment_id, run_id, selection, priority, then_tasks, options)
+    INSERT INTO tailrace.runs AS r (environment_id, run_id, selection, priority, then_tasks, options, traceparent)
     VALUES (
         v_environment, p_run_id,
         (SELECT array_agg(DISTINCT k ORDER BY k) FROM unnest(p_streams) k),
         coalesce(p_priority, 0),
         CASE WHEN p_then IS NULL THEN '{}' ELSE ARRAY[p_then] END,
-        coalesce(p_options, '{}')
+        coalesce(p_options, '{}'),
+        v_traceparent
     )
     ON CONFLICT (run_id, environment_id) DO UPDATE SET
         selection = CASE WHEN r.selection IS NOT NULL AND EXCLUDED.selection IS NOT NULL THEN (
@@ -87,6 +91,8 @@ BEGIN
         -- For a run that upstream does not know, the time to give up counts from here.
         requested_at = CASE WHEN r.state IN ('requested', 'watched') THEN r.requested_at ELSE now() END,
         last_error = CASE WHEN r.state IN ('requested', 'watched') THEN r.last_error END,
+        traceparent = CASE WHEN r.state IN ('requested', 'watched') THEN coalesce(r.traceparent, v_traceparent)
+                           ELSE v_traceparent END,
         sealed_at = NULL,
         next_watch_at = now(),
         watch_attempt = 0,
@@ -105,13 +111,14 @@ BEGIN
 END
 $$;
 
-REVOKE EXECUTE ON FUNCTION tailrace.request_ingest(text, text[], text, int, text, json) FROM PUBLIC;
+REVOKE EXECUTE ON FUNCTION tailrace.request_ingest(text, text[], text, int, text, json, text) FROM PUBLIC;
 
-COMMENT ON FUNCTION tailrace.request_ingest(text, text[], text, int, text, json) IS
+COMMENT ON FUNCTION tailrace.request_ingest(text, text[], text, int, text, json, text) IS
     'Asks for a run (p_streams null: all its streams) to be archived; takes effect when the transaction commits. '
     'Asking again is harmless: it widens the selection, revives what had failed and has a sealed run read again. '
     'p_priority: 0 live, 1 backfill, which leaves what is sealed as it is. '
-    'p_then: a Celery task (task@queue) to call when the run is settled. p_options: batch limits for this run.';
+    'p_then: a Celery task (task@queue) to call when the run is settled. p_options: batch limits for this run. '
+    'p_traceparent: the caller''s trace, as W3C Trace Context writes it.';
 
 
 -- Stop a run: its readers leave within seconds, and whatever they have not committed is dropped, because the fence

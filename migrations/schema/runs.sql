@@ -1,5 +1,11 @@
 -- Runs upstream, each from the moment somebody asked for it.
 
+-- Whether a text is a traceparent of W3C Trace Context, version 00: whose trace and which span of it is not all zeros.
+-- The same rule as worker/tailrace/tracecontext.py.
+CREATE FUNCTION tailrace.is_traceparent(p_text text) RETURNS boolean
+LANGUAGE sql IMMUTABLE PARALLEL SAFE SET search_path = pg_catalog, pg_temp
+RETURN p_text ~ '^00-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}$';
+
 CREATE TABLE tailrace.runs (
     id              bigint PRIMARY KEY DEFAULT tailrace.next_id(),
     environment_id  int NOT NULL REFERENCES tailrace.environments (id),
@@ -27,12 +33,14 @@ CREATE TABLE tailrace.runs (
     pruned_at       timestamptz,
     listed_at       timestamptz,
     late_check_at   timestamptz,
+    traceparent     text,
     -- run_id first: queries name the run and seldom the environment.
     CONSTRAINT runs_run_id_environment_id_key UNIQUE (run_id, environment_id),
     CONSTRAINT runs_run_id_check CHECK (run_id <> ''),
     CONSTRAINT runs_state_check CHECK (state IN ('requested', 'watched', 'sealed', 'failed', 'cancelled')),
     CONSTRAINT runs_priority_check CHECK (priority IN (0, 1)),
-    CONSTRAINT runs_options_check CHECK (tailrace.options_problem(options) IS NULL)
+    CONSTRAINT runs_options_check CHECK (tailrace.options_problem(options) IS NULL),
+    CONSTRAINT runs_traceparent_check CHECK (tailrace.is_traceparent(traceparent))
 ) WITH (fillfactor = 80, autovacuum_vacuum_scale_factor = 0.05);
 
 COMMENT ON COLUMN tailrace.runs.status IS 'Upstream''s status by the API''s name; null: not known yet.';
@@ -54,6 +62,8 @@ COMMENT ON COLUMN tailrace.runs.listed_at IS
     'When all of the run''s stream keys were last made streams; null: not yet, or only some were asked for.';
 COMMENT ON COLUMN tailrace.runs.late_check_at IS
     'When the sealed run is looked at once more; not after sealed_at: that has been done.';
+COMMENT ON COLUMN tailrace.runs.traceparent IS
+    'The span that asked for the run, by which all that is done for it is one trace; null: nobody traces it.';
 
 -- Runs whose rows say that they are due, and all that are watched. Small whatever the archive holds.
 CREATE INDEX runs_watch_idx ON tailrace.runs (environment_id, next_watch_at)

@@ -35,7 +35,7 @@ DROP FUNCTION tailrace.forget_run(text, text), tailrace.traces_of(text, text, bi
 DROP FUNCTION tailrace.clear_day(date, int), tailrace.drop_day(date);
 DROP FUNCTION tailrace.compact_stream(bigint), tailrace.merge_segments(bigint, int, bigint, bigint),
     tailrace.stream_digest(bigint);
-DROP FUNCTION tailrace.request_ingest(text, text[], text, int, text, json), tailrace.cancel_run(text, text),
+DROP FUNCTION tailrace.request_ingest(text, text[], text, int, text, json, text), tailrace.cancel_run(text, text),
     tailrace.retry_run(text, text);
 DROP FUNCTION tailrace.changes_since(bigint, int), tailrace.changes_until();
 DROP FUNCTION tailrace.search_text(text), tailrace.index_text(bigint);
@@ -59,7 +59,7 @@ DROP TABLE tailrace.schedules, tailrace.tallied, tailrace.tallies, tailrace.mism
     tailrace.backfills, tailrace.forgotten, tailrace.exporting, tailrace.exported, tailrace.search, tailrace.facts,
     tailrace.outbox, tailrace.quarantine, tailrace.holes, tailrace.segments, tailrace.streams, tailrace.runs,
     tailrace.workers, tailrace.environments;
-DROP FUNCTION tailrace.options_problem(json), tailrace.check_not_forgotten(), tailrace.run_hash(text), tailrace.note_run_event(),
+DROP FUNCTION tailrace.options_problem(json), tailrace.is_traceparent(text), tailrace.check_not_forgotten(), tailrace.run_hash(text), tailrace.note_run_event(),
     tailrace.check_stream_move(), tailrace.span_of_changes(bigint[]);
 DROP FUNCTION tailrace.stream_id_at(timestamptz), tailrace.next_id();
 DROP SEQUENCE tailrace.id_bits;

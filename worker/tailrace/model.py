@@ -299,7 +299,7 @@ class LeasedStream:
     ``silent_s``: how long nothing has been stored of it. ``troubled_s``: since when it could not be read, with
     ``attempt`` tries in a row. ``stuck``: why it was, as its row says; None: it was not. ``not_before_ms``: before this
     moment, in ms since 1970, nothing of it can have been written; None: nobody knows. ``environment``: the name of the
-    run's.
+    run's. ``traceparent``: the trace that the run is in; None: in none yet.
     """
 
     id: int
@@ -318,6 +318,7 @@ class LeasedStream:
     environment: str = "default"
     troubled_s: float = 0.0
     stuck: str | None = None
+    traceparent: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

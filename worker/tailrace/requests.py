@@ -17,14 +17,16 @@ from typing import TYPE_CHECKING
 
 import sqlalchemy as sa
 
+from tailrace.tracecontext import current
+
 if TYPE_CHECKING:
     from sqlalchemy.orm import Session, scoped_session
 
 __all__ = ["request_ingest"]
 
-_REQUEST = sa.text("SELECT tailrace.request_ingest(:run_id, :streams, :environment, :priority, :then)").bindparams(
-    sa.bindparam("streams", type_=sa.ARRAY(sa.Text))
-)
+_REQUEST = sa.text(
+    "SELECT tailrace.request_ingest(:run_id, :streams, :environment, :priority, :then, p_traceparent => :traceparent)"
+).bindparams(sa.bindparam("streams", type_=sa.ARRAY(sa.Text)))
 
 
 def request_ingest(
@@ -55,6 +57,8 @@ def request_ingest(
     Asking again is harmless: it widens the selection, and takes up again what had failed or was cancelled. A sealed run
     is read again, those of its streams that are asked for: what was written to them since is archived, and the run is
     sealed anew.
+
+    Whoever traces with OpenTelemetry is in a span when it asks: what workers do for the run is in the same trace.
     """
     values = {
         "run_id": run_id,
@@ -62,5 +66,6 @@ def request_ingest(
         "environment": environment,
         "priority": 1 if backfill else 0,
         "then": then,
+        "traceparent": current(),
     }
     return int(session_or_connection.execute(_REQUEST, values).scalar_one())

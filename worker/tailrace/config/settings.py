@@ -466,6 +466,12 @@ class Settings(BaseSettings):
         "a name or address of this machine",
         "Nobody but this machine sees what a worker does, unless it is told: in a container, 0.0.0.0.",
     )
+    traces: Annotated[Literal["none", "otlp"], BeforeValidator(_lower)] = _text(
+        "none",
+        "none or otlp",
+        "Off. With otlp, a worker sends OpenTelemetry spans of what it does for each run, to where the OTEL_ variables "
+        "say. Needs tailrace[traces].",
+    )
     log_format: Annotated[Literal["auto", "console", "json"], BeforeValidator(_lower)] = _text(
         "auto", "auto, console or json", "auto: console on a terminal, else one JSON object a line. Logs go to stderr."
     )

@@ -26,6 +26,7 @@ from tailrace.store.engine import one_at_a_time
 from tailrace.store.flush_rule import BatchLimits
 from tailrace.store.sink import Sink
 from tailrace.store.streams import RecentRecords, RunEnds, unpacked
+from tailrace.tracing import Lease
 
 if TYPE_CHECKING:
     from tailrace.config.settings import Settings
@@ -38,8 +39,10 @@ NOT_SERVED = "the environment is not served here any more: TAILRACE_KEYS_FILE do
 class _WhenItIsThere:
     """Connects to a stream when upstream can be reached, as far as that is known."""
 
-    def __init__(self, tail: Tail, reach: Reach, signal: Signal, ref: StreamRef) -> None:
+    def __init__(self, tail: Tail, reach: Reach, signal: Signal, ref: StreamRef, lease: Lease, api_url: str) -> None:
         self._tail = tail
+        self._lease = lease
+        self._api_url = api_url
         self._reach = reach
         self._signal = signal
         self._ref = ref
@@ -47,31 +50,35 @@ class _WhenItIsThere:
 
     def connect(self, last_event_id: str | None, wait_s: int) -> AbstractContextManager[Connection]:
         """As `Tail.connect`; also raises SourceUnavailable when the reader is called while it waits."""
-        return _Connected(self._open, self._tail.connect(last_event_id, wait_s))
+        return _Connected(self._open, self._tail.connect(last_event_id, wait_s), last_event_id)
 
-    def _open(self, connection: AbstractContextManager[Connection]) -> Connection:
+    def _open(self, connection: AbstractContextManager[Connection], last_event_id: str | None) -> Connection:
         self._reach.wait(self._signal)
         if self._signal.called:
             raise SourceUnavailable("called away before it connected")
-        with self._reach.asking(self._ref):
-            return connection.__enter__()
+        with self._reach.asking(self._ref), self._lease.connecting(self._api_url, last_event_id) as connecting:
+            opened = connection.__enter__()
+            connecting.answered(opened.wire)
+            return opened
 
 
 class _Connected:
     """A connection that is opened in a way of its own. No generator: it would be another kilobyte for each stream."""
 
-    __slots__ = ("_connection", "_open")
+    __slots__ = ("_after", "_connection", "_open")
 
     def __init__(
         self,
-        open_it: Callable[[AbstractContextManager[Connection]], Connection],
+        open_it: Callable[[AbstractContextManager[Connection], str | None], Connection],
         connection: AbstractContextManager[Connection],
+        after: str | None,
     ) -> None:
         self._open = open_it
         self._connection = connection
+        self._after = after
 
     def __enter__(self) -> Connection:
-        return self._open(self._connection)
+        return self._open(self._connection, self._after)
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None
@@ -144,7 +151,9 @@ class Reading:
         facts = _Facts(stream.id, self._asked)
         with environment.upstream.stream(stream.ref) as source:
             tail = Tail(source, self._settings.event_max_bytes, sink.share)
-            connector = _WhenItIsThere(tail, environment.reach, signal, stream.ref)
+            connector = _WhenItIsThere(
+                tail, environment.reach, signal, stream.ref, sink.lease, environment.access.api_url
+            )
             reader = Reader(
                 *(stream, connector, sink, facts, self._timing(), signal),
                 random=random.random,

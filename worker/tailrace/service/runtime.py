@@ -21,7 +21,7 @@ from tailrace.errors import (
     WorkerError,
 )
 from tailrace.model import LeasedStream
-from tailrace.service import telling
+from tailrace.service import telling, trace_export
 from tailrace.service.coalesced import Coalesced
 from tailrace.service.environments import Environment, Environments
 from tailrace.service.leasing import LeaseKeeper
@@ -36,6 +36,7 @@ from tailrace.store.leases import Leases, WorkerRow
 from tailrace.store.outbox import Outbox
 from tailrace.store.runs import Runs
 from tailrace.store.writer import Writer, WriterLimits
+from tailrace.tracing import traces
 
 if TYPE_CHECKING:
     from tailrace.config.settings import Settings
@@ -48,6 +49,8 @@ SHARED_CONNECTIONS = 2
 """Of a process, besides the one that commits and the one that keeps its leases: what else there is to ask is short."""
 LOCKED_S = 0.05
 """After so long a stream is asked for again whose row somebody had locked: a choice among thousands takes as long."""
+TRACES_S = 2.0
+"""How long the last spans may take to be sent: less than what is left of the time to drain."""
 TURN_S = 10.0
 """How long a reader may keep its place while others wait for one: v1 fills its 1 000 entries in that time at 100/s."""
 
@@ -97,6 +100,7 @@ class Runtime:
         self._shown: set[str] = set()  # environments that have a series
         self._late = False
         self.writes = False
+        self._spans = trace_export.start(settings.traces, str(row.id), os.environ)
         self._key_keeper = Loop(
             "keys", self._follow_keys, what="keys_following", retry_s=lambda: settings.control_seconds
         )
@@ -170,6 +174,7 @@ class Runtime:
         end(self.engine)
         end(self._lease_engine)
         end(self._commit_engine)
+        trace_export.stop(self._spans, TRACES_S)
 
     # --- runs
 
@@ -181,14 +186,17 @@ class Runtime:
         priority: int = 0,
         then: str | None = None,
         environment: str | None = None,
+        traceparent: str | None = None,
     ) -> int:
         """Make a run's row: from here on it is ingested, whatever happens to messages. Give the row's id.
+
+        ``traceparent``: the trace that all of it is to be in.
 
         Raises:
             UnknownEnvironment: the archive has no such environment.
             BadSettings: none is named, and it can't be told which is meant.
         """
-        return self._runs(environment).request(run_id, streams, options, priority, then)
+        return self._runs(environment).request(run_id, streams, options, priority, then, traceparent)
 
     def cancel(self, run_id: str, environment: str | None = None) -> int | None:
         """Stop a run: the readers of other processes leave at their next look at their leases, ours now."""
@@ -275,11 +283,14 @@ class Runtime:
                 lease_token=stream.token,
             )
             telling.began(bound, stream)
-            sink = self.writer.open(stream, self._reading.limits(stream), signal.leave)
+            lease = traces().lease(stream)
+            sink = self.writer.open(stream, self._reading.limits(stream), signal.leave, lease)
             try:
                 outcome = self._reading.read(stream, sink, signal, bound)
-                sink.settle(outcome)
+                with lease.settling(outcome):
+                    sink.settle(outcome)
             except LeaseLost as error:
+                lease.lost()
                 bound.info("lease_lost", error=str(error))
                 return
             finally:
@@ -296,7 +307,8 @@ class Runtime:
             time.sleep(LOCKED_S)
             got |= {stream.id: stream for stream in self.leases.acquire(missed)}
             self.choosing.unhint([stream_id for stream_id in missed if stream_id not in got])
-        return got
+        placed = traces().placed(list(got.values()), self.leases.begin_traces)
+        return {stream.id: stream for stream in placed}
 
     def _follow_keys(self) -> float:
         """Take up what changes in the file with the keys: readers leave, and streams are read on with the new one."""

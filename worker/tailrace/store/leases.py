@@ -6,7 +6,7 @@ Every takeover makes the stream's ``token`` grow, and each write carries it.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
@@ -29,7 +29,7 @@ OPEN = "s.state IN ('pending', 'active', 'parked')"
 
 # Of a stream s, its run r and the environment e: the columns of a `LeasedStream`.
 LEASED = f"""
-s.id, r.run_id, s.stream_key, s.token, s.rev, s.wire, s.generation, s.last_chunk_index, s.cursor,
+s.id, r.run_id, r.traceparent, s.stream_key, s.token, s.rev, s.wire, s.generation, s.last_chunk_index, s.cursor,
 s.attempt, s.chunk_count, s.lost_count, r.options, e.name AS environment, {RUN_END},
 extract(epoch FROM now() - coalesce(s.last_chunk_at, s.created_at))::float8 AS silent_s,
 (extract(epoch FROM s.not_before) * 1000)::bigint AS not_before_ms,
@@ -238,6 +238,29 @@ class Leases:
         )
         return [_leased(row) for row in rows]
 
+    def begin_traces(self, given: Mapping[int, str]) -> dict[int, str]:
+        """Put the runs of streams, as far as they are in no trace, into these; return what each has then.
+
+        ``given``: a traceparent by the id of a stream, one for each run.
+        """
+        rows = self._statements.execute(
+            """
+            WITH u AS MATERIALIZED (
+                SELECT u.id, s.run, u.traceparent
+                FROM unnest(CAST(:ids AS bigint[]), CAST(:given AS text[])) AS u (id, traceparent)
+                JOIN tailrace.streams s ON s.id = u.id
+            ), locked AS MATERIALIZED (
+                SELECT r.id FROM tailrace.runs r WHERE r.id IN (SELECT run FROM u) ORDER BY r.id FOR NO KEY UPDATE
+            )
+            UPDATE tailrace.runs r SET traceparent = coalesce(r.traceparent, u.traceparent)
+            FROM u JOIN locked ON locked.id = u.run WHERE r.id = u.run
+            RETURNING u.id, r.traceparent
+            """,
+            ids=list(given),
+            given=list(given.values()),
+        )
+        return {row.id: row.traceparent for row in rows}
+
     def orphans(self, reading: Sequence[int]) -> dict[int, int]:
         """Find the streams that this process leases, other than ``reading``; return their tokens."""
         rows = self._keeping.execute(
@@ -298,4 +321,5 @@ def _leased(row: Any) -> LeasedStream:
         environment=row.environment,
         troubled_s=row.troubled_s,
         stuck=row.stuck,
+        traceparent=row.traceparent,
     )

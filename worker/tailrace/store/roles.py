@@ -37,7 +37,7 @@ READING = (
     *("parts_of_stream(bigint)", "parts_of_stream(bigint, text[])", "text_of_stream(bigint)", "search_text(text)"),
     "changes_since(bigint, int)",
 )
-ASKING = ("request_ingest(text, text[], text, int, text, json)", "cancel_run(text, text)")
+ASKING = ("request_ingest(text, text[], text, int, text, json, text)", "cancel_run(text, text)")
 PARTITIONS = ("ensure_partitions(int, int)", "ensure_partition(date)", "drop_day(date)")
 
 COUNTING = ("archived_days()",)

@@ -18,6 +18,7 @@ from tailrace.model import RunView
 from tailrace.store.keeping.forget import refusing_forgotten
 from tailrace.store.run_end import OVER, SETTLES_AT
 from tailrace.store.statements import PATIENCE, Statements, fitting, impatient
+from tailrace.tracing import traces
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,8 +133,11 @@ class Runs:
         options: dict[str, Any],
         priority: int,
         then: str | None = None,
+        traceparent: str | None = None,
     ) -> int:
         """Ask for a run; return the id of its row. Asking again widens, never narrows. ``then``: a task to be called.
+
+        ``traceparent``: the trace that asks; a run that is open stays in its own.
 
         Who asks for a sealed run has it read again; see ``tailrace.request_ingest``.
 
@@ -146,7 +150,7 @@ class Runs:
                     f"""
                     WITH {PATIENCE}
                     SELECT tailrace.request_ingest(
-                        :run_id, :streams, :environment, :priority, :then, CAST(:options AS json)) AS id
+                        :run_id, :streams, :environment, :priority, :then, CAST(:options AS json), :traceparent) AS id
                     FROM patience WHERE patience.is_set IS NOT NULL
                     """,
                     run_id=run_id,
@@ -154,6 +158,7 @@ class Runs:
                     priority=priority,
                     then=then,
                     options=json.dumps(options) if options else None,
+                    traceparent=traceparent,
                 )[0]
         except exc.DBAPIError as error:
             if isinstance(error.orig, psycopg.errors.NoDataFound):
@@ -350,12 +355,13 @@ class Runs:
                     SELECT FROM tailrace.streams s
                     WHERE s.run = r.id AND s.state IN ('pending', 'active', 'parked'))
                 ORDER BY r.id FOR NO KEY UPDATE SKIP LOCKED)
-            RETURNING r.id
+            RETURNING r.id, r.run_id, r.traceparent
             """,
             runs=list(runs),
             quiet_s=quiet_s,
             late_check_s=late_check_s,
         )
+        traces().sealed(self._environment, rows)
         return [row.id for row in rows]
 
     def postpone(self, run: WatchedRun, error: str, delay_s: float, *, refused: bool = False) -> None:

@@ -17,6 +17,7 @@ from tailrace.room import Share
 from tailrace.store.commit import Flush, Position
 from tailrace.store.flush_rule import BatchLimits, FlushReason, due
 from tailrace.store.segments import SEGMENT_MAX_BYTES, SEGMENT_MAX_CHUNKS
+from tailrace.tracing import NO_LEASE, Lease
 
 FOLLOW_S = 30.0
 """So long a stream's row may be behind what is stored, and by about as much as a large segment holds. Each time that it
@@ -72,11 +73,18 @@ class Sink:
     """Where one reader's batches go; see `ingest.reader.Sink` for the promises. ``lost`` is called at a lost lease."""
 
     def __init__(
-        self, desk: Desk, stream: LeasedStream, limits: BatchLimits, lost: Callable[[], None], share: Share
+        self,
+        desk: Desk,
+        stream: LeasedStream,
+        limits: BatchLimits,
+        lost: Callable[[], None],
+        share: Share,
+        lease: Lease = NO_LEASE,
     ) -> None:
         self._desk = desk
         self.lost = lost
         self.share = share  # of what its reader holds
+        self.lease = lease  # as its trace has it
         self.stream_id = stream.id
         self.token = stream.token
         self.rev = stream.rev

@@ -30,6 +30,7 @@ from tailrace.store.commit import Committer, Fate, Flush, FlushRefused
 from tailrace.store.flush_rule import BatchLimits, FlushReason
 from tailrace.store.sink import Sink
 from tailrace.telemetry import Failing
+from tailrace.tracing import NO_LEASE, Lease, traces
 
 STREAMS_PER_FLUSH = 1_000
 BYTES_PER_FLUSH = 16 * 1_048_576
@@ -118,13 +119,19 @@ class Writer:
             waiting = [(sink, sink.uncommitted_since) for sink in {**self._waiting, **self._flying}]
         return sum(since is not None and now - since > sink.limits.max_age_s + grace_s for sink, since in waiting)
 
-    def open(self, stream: LeasedStream, limits: BatchLimits, lost: Callable[[], None] = lambda: None) -> Sink:
+    def open(
+        self,
+        stream: LeasedStream,
+        limits: BatchLimits,
+        lost: Callable[[], None] = lambda: None,
+        lease: Lease = NO_LEASE,
+    ) -> Sink:
         """Return the sink of a stream that was just leased.
 
         ``lost`` is called when nothing more can be stored through it, also while its reader waits for upstream. It
-        must not wait.
+        must not wait. ``lease``: what commits are linked to.
         """
-        sink = Sink(self, stream, limits, lost, self.room.share())
+        sink = Sink(self, stream, limits, lost, self.room.share(), lease)
         with self.changed:
             self._open[sink] = None
         return sink
@@ -293,7 +300,8 @@ class Writer:
         """Send the flights of ``sinks``; what does not come back is looked up."""
         flights = [(sink, sink.in_flight) for sink in sinks if sink.in_flight is not None]
         try:
-            done = self._committer.commit([flight for _, flight in flights])
+            with traces().commit(flights):
+                done = self._committer.commit([flight for _, flight in flights])
         except FlushRefused as error:
             if len(sinks) == 1:
                 self._mend(sinks[0], error)

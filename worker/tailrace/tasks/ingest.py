@@ -12,7 +12,9 @@ from typing import Any
 from tailrace.arguments import checked_environment, checked_id, checked_name, run_request
 from tailrace.errors import TransientError, UnknownEnvironment
 from tailrace.tasks.app import app
+from tailrace.tasks.carrying import carried
 from tailrace.tasks.current import current
+from tailrace.tracing import traces
 
 UNKNOWN_TRIES = 60
 """How often a request for an environment that nobody serves is tried: for ten minutes."""
@@ -60,9 +62,15 @@ def ingest_run(
     )
     process = current()
     try:
-        run = process.runtime.request(
-            asked.run_id, asked.streams, asked.options, then=asked.then, environment=asked.environment
-        )
+        with traces().taken(carried(self.request), self.name, str(self.request.id), asked.run_id) as traceparent:
+            run = process.runtime.request(
+                asked.run_id,
+                asked.streams,
+                asked.options,
+                then=asked.then,
+                environment=asked.environment,
+                traceparent=traceparent,
+            )
     except TransientError as error:
         # Without a row there is only the message, and a task that fails has used it up.
         raise self.retry(exc=error, countdown=2) from error

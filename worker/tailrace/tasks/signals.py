@@ -13,6 +13,7 @@ from sqlalchemy.exc import DBAPIError
 
 from tailrace.config.settings import load
 from tailrace.errors import BadSettings, WorkerError
+from tailrace.service import trace_export
 from tailrace.store.statements import refusal
 from tailrace.tasks import current
 from tailrace.tasks.app import app
@@ -71,6 +72,14 @@ def _demand_signatures(**_: Any) -> None:
     settings = load(os.environ)
     signatures.max_age_s = settings.sign_max_age_seconds
     signatures.unsigned = refusals.tolerate if settings.unsigned_messages == "accept" else None
+
+
+@signals.worker_init.connect
+def _demand_spans(**_: Any) -> None:
+    try:
+        trace_export.check(load(os.environ).traces)
+    except BadSettings as error:  # Celery only logs what a signal raises, unless it ends the program
+        raise SystemExit(f"tailrace: {error}") from error
 
 
 @signals.worker_ready.connect

@@ -17,6 +17,7 @@ from kombu.exceptions import EncodeError
 from kombu.serialization import dumps
 
 from tailrace.config.sign_keys import sign_keys
+from tailrace.tasks import carrying  # noqa: F401  its handler goes first, so that what it adds is signed
 from tailrace.tasks.envelope import check_stored
 from tailrace.tasks.signature import HEADER, Sent, check_signature, signature
 
