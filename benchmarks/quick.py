@@ -33,6 +33,7 @@ from benchmarks.usage import cpu_s, load
 from tailrace import streams
 from tailrace.serve.app import DEFAULT_KEY
 from tailrace.streams.steps import Source
+from tests.spans import collecting
 
 BASELINE = Path(__file__).parent / "baseline.json"
 LOSS = 1.25
@@ -104,7 +105,11 @@ def measure(ready: Stage) -> dict[str, float]:
     ready.database.rows("ANALYZE")
     ratios["view: reading / plain rows"] = _view(ready)
     ratios["space: bytes in segments / bytes of JSON"] = _space(ready)
-    ratios["run: one of 900 / one of 300"] = _run(ready, 900) / _run(ready, 300)
+    of_many = _run(ready, 900)
+    ratios["run: one of 900 / one of 300"] = of_many / _run(ready, 300)
+    with collecting() as (_, url):
+        traced = _run(ready, 900, TAILRACE_TRACES="otlp", OTEL_EXPORTER_OTLP_ENDPOINT=url)
+    ratios["run: traced / not traced"] = traced / of_many
     ratios["commit: after two minutes of a snapshot / before"] = cost_beside_a_snapshot(ready)
     ratios["import tailrace.tasks / import celery"] = _import("tailrace.tasks") / _import(
         "celery.app.base, kombu, redis"
@@ -115,9 +120,9 @@ def measure(ready: Stage) -> dict[str, float]:
     return {name: round(ratio, 4) for name, ratio in ratios.items()}
 
 
-def _run(ready: Stage, runs: int) -> float:
+def _run(ready: Stage, runs: int, **settings: str) -> float:
     """CPU seconds, worker and Postgres, of one finished run, of so many that are asked for at once."""
-    used = asked_at_once(ready, runs)[1].cpu_s
+    used = asked_at_once(ready, runs, **settings)[1].cpu_s
     return (used["worker"] + used["postgres"]) / runs
 
 

@@ -46,13 +46,13 @@ def _costs(row: Row, what: str, used: Used, runs: int) -> None:
     row.figure(f"Postgres CPU {what}", 1000 * used.cpu_s["postgres"] / runs, "ms")
 
 
-def asked_at_once(stage: Stage, runs: int) -> tuple[float, Used]:
-    """Return how long it takes until all their chunks are archived, and what that costs."""
+def asked_at_once(stage: Stage, runs: int, **settings: str) -> tuple[float, Used]:
+    """Return how long it takes until all their chunks are archived, and what that costs. ``settings``: the worker's."""
     stage.clear()
     with stage.upstream("electric") as upstream:
         names = _made(upstream, runs)
         upstream.do("finish", runs=names)
-        with stage.worker(upstream, slots=1_000) as worker, measured(stage.pids(upstream, worker)) as used:
+        with stage.worker(upstream, slots=1_000, **settings) as worker, measured(stage.pids(upstream, worker)) as used:
             began = time.monotonic()
             request_all(stage, names)
             _all_archived(stage, runs)
