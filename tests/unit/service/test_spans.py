@@ -21,7 +21,8 @@ from tailrace.errors import BadSettings, LeaseLost, SourceUnavailable, StoreUnav
 from tailrace.model import LeasedStream, Outcome, StreamRef, StreamState, Verdict, Wire
 from tailrace.redaction import redact, remember
 from tailrace.service import trace_export
-from tailrace.service.spans import BEGIN, COMMIT, CONNECT, LEASE, PROCESS, SEAL, SETTLE, SPANS, Spans, _resource, _Told
+from tailrace.service.otlp import Told, resource_of
+from tailrace.service.spans import BEGIN, COMMIT, CONNECT, LEASE, PROCESS, SEAL, SETTLE, SPANS, Spans
 from tailrace.tracecontext import parsed
 from tests.simulation.script import leased
 from tests.spans import Kept, kept
@@ -336,7 +337,7 @@ class Exporter(SpanExporter):
 
 def test_a_collector_that_is_away_is_told_of_once() -> None:
     lost, taken = SpanExportResult.FAILURE, SpanExportResult.SUCCESS
-    told = _Told(Exporter(lost, lost, taken))
+    told = Told(Exporter(lost, lost, taken))
     with capture_logs() as lines:
         results = [told.export([]) for _ in range(3)]
     assert results == [lost, lost, taken]
@@ -372,7 +373,7 @@ def test_the_service_is_named_as_opentelemetry_names_it(
 ) -> None:
     for variable, value in variables.items():
         monkeypatch.setenv(variable, value)
-    attributes = _resource("worker-1").attributes
+    attributes = resource_of("worker-1").attributes
     assert (attributes["service.name"], attributes["service.instance.id"]) == (name, "worker-1")
     assert attributes.get("team") == ("x" if "team" in str(variables) else None)
 

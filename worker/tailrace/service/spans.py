@@ -1,4 +1,4 @@
-"""Spans of what a worker does for a run, by OpenTelemetry's SDK. Only `service.trace_export` imports this.
+"""Spans of what a worker does for a run, by OpenTelemetry's SDK. `service.otlp` sends them.
 
 They go through a provider of Tailrace's own: what a host or a library traces is neither changed nor sent by it. No
 attribute has a chunk, a text of an error or an answer in it; what others have named is redacted and cut.
@@ -6,7 +6,6 @@ attribute has a chunk, a text of an error or an answer in it; what others have n
 
 from __future__ import annotations
 
-import logging
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -15,13 +14,11 @@ from contextvars import ContextVar
 from dataclasses import replace
 from importlib.metadata import version
 from typing import Final
-from urllib.parse import unquote, urlsplit
+from urllib.parse import urlsplit
 
 from opentelemetry.context import Context as Around
-from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
-from opentelemetry.sdk.resources import OTELResourceDetector, Resource
-from opentelemetry.sdk.trace import ReadableSpan, SpanProcessor, TracerProvider
-from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter, SpanExportResult
+from opentelemetry.sdk.resources import Resource
+from opentelemetry.sdk.trace import SpanProcessor, TracerProvider
 from opentelemetry.sdk.trace.id_generator import RandomIdGenerator
 from opentelemetry.trace import (
     Link,
@@ -34,14 +31,13 @@ from opentelemetry.trace import (
     set_span_in_context,
 )
 
-from tailrace.errors import BadSettings, LeaseLost, TransientError
+from tailrace.errors import LeaseLost, TransientError
 from tailrace.model import LeasedStream, Outcome, StreamState, Wire
-from tailrace.redaction import excerpt, remember
-from tailrace.telemetry import Failing
+from tailrace.redaction import excerpt
 from tailrace.tracecontext import Context, parsed
 from tailrace.tracing import NO_LEASE, Connecting, Flight, Lease, Leased, SealedRun, Traces
 
-__all__ = ["SPANS", "Spans", "over_http"]
+__all__ = ["SPANS", "Spans"]
 
 PROCESS: Final = "process tailrace"
 BEGIN: Final = "tailrace.begin"
@@ -77,8 +73,6 @@ MOST_HELD: Final = 100
 """Spans of a lease that has brought nothing yet: some ten connections are usual in its ten minutes."""
 LONGEST: Final = 200
 """Characters of a name that others have chosen. Run ids have up to 1 000."""
-HEADERS_VARIABLES: Final = ("OTEL_EXPORTER_OTLP_HEADERS", "OTEL_EXPORTER_OTLP_TRACES_HEADERS")
-SERVICE: Final = "tailrace"
 
 Attributes = dict[str, str | int | bool]
 
@@ -335,51 +329,6 @@ class _Numbers(RandomIdGenerator):
 
     def generate_span_id(self) -> int:
         return self._next.get() or super().generate_span_id()
-
-
-class _SpansLost(Exception):
-    """Where spans go, they were not taken."""
-
-
-class _Told(SpanExporter):
-    """An exporter whose failures are one line when they begin and one when they are over; the SDK's is one each."""
-
-    def __init__(self, exporter: SpanExporter) -> None:
-        self._exporter = exporter
-        self._failing = Failing("traces_export", traced=False)
-
-    def export(self, spans: Sequence[ReadableSpan]) -> SpanExportResult:
-        with self._failing:
-            if self._exporter.export(spans) is SpanExportResult.SUCCESS:
-                return SpanExportResult.SUCCESS
-            raise _SpansLost("where OTEL_EXPORTER_OTLP_ENDPOINT points, spans are not taken: they are dropped")
-        return SpanExportResult.FAILURE
-
-    def shutdown(self) -> None:
-        self._exporter.shutdown()
-
-
-def over_http(worker: str, environ: Mapping[str, str]) -> Spans:
-    """Return what sends spans by OTLP over HTTP, to where the OTEL_ variables say. It has a thread.
-
-    Raises:
-        BadSettings: one of the variables can't be meant.
-    """
-    for variable in HEADERS_VARIABLES:
-        for pair in environ.get(variable, "").split(","):
-            remember(unquote(pair.partition("=")[2].strip()))
-    try:
-        processor = BatchSpanProcessor(_Told(OTLPSpanExporter()))
-    except ValueError as error:
-        raise BadSettings(f"OTEL_ variables: {error}") from error
-    logging.getLogger(OTLPSpanExporter.__module__).setLevel(logging.CRITICAL)
-    return Spans(processor, _resource(worker))
-
-
-def _resource(worker: str) -> Resource:
-    """What sends the spans. OTEL_SERVICE_NAME and OTEL_RESOURCE_ATTRIBUTES go before what we say."""
-    ours = {"service.name": SERVICE, "service.version": version("tailrace"), "service.instance.id": worker}
-    return Resource.create(ours).merge(OTELResourceDetector().detect())
 
 
 @contextmanager

@@ -1,4 +1,4 @@
-"""Whether this process makes spans, and whether what makes them is installed. The only importer of `service.spans`."""
+"""Whether this process makes spans, and whether what makes them is installed. The only importer of `service.otlp`."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def start(wanted: str, worker: str, environ: Mapping[str, str]) -> Traces | None
     check(wanted)
     if wanted != OTLP or environ.get(DISABLED_VARIABLE, "").strip().lower() == "true":
         return None
-    from tailrace.service.spans import over_http  # imports OpenTelemetry, which others need not have
+    from tailrace.service.otlp import over_http  # imports OpenTelemetry, which others need not have
 
     begun = over_http(worker, environ)
     send_to(begun)
