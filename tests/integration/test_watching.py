@@ -38,13 +38,15 @@ def store_of(runs: int = RUNS, **made: Any) -> LiveStore:
 
 @contextmanager
 def watched(database_url: str, store: LiveStore, watch_s: float = 5.0, **app: Any) -> Iterator[Ingestion]:
-    """Runs that somebody has asked for, all of them known."""
+    """Runs that somebody has asked for, all of them known. The clock stands still but for what a test says (`later`):
+    however busy the machine is, no run becomes due by itself."""
     settings = {"late_check_seconds": 0.0, "watch_seconds": watch_s}
     with ingesting(database_url, store, app=app, **settings) as (ingestion, server):
         ingestion.server = server  # type: ignore[attr-defined]
         for run_id in store._runs:
             ingestion.request(run_id)
         while ingestion.value("SELECT count(*) FROM tailrace.runs WHERE state = 'requested'"):
+            later(ingestion.runtime, 0.05)
             ingestion.runtime.watch(10)
         yield ingestion
 
@@ -54,10 +56,7 @@ def watching(runtime: Runtime) -> Watching:
 
 
 def later(runtime: Runtime, seconds: float = 3_600.0) -> None:
-    """Have everything that the process knows in memory have happened earlier, as if so much time had passed.
-
-    From then on its clock stands still: however busy the machine is, no more time passes than a test says.
-    """
+    """Have everything that the process knows in memory have happened so much earlier."""
     its = watching(runtime)
     now_s = its._clock_s() + seconds
     its._clock_s = lambda: now_s
