@@ -3,7 +3,48 @@
 -- Which changes are certainly all visible: those below this number. A transaction that is still open holds it back.
 CREATE FUNCTION tailrace.changes_until() RETURNS bigint
 LANGUAGE sql STABLE PARALLEL SAFE
-RETURN (pg_snapshot_xmin(pg_current_snapshot())::text)::bigint;
+RETURN (pg_snapshot_xmin(pg_current_snapshot())::text)::bigint + tailrace.changes_base();
+
+
+-- Have changes go on far behind all that anybody can have seen, where the archive came to another server: a dump that was
+-- restored, rows that were replicated. That one may have counted less, and those who follow the archive have seen changes
+-- that are not in it. `p_went_back`: do so on the same server too, which has gone back to a moment and gives numbers of
+-- transactions a second time. Returns by how much; 0 where nothing was to be done. For the owner; `tailrace migrate` calls it.
+CREATE FUNCTION tailrace.follow_server(p_went_back boolean DEFAULT false) RETURNS bigint
+LANGUAGE plpgsql AS $$
+DECLARE
+    far CONSTANT bigint := 4294967296;  -- more transactions than anybody makes between a backup and its use
+    here bigint;
+    known bigint;
+    ahead bigint;
+BEGIN
+    PERFORM pg_advisory_xact_lock(hashtextextended('tailrace.follow_server', 0));
+    IF has_function_privilege('pg_control_system()', 'EXECUTE') THEN
+        SELECT c.system_identifier INTO here FROM pg_control_system() c;
+    END IF;
+    SELECT c.system_identifier INTO known FROM tailrace.counted_on c;
+    -- Of this server, no change that can be seen is as great as the next transaction's.
+    SELECT max(g.change_id) + 1 - (pg_snapshot_xmax(pg_current_snapshot())::text)::bigint - tailrace.changes_base()
+    INTO ahead FROM tailrace.segments g;
+    IF here IS NOT NULL AND known IS DISTINCT FROM here THEN
+        INSERT INTO tailrace.counted_on (system_identifier) VALUES (here)
+        ON CONFLICT (one) DO UPDATE SET system_identifier = excluded.system_identifier;
+    END IF;
+    IF (p_went_back OR known <> here OR ahead > 0) IS NOT TRUE THEN
+        RETURN 0;
+    END IF;
+    ahead := far + greatest(ahead, 0);
+    EXECUTE format(
+        'CREATE OR REPLACE FUNCTION tailrace.changes_base() RETURNS bigint '
+        'LANGUAGE sql STABLE PARALLEL SAFE RETURN %s::bigint',
+        tailrace.changes_base() + ahead
+    );
+    RETURN ahead;
+END
+$$;
+
+COMMENT ON FUNCTION tailrace.follow_server(boolean) IS
+    'Has change_id go on behind all that anybody can have seen, where the archive came from another server or went back.';
 
 
 -- See the comment on it. Reads only the segments that hold what it returns: to unpack everything after the cursor would

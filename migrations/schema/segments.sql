@@ -1,5 +1,19 @@
 -- Segments: the chunks themselves. partitions.sql makes their daily partitions.
 
+-- What is added to this server's transaction ids so that changes have greater numbers than those before them: not 0
+-- where the archive came from another server (`follow_server`, which writes it anew).
+CREATE FUNCTION tailrace.changes_base() RETURNS bigint
+LANGUAGE sql STABLE PARALLEL SAFE
+RETURN 0::bigint;
+
+-- For which server that number is right; no row: nobody has looked yet.
+CREATE TABLE tailrace.counted_on (
+    one               boolean PRIMARY KEY DEFAULT true,
+    system_identifier bigint NOT NULL,
+    CONSTRAINT counted_on_one_check CHECK (one)
+);
+
+
 -- One row is one batch: `data` holds the chunks' JSON texts as they were sent, `emitted_ms` upstream's time of each. A
 -- compacted segment keeps the time and the change of each chunk: `committed` and `change_ids` are as long as
 -- emitted_ms, or null when committed_at and change_id hold for all of the segment.
@@ -19,7 +33,7 @@ CREATE TABLE tailrace.segments (
     cursor        json,
     committed_at  timestamptz NOT NULL DEFAULT now(),
     committed     timestamptz[],
-    change_id     bigint DEFAULT (pg_current_xact_id()::text)::bigint,
+    change_id     bigint DEFAULT (pg_current_xact_id()::text)::bigint + tailrace.changes_base(),
     change_ids    bigint[],
     CONSTRAINT segments_pkey PRIMARY KEY (stream_id, generation, first_index),
     CONSTRAINT segments_range_check CHECK (generation >= 0 AND first_index >= 0 AND last_index >= first_index),
@@ -48,8 +62,8 @@ COMMENT ON COLUMN tailrace.segments.fingerprints IS
 COMMENT ON COLUMN tailrace.segments.cursor IS
     'The stream''s resume position after it, of a commit that left the row of the stream as it was; else null.';
 COMMENT ON COLUMN tailrace.segments.committed IS 'Compacted: when each chunk was committed; null: all at committed_at.';
-COMMENT ON COLUMN tailrace.segments.change_id IS 'The transaction that wrote it (the last one, when compacted).';
-COMMENT ON COLUMN tailrace.segments.change_ids IS 'Compacted: the transaction of each chunk; null: all change_id.';
+COMMENT ON COLUMN tailrace.segments.change_id IS 'The transaction that wrote it (the last one, when compacted), plus changes_base().';
+COMMENT ON COLUMN tailrace.segments.change_ids IS 'Compacted: the change_id of each chunk; null: all change_id.';
 
 -- lz4 unpacks several times faster than pglz. Servers built without it keep their default.
 DO $$

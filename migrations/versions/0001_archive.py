@@ -37,7 +37,7 @@ DROP FUNCTION tailrace.compact_stream(bigint), tailrace.merge_segments(bigint, i
     tailrace.stream_digest(bigint);
 DROP FUNCTION tailrace.request_ingest(text, text[], text, int, text, json, text), tailrace.cancel_run(text, text),
     tailrace.retry_run(text, text);
-DROP FUNCTION tailrace.changes_since(bigint, int), tailrace.changes_until();
+DROP FUNCTION tailrace.changes_since(bigint, int), tailrace.changes_until(), tailrace.follow_server(boolean);
 DROP FUNCTION tailrace.search_text(text), tailrace.index_text(bigint);
 DROP FUNCTION tailrace.chunks_range(text, text, bigint, bigint);
 DROP VIEW tailrace.chunks, tailrace.stream_text, tailrace.stream_stats, tailrace.run_overview, tailrace.message_parts,
@@ -55,10 +55,11 @@ DROP FUNCTION tailrace.connections_left(int, boolean);
 DROP FUNCTION tailrace.tally(double precision);
 DROP FUNCTION tailrace.partition_days(), tailrace.ensure_partitions(int, int),
     tailrace.ensure_partition(date);
-DROP TABLE tailrace.schedules, tailrace.tallied, tailrace.tallies, tailrace.mismatches, tailrace.verifications, tailrace.verified_days, tailrace.discoveries,
+DROP TABLE tailrace.counted_on, tailrace.schedules, tailrace.tallied, tailrace.tallies, tailrace.mismatches, tailrace.verifications, tailrace.verified_days, tailrace.discoveries,
     tailrace.backfills, tailrace.forgotten, tailrace.exporting, tailrace.exported, tailrace.search, tailrace.facts,
     tailrace.outbox, tailrace.quarantine, tailrace.holes, tailrace.segments, tailrace.streams, tailrace.runs,
     tailrace.workers, tailrace.environments;
+DROP FUNCTION tailrace.changes_base();
 DROP FUNCTION tailrace.options_problem(json), tailrace.is_traceparent(text), tailrace.check_not_forgotten(), tailrace.run_hash(text), tailrace.note_run_event(),
     tailrace.check_stream_move(), tailrace.span_of_changes(bigint[]);
 DROP FUNCTION tailrace.stream_id_at(timestamptz), tailrace.next_id();

@@ -22,6 +22,7 @@ from tailrace.cli import doctor
 from tailrace.cli.checks.finding import Finding, Severity, made
 from tailrace.devtools.servers import ports
 from tailrace.store import roles
+from tailrace.store.migrate import upgrade
 from tailrace.store.pooler import Pooling, pooling
 from tests.acceptance.cli_runner import wait_for
 from tests.integration.schema_rows import Archive
@@ -294,6 +295,23 @@ def test_partitions_that_end(place: Place) -> None:
         for (day,) in days.rows("SELECT day FROM tailrace.partition_days()"):
             place.run("DROP TABLE tailrace.{}", f"segments_{day:%Y%m%d}")
     assert list(place.found()) == ["partitions-none"]
+
+
+def test_an_archive_that_came_from_another_server(place: Place) -> None:
+    upgrade(place.url)
+    assert "server-changed" not in place.found()
+    place.run("UPDATE tailrace.counted_on SET system_identifier = system_identifier - 1")
+    assert list(place.found()) == ["server-changed"]
+    with place.role("GRANT USAGE ON SCHEMA tailrace TO {}", "GRANT SELECT ON tailrace.alembic_version TO {}") as url:
+        assert "server-changed" not in {each.code for each in place.all(url)}  # it may not look
+    with psycopg.connect(place.url, autocommit=True) as connection:
+        until = connection.execute("SELECT tailrace.changes_until()").fetchone()
+        upgrade(place.url)
+        after = connection.execute("SELECT tailrace.changes_until()").fetchone()
+    assert until is not None
+    assert after is not None
+    assert after[0] > until[0] + 2**32  # also where this server has counted further than the other one
+    assert "server-changed" not in place.found()
 
 
 # --- what is between

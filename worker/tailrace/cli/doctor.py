@@ -108,6 +108,7 @@ def _archive(diagnosis: Diagnosis, archive: Archive) -> Iterator[Finding]:
         if any(each.code not in LEGIBLE for each in problems):
             return
     yield from schema.partitions(diagnosis, str(diagnosis.revision()))
+    yield from schema.server(diagnosis)
     yield from fleet.halted(archive)
     yield from fleet.workers(diagnosis.fleet(fleet.OVERDUE_S))
     yield from fleet.beat(diagnosis)

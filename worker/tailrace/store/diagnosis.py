@@ -237,6 +237,23 @@ class Diagnosis:
         )
         return max(0.0, float(rows[0]["days"] or 0.0))
 
+    def came_from_elsewhere(self) -> bool:
+        """Return whether changes were last numbered on another server; False when this role may not ask."""
+        may = """
+            SELECT pg_catalog.has_table_privilege('tailrace.counted_on', 'SELECT')
+                   AND pg_catalog.has_function_privilege('pg_catalog.pg_control_system()', 'EXECUTE') AS may
+            """
+        if not self._all(may)[0]["may"]:
+            return False
+        return bool(
+            self._all(
+                """
+                SELECT FROM tailrace.counted_on c, pg_catalog.pg_control_system() here
+                WHERE c.system_identifier <> here.system_identifier
+                """
+            )
+        )
+
     def fleet(self, overdue_s: float) -> Fleet:
         """Count the living workers, what they read and what waits; ``overdue_s``: for how long at least."""
         row = self._one(

@@ -25,7 +25,8 @@ _one_at_a_time = threading.Lock()  # Alembic keeps its context in module globals
 
 
 def upgrade(database_url: str, revision: str = "head") -> None:
-    """Migrate up to `revision` and make the partitions of the coming days.
+    """Migrate up to `revision`, make the partitions of the coming days, and have changes go on where the archive came
+    from another server (``tailrace.follow_server``).
 
     Two at once are safe: the second waits until the first is done. Nothing happens when there is nothing to do.
 
@@ -37,6 +38,7 @@ def upgrade(database_url: str, revision: str = "head") -> None:
         command.upgrade(_config(database_url), revision)
     if current(database_url) is not None:
         ensure_partitions(database_url)
+        _follow_server(database_url)
 
 
 def downgrade(database_url: str, revision: str) -> None:
@@ -73,6 +75,14 @@ def ensure_partitions(database_url: str) -> int:
     engine = create_engine(database_url, poolclass=pool.NullPool)
     with translated(), engine.begin() as connection:
         return int(connection.scalar(sa.text("SELECT tailrace.ensure_partitions()")) or 0)
+
+
+def _follow_server(database_url: str) -> None:
+    engine = create_engine(database_url, poolclass=pool.NullPool)
+    with translated(), engine.begin() as connection:
+        # Other revisions than the newest can be asked for.
+        if connection.scalar(sa.text("SELECT to_regproc('tailrace.follow_server') IS NOT NULL")):
+            connection.execute(sa.text("SELECT tailrace.follow_server()"))
 
 
 def _config(database_url: str) -> Config:

@@ -73,6 +73,13 @@ FEW_PARTITIONS = note(
     "Workers make them 14 days ahead: none has done so for long.",
     "Running workers make new ones; so does `tailrace migrate`.",
 )
+FROM_ANOTHER_SERVER = problem(
+    "server-changed",
+    "schema",
+    "the archive came from another server, and was not migrated since",
+    "Changes are numbered by a server's transactions. Who follows changes_since() misses what is archived from now on.",
+    "Run `tailrace migrate`, before workers start.",
+)
 UP_TO_DATE = fine("schema-right", "schema", "revision {revision}, partitions for {days:.0f} more days")
 
 
@@ -112,3 +119,9 @@ def partitions(diagnosis: Diagnosis, revision: str) -> Iterator[Finding]:
         yield FEW_PARTITIONS.found(revision=revision, days=days)
     else:
         yield UP_TO_DATE.found(revision=revision, days=days)
+
+
+def server(diagnosis: Diagnosis) -> Iterator[Finding]:
+    """Look whether changes are numbered for this server."""
+    if diagnosis.came_from_elsewhere():
+        yield FROM_ANOTHER_SERVER.found()
