@@ -26,6 +26,8 @@ APART = (
     "tests/integration/test_refused_messages.py",
     "tests/integration/test_signed_messages.py",
     "tests/integration/test_clock_set_back.py",
+    "tests/integration/test_operate.py",
+    "tests/integration/test_operate_copies.py",
     "tests/integration/test_wire_cases.py",
     "tests/integration/test_keys_file.py",
     "tests/integration/test_streams_clients.py",

@@ -22,7 +22,7 @@ from tailrace import celery as scheduled
 from tailrace.cli.app import app
 from tailrace.config.settings import Settings, variables
 from tailrace.config.urls import DATABASE_VARIABLES, REDIS_MASTER_VARIABLE, REDIS_VARIABLES
-from tests import deployfiles
+from tests import deployfiles, operating
 from tests.deployfiles import IMAGE, KUBERNETES, ROOT, SYSTEMD, Process, kubernetes, loaded, named, pods, processes
 
 VERSION = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
@@ -345,6 +345,20 @@ def test_every_command_of_the_page_is_one(page: str) -> None:
     assert len(found) >= 3
     for line in found:
         parse(tuple(shlex.split(line)))
+
+
+def test_scaling_names_what_the_files_have() -> None:
+    [block] = operating.blocks("Scale")
+    compose, kubectl, systemd, heroku = (tuple(shlex.split(line)) for line in block.text.splitlines())
+    assert compose[:-1] == ("docker", "compose", "up", "-d", "--scale")
+    assert compose[-1].partition("=")[0] in deployfiles.compose()["services"]
+    assert kubectl[:2] == ("kubectl", "scale")
+    assert kubectl[2].removeprefix("deployment/") in named("Deployment")
+    unit = re.sub(r"@\d+$", "@.service", systemd[-1])
+    assert systemd[:-1] == ("sudo", "systemctl", "enable", "--now")
+    assert (SYSTEMD / unit).exists()
+    assert heroku[:2] == ("heroku", "ps:scale")
+    assert f"Procfile: {heroku[2].partition('=')[0]}" in {each.where for each in deployfiles.procfile()}
 
 
 def test_every_file_that_the_page_names_is_there() -> None:
