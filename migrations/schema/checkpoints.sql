@@ -38,7 +38,7 @@ COMMENT ON FUNCTION tailrace.stored_after(bigint, int, bigint) IS
 -- Looks at a hundred segments at most, however many there are. Never inlined, for the same reason.
 CREATE FUNCTION tailrace.recently_stored(p_stream_id bigint, p_generation int, p_within_s double precision)
 RETURNS TABLE (chunks_per_s double precision, emitted_at timestamptz)
-LANGUAGE plpgsql STABLE STRICT PARALLEL SAFE ROWS 1 SET search_path = pg_catalog, pg_temp AS $$
+LANGUAGE plpgsql STABLE STRICT PARALLEL SAFE SECURITY DEFINER ROWS 1 SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
     RETURN QUERY
         SELECT
@@ -57,6 +57,8 @@ BEGIN
         HAVING count(*) > 0;
 END
 $$;
+
+REVOKE EXECUTE ON FUNCTION tailrace.recently_stored(bigint, int, double precision) FROM PUBLIC;
 
 COMMENT ON FUNCTION tailrace.recently_stored(bigint, int, double precision) IS
     'How many chunks a second were stored of a stream within the last so many seconds, and upstream''s time of the newest.';

@@ -29,6 +29,7 @@ BEGIN
         hinted_until = CASE WHEN s.hinted_until > now() THEN s.hinted_until - back ELSE s.hinted_until END,
         swept_at = CASE WHEN s.swept_at > now() THEN now() ELSE s.swept_at END,
         troubled_at = CASE WHEN s.troubled_at > now() THEN now() ELSE s.troubled_at END,
+        stuck_at = CASE WHEN s.stuck_at > now() THEN now() ELSE s.stuck_at END,
         last_chunk_at = CASE WHEN s.last_chunk_at > now() THEN now() ELSE s.last_chunk_at END
     WHERE s.state IN ('pending', 'active', 'parked');
     UPDATE tailrace.outbox o SET next_attempt_at = o.next_attempt_at - back
@@ -46,6 +47,9 @@ BEGIN
         halted_at = CASE WHEN e.halted_at > now() THEN now() ELSE e.halted_at END,
         probed_at = CASE WHEN e.probed_at > now() THEN now() ELSE e.probed_at END
     WHERE e.halted_at IS NOT NULL;
+    UPDATE tailrace.tallied t SET taken_at = t.taken_at - back WHERE t.taken_at > now();
+    UPDATE tailrace.verifications v SET held_until = v.held_until - back WHERE v.held_until > now();
+    UPDATE tailrace.schedules c SET last_at = now() WHERE c.last_at > now();
     UPDATE tailrace.workers w SET expires_at = least(w.expires_at, now() + w.lease_s * interval '1 second');
     RETURN extract(epoch FROM back);
 END

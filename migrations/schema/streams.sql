@@ -129,6 +129,9 @@ BEGIN
             USING ERRCODE = 'check_violation', SCHEMA = 'tailrace', TABLE = 'streams', CONSTRAINT = 'streams_moves',
                   DETAIL = format('Stream %s.', OLD.id);
     END IF;
+    IF NEW.state NOT IN ('active', 'parked') OR OLD.state NOT IN ('active', 'parked') THEN
+        NEW.stuck_at := NULL; -- only its reader knows
+    END IF;
     IF OLD.state = 'sealed' THEN
         NEW.digest := NULL;
         NEW.compacted_at := NULL;

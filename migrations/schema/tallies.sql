@@ -33,7 +33,9 @@ DECLARE
     v_today date := (now() AT TIME ZONE 'UTC')::date;
     v_day   date;
 BEGIN
-    INSERT INTO tailrace.tallied (day) SELECT p.day FROM tailrace.partition_days() p WHERE p.day <= v_today
+    -- Only what is missing: a row that another is about to add would be waited for.
+    INSERT INTO tailrace.tallied (day) SELECT p.day FROM tailrace.partition_days() p
+    WHERE p.day <= v_today AND NOT EXISTS (SELECT FROM tailrace.tallied t WHERE t.day = p.day)
     ON CONFLICT DO NOTHING;
     SELECT t.day INTO v_day FROM tailrace.tallied t
     WHERE t.taken_at < now() - CASE

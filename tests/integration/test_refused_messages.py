@@ -33,9 +33,9 @@ def events(worker: Worker, name: str) -> list[dict[str, Any]]:
 
 
 def refused(port: int) -> dict[str, int]:
-    """What the process that takes messages has counted, by what was wrong."""
+    """What the process that takes messages has counted, by what was wrong; nothing of what never was."""
     counted = scraped(port).items()
-    return {dict(labels)["kind"]: int(value) for (name, labels), value in counted if name == REFUSED}
+    return {dict(labels)["kind"]: int(value) for (name, labels), value in counted if name == REFUSED and value}
 
 
 @contextmanager

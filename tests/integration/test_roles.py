@@ -291,7 +291,7 @@ def test_a_monitor_sees_how_the_archive_does_and_no_chunk(database: Database) ->
         (run,) = archive.newest_runs(10, None)
         assert [stream.chunks for stream in archive.streams(run.id)] == [2]
         assert (archive.live_workers(), archive.halted()) == (0, [])
-        samples = list(ArchiveCollector(Figures(engine), Verification(engine)).collect())  # all that the exporter asks
+        samples = list(ArchiveCollector(Figures(engine)).collect())  # all that the exporter asks
         assert samples[0].samples[0].value == 1, "the archive could be read"
     with database.as_(database.monitor) as connection:
         for name in roles.WATCHED:

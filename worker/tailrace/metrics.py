@@ -10,6 +10,7 @@ if ``PROMETHEUS_MULTIPROC_DIR`` names one before this is imported.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 from collections.abc import Iterable
@@ -111,7 +112,8 @@ class _Living(MultiProcessCollector):
         for file in Path(self._path).glob("gauge_live*_*.db"):
             pid = file.stem.rpartition("_")[2]
             if not _lives(int(pid)):
-                mark_process_dead(pid, self._path)  # type: ignore[no-untyped-call]
+                with contextlib.suppress(FileNotFoundError):  # another scrape was faster
+                    mark_process_dead(pid, self._path)  # type: ignore[no-untyped-call]
         shown: Iterable[Metric] = super().collect()  # type: ignore[no-untyped-call]
         return shown
 

@@ -84,6 +84,16 @@ def test_pings_between_the_pieces_of_an_event_make_neither_sign_younger() -> Non
     assert clock.now == AHEAD_S
 
 
+def test_trouble_that_came_between_does_not_keep_a_stream_stuck() -> None:
+    """Its words stand in the row instead of the sign's."""
+    stuck, told = watched(Clock(), "upstream answered 502")
+    stuck.connected()
+    stuck.lacks(Sign.UNFINISHED)
+    assert told == []
+    stuck.lacks(Sign.AHEAD)
+    assert told == [None]
+
+
 # --- the reader
 
 

@@ -85,3 +85,50 @@ def test_a_question_is_about_so_many_and_the_rest_are_in_the_next_which_waits_fo
         assert [each.result(10) for each in (first, *others)] == list(range(6))
     assert [len(keys) for keys in question.asked] == [1, 2, 2, 1]
     assert slept == [coalesced.GATHER_S], "but the last of them might find others"
+
+
+def test_who_leads_asks_no_longer_than_until_it_has_its_own_answer(slept: list[float]) -> None:
+    """Others come without end; each is asked for, and nobody asks for the others for ever."""
+    asking = Coalesced(lambda keys: {key: key for key in keys}, clock=lambda: 0.0, at_most=1)
+    seen: list[int] = []
+    ask = asking._ask
+
+    def question(keys: list[int]) -> dict[int, int]:
+        if len(seen) < 200:  # while one question is on its way, the next caller comes
+            seen.append(keys[0])
+            threads.submit(asking.get, len(seen))
+            while not asking._waiting:
+                pass
+        return ask(keys)
+
+    asking._ask = question
+    with ThreadPoolExecutor(8) as threads:
+        assert asking.get(0) == 0
+        assert len(seen) < 5, "it led on for others"
+
+
+def test_who_is_ended_while_it_asks_leaves_the_question_to_others(slept: list[float]) -> None:
+    class Ended(BaseException):
+        pass
+
+    begun, may_end = threading.Event(), threading.Event()
+
+    def question(keys: list[int]) -> dict[int, int]:
+        if not begun.is_set():
+            begun.set()
+            assert may_end.wait(10)
+            raise Ended
+        return {key: key for key in keys}
+
+    asking = Coalesced(question, clock=lambda: 0.0)
+    with ThreadPoolExecutor(4) as threads:
+        first = threads.submit(asking.get, 0)
+        assert begun.wait(10)
+        others = [threads.submit(asking.get, key) for key in (1, 2)]
+        while len(asking._waiting) < 2:
+            pass
+        may_end.set()
+        with pytest.raises(Ended):
+            first.result(10)
+        assert [each.result(10) for each in others] == [1, 2]
+    assert asking.get(3) == 3

@@ -44,13 +44,12 @@ def exporter(
     from tailrace.service.exporter import ArchiveCollector, registry_of
     from tailrace.store.engine import create_engine, end
     from tailrace.store.figures import Figures
-    from tailrace.store.keeping.verification import Verification
     from tailrace.telemetry import configure
 
     settings = load(os.environ)
     configure(settings.log_format, settings.log_level)
     engine = create_engine(servers.database(), pool_size=1, max_overflow=0, application_name="tailrace exporter")
-    collector = ArchiveCollector(Figures(engine), Verification(engine))
+    collector = ArchiveCollector(Figures(engine))
 
     def not_ready() -> list[str]:
         list(collector.collect())

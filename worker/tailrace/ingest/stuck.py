@@ -45,6 +45,8 @@ class Stuck:
         ``reason``: why it is already, as its row says.
         """
         self.reason = reason
+        # Trouble that came meanwhile has put its own words into the row: then it is the one that is seen most.
+        self._sign = next((sign for sign in Sign if sign == reason), Sign.AHEAD)
         self._tell = tell
         self._clock = clock
         self._since: dict[Sign, float] = {}  # on this connection
@@ -70,13 +72,13 @@ class Stuck:
             return False
         self._fruitless += 1
         if self._fruitless >= CONNECTIONS and self.reason is None:
-            self.reason = sign.value
+            self.reason, self._sign = sign.value, sign
             self._tell(self.reason)
         return True
 
     def lacks(self, sign: Sign) -> None:
         """Note that a sign is not, or no longer, there."""
-        if self._since.pop(sign, None) is not None or self.reason == sign:
+        if self._since.pop(sign, None) is not None or (self.reason is not None and self._sign is sign):
             self._fruitless = 0
             self._end()
 

@@ -33,7 +33,7 @@ from tailrace.source.connection import Tail
 from tailrace.store.backfills import ListedRuns
 from tailrace.store.keeping.late import LateChecks, LateRun, LateStream
 from tailrace.store.runs import Runs
-from tailrace.wire.keeping import KEPT_S
+from tailrace.wire.keeping import V1_FORGETTING_S
 
 if TYPE_CHECKING:
     from uuid import UUID
@@ -46,8 +46,6 @@ LATE_CLAIM_S = 3_600.0
 """When a late check that failed is made again."""
 LATE_GIVE_UP_S = 86_400.0
 """A late check that has failed for so long is not made."""
-V1_FORGETS_S = KEPT_S[Wire.V1] - 3_600.0
-"""A v1 stream has no late check after this: upstream is about to forget it."""
 
 
 def upstream_of(access: Access, settings: Settings) -> Upstream:
@@ -137,7 +135,7 @@ class Environment:
                 log.info("run_reopened", environment=self.name, run_id=run.run_id, streams=len(more))
 
     def _has_more(self, stream: LateStream, over_for_s: float) -> bool:
-        if stream.wire is Wire.V1 and over_for_s > V1_FORGETS_S:
+        if stream.wire is Wire.V1 and over_for_s > V1_FORGETTING_S:
             return False
         with self.upstream.stream(stream.ref) as source:
             tail = Tail(source, self.settings.event_max_bytes, self._room.share())

@@ -19,10 +19,11 @@ from prometheus_client.registry import Collector
 
 from tailrace.errors import WorkerError
 from tailrace.store.figures import Figures
-from tailrace.store.keeping.verification import Verification
 
 log = structlog.get_logger("tailrace")
 
+SCRAPE_S: Final = 8.0
+"""So long all of it may take: Prometheus waits ten seconds."""
 FRESH_S: Final = 5.0
 """An answer this young is given again: several who scrape cost Postgres no more than one."""
 
@@ -32,8 +33,8 @@ FIGURES: Final = {
     "leased_streams": ("Streams that a worker reads now.", "environment"),
     "troubled_streams": ("Streams whose last attempt failed.", "environment"),
     "stuck_streams": ("Streams of which nothing comes although there is more.", "environment"),
-    "chunks": ("Chunks in the archive.", "environment"),
-    "json_bytes": ("JSON text of the chunks in the archive, uncompressed.", "environment"),
+    "chunks": ("Chunks in the archive; of what closed on an earlier day, within an hour.", "environment"),
+    "json_bytes": ("JSON text of those chunks, uncompressed.", "environment"),
     "losses": ("Losses upstream, of streams that are closed.", "environment"),
     "quarantined_records": ("Records that can't be chunks, of streams that are closed.", "environment"),
     "lag_records": ("How far the worst stream is behind upstream's tail.", "environment"),
@@ -79,11 +80,8 @@ OF_ASKING: Final = {
 class ArchiveCollector(Collector):
     """Asks the archive when it is scraped."""
 
-    def __init__(
-        self, figures: Figures, verification: Verification, clock: Callable[[], float] = time.monotonic
-    ) -> None:
+    def __init__(self, figures: Figures, clock: Callable[[], float] = time.monotonic) -> None:
         self._figures = figures
-        self._verification = verification
         self._clock = clock
         self._lock = threading.Lock()  # one asks, the others wait for its answer
         self._families: list[GaugeMetricFamily] = []
@@ -107,8 +105,9 @@ class ArchiveCollector(Collector):
             for name, (text, *labels) in FIGURES.items()
         }
         try:
-            for name, labels, value in self._samples():
-                families[name].add_metric(labels, value)
+            with self._figures.within(SCRAPE_S):
+                for name, labels, value in self._samples():
+                    families[name].add_metric(labels, value)
             wrong = None
         except WorkerError as error:  # half of the figures would be worse than none
             wrong = str(error).partition("\n")[0]
@@ -179,7 +178,7 @@ class ArchiveCollector(Collector):
         fleet = figures.fleet()
         yield "workers", (), fleet.workers
         yield "worker_slots", (), fleet.slots
-        coverage = self._verification.coverage()
+        coverage = figures.coverage()
         yield "mismatched_streams", (), coverage.mismatches
         yield "never_verified", (), coverage.days_never_verified
         if coverage.oldest_at is not None:

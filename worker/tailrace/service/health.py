@@ -9,12 +9,14 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import Final
 
+from prometheus_client import CollectorRegistry
+
 from tailrace import metrics
 from tailrace.service.loops import Loop
 from tailrace.service.runtime import Runtime
 
 TURN_MAX_S: Final = 300.0
-"""No turn takes so long: what it may wait for (Postgres, Redis, upstream) has timeouts of a minute at most."""
+"""No turn of these takes so long: what it may wait for (Postgres, Redis, upstream) has timeouts of a minute at most."""
 FAILING_S: Final = 10.0
 """So long commits may fail: a failover takes some seconds."""
 
@@ -22,10 +24,13 @@ FAILING_S: Final = 10.0
 class Health:
     """Of one process. Under prefork, of the one that chooses what its children read."""
 
-    def __init__(self, runtime: Runtime, loops: Callable[[], Iterable[Loop]]) -> None:
-        """``loops``: those that must move, as they are at the moment of asking."""
+    def __init__(
+        self, runtime: Runtime, loops: Callable[[], Iterable[Loop]], registry: CollectorRegistry = metrics.registry
+    ) -> None:
+        """``loops``: those that must move, as they are at the moment of asking. ``registry``: what it shows."""
         self._runtime = runtime
         self._loops = loops
+        self._registry = registry
 
     def not_live(self) -> list[str]:
         """Return what only a restart can mend."""
@@ -48,5 +53,5 @@ class Health:
 
     def notes(self) -> list[str]:
         """Return what is wrong and not this process's doing: it is ready all the same."""
-        stuck = int(metrics.registry.get_sample_value("tailrace_stuck_streams") or 0)
+        stuck = int(self._registry.get_sample_value("tailrace_stuck_streams") or 0)
         return [f"{stuck} streams are stuck: `tailrace status` names them"] if stuck else []

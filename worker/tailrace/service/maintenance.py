@@ -72,11 +72,6 @@ class Maintenance:
         self._loops: list[Loop] = []
         self._undropped: dict[date, DayFate] = {}  # as told
 
-    @property
-    def loops(self) -> list[Loop]:
-        """All that are to move."""
-        return list(self._loops)
-
     def start(self) -> None:
         self._begin("keep", self.keep, KEEP_S, self._going, what="keeping")
         self._begin("tally", self.tally, TALLY_S, self._going, what="tallying")

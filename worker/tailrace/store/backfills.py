@@ -13,7 +13,7 @@ import sqlalchemy as sa
 from tailrace.errors import UnknownEnvironment
 from tailrace.model import RunView
 from tailrace.store.runs import described
-from tailrace.store.statements import Statements, fitting
+from tailrace.store.statements import PATIENCE, Statements, fitting, impatient
 
 __all__ = ["Backfill", "Discovered", "ListedRuns", "OwnedBackfill"]
 
@@ -73,12 +73,22 @@ class ListedRuns:
     # --- finding
 
     def request_listed(self, views: Iterable[RunView], priority: int) -> list[str]:
-        """Ask for those runs that are neither archived nor forgotten; return their ids."""
-        rows = self._statements.execute(
-            "SELECT * FROM tailrace.request_listed(:environment, CAST(:runs AS json), :priority) AS run_id",
-            runs=_listed(views),
-            priority=priority,
-        )
+        """Ask for those runs that are neither archived nor forgotten; return their ids.
+
+        Raises:
+            StoreUnavailable: also when somebody's open transaction has asked for one of them.
+        """
+        with impatient():
+            rows = self._statements.execute(
+                f"""
+                WITH {PATIENCE}
+                SELECT l.run_id FROM patience
+                CROSS JOIN LATERAL tailrace.request_listed(:environment, CAST(:runs AS json), :priority) AS l (run_id)
+                WHERE patience.is_set IS NOT NULL
+                """,
+                runs=_listed(views),
+                priority=priority,
+            )
         return [row.run_id for row in rows]
 
     def unknown(self, views: Sequence[RunView]) -> list[str]:
@@ -190,15 +200,24 @@ class ListedRuns:
     def note_page(
         self, owned: OwnedBackfill, views: Iterable[RunView], following: str | None, wait_s: float
     ) -> int | None:
-        """Ask for what is new on a page and move on, both or neither; None when somebody else took the backfill."""
-        row = self._statements.execute(
-            "SELECT tailrace.note_backfill_page(:id, :token, CAST(:runs AS json), :next, :wait_s) AS new",
-            id=owned.id,
-            token=owned.token,
-            runs=_listed(views),
-            next=following,
-            wait_s=wait_s,
-        )[0]
+        """Ask for what is new on a page and move on, both or neither; None when somebody else took the backfill.
+
+        Raises:
+            StoreUnavailable: also when somebody's open transaction has asked for one of these runs.
+        """
+        with impatient():
+            row = self._statements.execute(
+                f"""
+                WITH {PATIENCE}
+                SELECT tailrace.note_backfill_page(:id, :token, CAST(:runs AS json), :next, :wait_s) AS new
+                FROM patience WHERE patience.is_set IS NOT NULL
+                """,
+                id=owned.id,
+                token=owned.token,
+                runs=_listed(views),
+                next=following,
+                wait_s=wait_s,
+            )[0]
         return None if row.new is None else int(row.new)
 
     def postpone_backfill(self, owned: OwnedBackfill, wait_s: float, error: str | None) -> None:

@@ -7,14 +7,20 @@ at a table.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Final, TypeVar
 
 import sqlalchemy as sa
 
 from tailrace.model import Wire
-from tailrace.store.statements import refusing
+from tailrace.store.keeping.verification import COVERAGE, MISMATCHES_COUNTED, Coverage
+from tailrace.store.lag import LAG_S, RECENT_S
+from tailrace.store.leases import OPEN
+from tailrace.store.statements import QueryRefused, refusing
 from tailrace.wire.keeping import KEPT_S
 
 __all__ = ["COUNTED", "Figures"]
@@ -23,6 +29,7 @@ T = TypeVar("T")
 
 COUNTED: Final = 100_000
 """Of what is open no more is looked at: a third of a second, and more is as bad."""
+STATEMENT_S: Final = 5.0
 WAITING: Final = 10_000
 """Of what waits for maintenance no more is looked at: it is much too much."""
 OVERDUE_S: Final = 60.0
@@ -33,7 +40,6 @@ WORST: Final = 50
 # Who reads it now: the holder of the lease, while its row lives.
 _LEASED = """EXISTS (SELECT FROM tailrace.workers w WHERE w.id = s.worker_id AND w.expires_at > now())"""
 _LIMIT = sa.text("SELECT set_config('statement_timeout', :limit, true)")
-_OPEN = "s.state IN ('pending', 'active', 'parked')"
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,18 +126,35 @@ class Figures:
 
     Raises, whatever is asked:
         StoreUnavailable: Postgres did not answer.
-        NotMigrated, QueryRefused: it refused, or took longer than ``limit_s`` for one statement.
+        NotMigrated, QueryRefused: it refused, or took longer than `STATEMENT_S` for one statement.
     """
 
-    def __init__(self, engine: sa.Engine, limit_s: float = 5.0) -> None:
+    def __init__(self, engine: sa.Engine, clock: Callable[[], float] = time.monotonic) -> None:
         self._engine = engine
-        self._limit_ms = f"{round(limit_s * 1000)}ms"
+        self._clock = clock
+        self._until = math.inf
+
+    @contextmanager
+    def within(self, limit_s: float) -> Iterator[None]:
+        """Take no longer than this for all that is asked inside the ``with``. For one thread at a time."""
+        self._until = self._clock() + limit_s
+        try:
+            yield
+        finally:
+            self._until = math.inf
 
     def _ask(self, statement: str, **parameters: object) -> Sequence[sa.Row[Any]]:
+        left_s = min(STATEMENT_S, self._until - self._clock())
+        if left_s <= 0:
+            raise QueryRefused("the figures took too long together")
         with refusing(), self._engine.begin() as connection:
             # Of this transaction only: through a pooler the session is everybody's.
-            connection.execute(_LIMIT, {"limit": self._limit_ms})
+            connection.execute(_LIMIT, {"limit": f"{max(1, round(left_s * 1000))}ms"})
             return connection.execute(sa.text(statement), parameters).all()
+
+    def coverage(self) -> Coverage:
+        """Read how much is verified, as `Verification.coverage` does."""
+        return Coverage(**self._ask(COVERAGE, most=MISMATCHES_COUNTED)[0]._mapping)
 
     def held(self) -> list[Held]:
         """Add up what is closed."""
@@ -168,7 +191,7 @@ class Figures:
                            CASE s.wire WHEN 'v2' THEN CAST(:v2_kept_s AS float8) ELSE :v1_kept_s END AS kept_s,
                            -- One lookup for each, however many runs there are: a join might read them all.
                            (SELECT r.environment_id FROM tailrace.runs r WHERE r.id = s.run) AS environment_id
-                    FROM tailrace.streams s WHERE {_OPEN} LIMIT :counted
+                    FROM tailrace.streams s WHERE {OPEN} LIMIT :counted
                 ) o
                 JOIN tailrace.environments e ON e.id = o.environment_id
                 GROUP BY 1, 2 ORDER BY 1, 2
@@ -181,25 +204,25 @@ class Figures:
         )
 
     def lag_seconds(self) -> dict[str, float]:
-        """Return for how long the stream that is worst off has been behind upstream's tail, by environment."""
+        """Return for how long the stream that is worst off has been behind upstream's tail, by environment: `lag.LAG_S`
+        of those that are furthest behind."""
         rows = self._ask(
             f"""
-            SELECT e.name, max(extract(epoch FROM now() - coalesce(n.last_chunk_at, n.created_at)))::float8 AS lag_s
+            SELECT e.name, max({LAG_S}) AS lag_s
             FROM (
-                SELECT o.id FROM (
-                    SELECT s.id, s.lag, s.last_chunk_at FROM tailrace.streams s WHERE {_OPEN} LIMIT :counted
-                ) o
-                WHERE o.lag > 0 ORDER BY o.last_chunk_at NULLS FIRST LIMIT :worst
+                SELECT o.id FROM (SELECT s.id, s.lag FROM tailrace.streams s WHERE {OPEN} LIMIT :counted) o
+                WHERE o.lag > 0 ORDER BY o.lag DESC LIMIT :worst
             ) w
-            JOIN tailrace.streams_now n ON n.id = w.id AND n.lag > 0
-            JOIN tailrace.runs r ON r.id = n.run
+            JOIN tailrace.streams_now s ON s.id = w.id
+            JOIN tailrace.runs r ON r.id = s.run
             JOIN tailrace.environments e ON e.id = r.environment_id
+            LEFT JOIN LATERAL tailrace.recently_stored(s.id, s.generation, {RECENT_S}) p ON true
             GROUP BY 1
             """,
             counted=COUNTED,
             worst=WORST,
         )
-        return {row.name: row.lag_s for row in rows}
+        return {row.name: row.lag_s for row in rows if row.lag_s is not None}
 
     def runs(self) -> list[tuple[str, str, int]]:
         """Count the runs that are not over: environment, state, how many; up to `COUNTED`."""
@@ -225,7 +248,7 @@ class Figures:
                 """
                 SELECT count(*) FILTER (WHERE w.expires_at > now()) AS workers,
                        coalesce(sum(w.slots) FILTER (WHERE w.expires_at > now()), 0)::int AS slots,
-                       min(extract(epoch FROM now() - w.expires_at) + w.lease_s)::float8 AS beat_age_s
+                       greatest(0, min(extract(epoch FROM now() - w.expires_at) + w.lease_s))::float8 AS beat_age_s
                 FROM tailrace.workers w
                 """
             ),
@@ -289,7 +312,7 @@ class Figures:
                     FROM tailrace.partition_days() d
                 ) p
                 CROSS JOIN (
-                    SELECT max(extract(epoch FROM now() - t.taken_at))::float8 AS tally_age_s
+                    SELECT greatest(0, max(extract(epoch FROM now() - t.taken_at)))::float8 AS tally_age_s
                     FROM tailrace.tallied t
                     WHERE t.day >= (now() AT TIME ZONE 'UTC')::date - 1 AND t.taken_at > '-infinity'
                 ) t

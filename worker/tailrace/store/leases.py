@@ -130,7 +130,7 @@ class Leases:
 
     def follow_clock(self) -> None:
         """Make due what would wait because the clock was ahead and went back, if it did."""
-        row = self._statements.execute("SELECT tailrace.follow_clock() AS back_s")[0]
+        row = self._keeping.execute("SELECT tailrace.follow_clock() AS back_s")[0]
         if row.back_s:
             log.warning("clock_went_back", seconds=round(row.back_s, 1))
 

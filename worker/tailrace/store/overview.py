@@ -10,29 +10,19 @@ from dataclasses import asdict, dataclass, replace
 from datetime import datetime
 from typing import Any, Final
 
+from tailrace.store.lag import LAG_S, RECENT_S, ago_s
 from tailrace.store.queries import Archive, RunStatus, StreamStatus
 
 __all__ = ["FAILED_COUNTED", "Fleet", "Overview", "RunProgress", "StreamProgress"]
 
 FAILED_COUNTED: Final = 1_000
 """Failed runs and streams are counted so far: they stay until somebody retries or forgets them."""
-RECENT_S: Final = 60.0
-"""A rate is that of the last minute, or of as much of it as a hundred segments hold."""
 WORST: Final = 5
 """Rows can say of a stream that it is further behind than it is by now, so some are looked at to find the worst."""
 
 BEAT: Final = "(w.expires_at - w.lease_s * interval '1 second')"
 STUCK_SINCE: Final = "s.stuck_at"
 """Since when the stream ``s`` is stuck, in SQL; null: it is not."""
-
-
-def _ago_s(moment: str) -> str:
-    """Return, in SQL, how long ago a moment was: not less than 0, whoever's clock it is by, and null for null."""
-    return f"(CASE WHEN {moment} > now() THEN 0 ELSE extract(epoch FROM now() - {moment}) END)::float8"
-
-
-_LAG_S: Final = f"(CASE WHEN s.lag = 0 THEN 0 WHEN s.lag > 0 THEN {_ago_s('p.emitted_at')} END)"
-"""Of a stream that is behind: how long ago the newest chunk that is stored was written. What is missing is younger."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,7 +104,7 @@ class Overview(Archive):
             self._all(
                 f"""
                 WITH lives AS MATERIALIZED (
-                    SELECT w.id, w.slots, w.expires_at > now() AS alive, {_ago_s(BEAT)} AS beat_s
+                    SELECT w.id, w.slots, w.expires_at > now() AS alive, {ago_s(BEAT)} AS beat_s
                     FROM tailrace.workers w
                 ), open AS (
                     SELECT
@@ -143,7 +133,7 @@ class Overview(Archive):
         )
         worst = self._all(
             f"""
-            SELECT s.lag, {_LAG_S} AS lag_s, e.name AS environment, r.run_id, s.stream_key
+            SELECT s.lag, {LAG_S} AS lag_s, e.name AS environment, r.run_id, s.stream_key
             FROM (
                 SELECT id FROM tailrace.streams WHERE state IN ('pending', 'active', 'parked') AND lag IS NOT NULL
                 ORDER BY lag DESC LIMIT {WORST}
@@ -200,10 +190,10 @@ class Overview(Archive):
             f"""
             SELECT
                 s.id, s.run, s.open, CASE WHEN s.open THEN s.lag END AS lag,
-                CASE WHEN s.open THEN {_LAG_S} END AS lag_s,
+                CASE WHEN s.open THEN {LAG_S} END AS lag_s,
                 CASE WHEN s.open THEN coalesce(p.chunks_per_s, 0) END AS chunks_per_s,
-                {_ago_s("s.last_chunk_at")} AS last_chunk_s,
-                {_ago_s(STUCK_SINCE)} AS stuck_s,
+                {ago_s("s.last_chunk_at")} AS last_chunk_s,
+                {ago_s(STUCK_SINCE)} AS stuck_s,
                 (SELECT w.host || ':' || w.pid FROM tailrace.workers w
                  WHERE w.id = s.worker_id AND w.expires_at > now()) AS worker
             FROM (

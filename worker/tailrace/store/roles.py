@@ -40,8 +40,8 @@ READING = (
 ASKING = ("request_ingest(text, text[], text, int, text, json, text)", "cancel_run(text, text)")
 PARTITIONS = ("ensure_partitions(int, int)", "ensure_partition(date)", "drop_day(date)")
 
-COUNTING = ("archived_days()",)
-"""Looks into what is kept raw, and tells only of which days there is something."""
+COUNTING = ("archived_days()", "recently_stored(bigint, int, double precision)")
+"""Look into what is stored, and tell only of which days there is something, and how fast and how new it is."""
 
 WATCHED = (
     *("alembic_version", "environments", "workers", "runs", "streams", "streams_now", "holes", "gaps"),

@@ -110,11 +110,12 @@ class Process:
         metrics.slots.set(self.slots)
         metrics.connections_limit.set(self.settings.max_connections or 0)
         if self.settings.metrics_port is not None:
-            health = Health(self.runtime, self._loops)
+            shown = metrics.shown_registry()
+            health = Health(self.runtime, self._loops, shown)
             self._endpoint = Endpoint(
                 self.settings.metrics_host,
                 self.settings.metrics_port,
-                metrics.shown_registry(),
+                shown,
                 health.not_live,
                 health.not_ready,
                 health.notes,
@@ -122,10 +123,8 @@ class Process:
             self._endpoint.start()
 
     def _loops(self) -> list[Loop]:
-        loops = self.runtime.loops
-        for each in (self.control, self.maintenance):
-            loops += [] if each is None else each.loops
-        return loops
+        """Return those whose standing still is the process's end. Maintenance may take as long as it takes."""
+        return [*self.runtime.loops, *(self.control.loops if self.control is not None else ())]
 
     def ingest_soon(self, run: int, run_id: str, environment: str | None) -> None:
         """Look at a run that was just asked for, without waiting for the control loop's next turn."""

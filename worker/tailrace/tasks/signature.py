@@ -1,8 +1,8 @@
 """The signature of a message: what it covers, how it is made and checked. Pure.
 
 An HMAC-SHA-256 over everything that a worker acts on: the queue, the task and its id, when it expires, every other
-header that Celery knew when the message was sent, and the bytes of the body. What was added to the headers later is
-not covered, and is taken away when the message is checked, so that nobody acts on it.
+header that Celery knew when the message was sent, and the bytes of the body. What was added to the headers later, and
+whom to answer, is not covered, and is taken away when the message is checked, so that nobody acts on it.
 
 A copy of a message is as good as the message: what stops a copy is that tasks are hints, that what expires expires,
 and ``max_age_s``.
@@ -16,7 +16,7 @@ import hmac
 from collections.abc import Mapping, Sequence
 from typing import Any, Final, NamedTuple
 
-from kombu.utils.json import dumps
+from kombu.utils.json import dumps, loads
 
 from tailrace.tasks.envelope import Malformed
 
@@ -102,6 +102,9 @@ def check_signature(
     if at - now > AHEAD_S or (max_age_s is not None and now - at > max_age_s):
         raise _refused(headers, "it is too old, or of the future")
     raw["headers"] = {name: headers[name] for name in (*names, HEADER)}
+    # Beside the headers, and not covered. Nobody asks Tailrace's tasks for an answer.
+    for name in ("reply_to", "correlation_id"):
+        raw["properties"].pop(name, None)
     return True
 
 
@@ -123,7 +126,8 @@ def _parts(headers: Mapping[str, Any], found: object) -> tuple[list[str], int, s
 
 def _covered(sent: Sent, names: Sequence[str], at: int) -> bytes:
     """Return what is signed before the body: one line of JSON, so that no two messages have the same."""
-    headers = {name: sent.headers[name] for name in names}
+    # As they come out at the other end: JSON has no keys but texts, and they are sorted.
+    headers = loads(dumps({name: sent.headers[name] for name in names}))  # type: ignore[no-untyped-call]
     line = [PURPOSE, VERSION, at, sent.queue, sent.exchange, sent.routing_key, sent.content_type, sent.content_encoding]
     return dumps([*line, headers], sort_keys=True).encode() + b"\n"  # type: ignore[no-untyped-call,no-any-return]
 

@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING
 from tailrace.cli.checks.finding import Finding, fine, note, problem
 from tailrace.cli.exits import Exit
 from tailrace.cli.output import shown
+from tailrace.wire.keeping import V1_FORGETTING_S
 
 if TYPE_CHECKING:
     from tailrace.config.settings import Settings
 
 PINGS_S = 20.0
 """Upstream is silent for up to 15 s between two pings (protocol §1)."""
-V1_FORGETS_S = 86_400.0
 
 MISTYPED = problem(
     "variable-mistyped",
@@ -129,7 +129,7 @@ def _contradictions(given: Settings) -> Iterator[Finding]:
     """What each setting allows by itself, and what makes no sense beside the others or beside upstream."""
     if given.read_timeout_seconds < PINGS_S:
         yield SHORT_READS.found(seconds=given.read_timeout_seconds)
-    if given.late_check_seconds >= V1_FORGETS_S:
+    if given.late_check_seconds >= V1_FORGETTING_S:
         yield LATE_CHECK_VAIN.found(seconds=given.late_check_seconds)
     if given.retention_days is not None and given.late_check_seconds > given.retention_days * 86_400:
         yield RETENTION_EARLY.found(days=given.retention_days, seconds=given.late_check_seconds)

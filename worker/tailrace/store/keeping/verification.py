@@ -60,6 +60,21 @@ class Coverage:
     mismatched_since: datetime | None
 
 
+COVERAGE = """
+SELECT
+    count(*) AS days, count(*) FILTER (WHERE v.day IS NULL) AS days_never_verified,
+    min(coalesce(v.verified_at, d.day::timestamp AT TIME ZONE 'UTC')) AS oldest_at,
+    coalesce(sum(v.streams), 0)::bigint AS streams,
+    (SELECT count(*) FROM (SELECT FROM tailrace.mismatches m LIMIT :most) m) AS mismatches,
+    (SELECT min(m.since) FROM (SELECT m.since FROM tailrace.mismatches m LIMIT :most) m) AS mismatched_since
+FROM tailrace.archived_days() d
+LEFT JOIN tailrace.verified_days v ON v.day = d.day
+WHERE d.end_id <= tailrace.stream_id_at(now())
+  AND EXISTS (SELECT FROM tailrace.streams s WHERE s.id >= d.first_id AND s.id < d.end_id)
+"""
+"""Of `Coverage`; ``most``: so many mismatches are counted."""
+
+
 class Verification:
     """Verifies one archive. Thread-safe; any number of processes may do it at once.
 
@@ -126,21 +141,7 @@ class Verification:
 
     def coverage(self) -> Coverage:
         """Read how much is verified. Costs by the number of days, not of streams."""
-        rows = self._all(
-            """
-            SELECT
-                count(*) AS days, count(*) FILTER (WHERE v.day IS NULL) AS days_never_verified,
-                min(coalesce(v.verified_at, d.day::timestamp AT TIME ZONE 'UTC')) AS oldest_at,
-                coalesce(sum(v.streams), 0)::bigint AS streams,
-                (SELECT count(*) FROM (SELECT FROM tailrace.mismatches m LIMIT :most) m) AS mismatches,
-                (SELECT min(m.since) FROM (SELECT m.since FROM tailrace.mismatches m LIMIT :most) m) AS mismatched_since
-            FROM tailrace.archived_days() d
-            LEFT JOIN tailrace.verified_days v ON v.day = d.day
-            WHERE d.end_id <= tailrace.stream_id_at(now())
-              AND EXISTS (SELECT FROM tailrace.streams s WHERE s.id >= d.first_id AND s.id < d.end_id)
-            """,
-            most=MISMATCHES_COUNTED,
-        )
+        rows = self._all(COVERAGE, most=MISMATCHES_COUNTED)
         return Coverage(**rows[0]._mapping)
 
     def next_day(self, night: datetime, within_days: int) -> ArchiveDay | None:
