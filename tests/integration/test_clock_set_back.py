@@ -18,7 +18,10 @@ from tailrace.store.leases import Leases, WorkerRow
 from tests.chaos.fleet import QUICK, wait_for
 from tests.integration.test_outage import recovered, writing
 
-TABLES = ("runs", "streams", "outbox", "backfills", "discoveries", "environments", "workers")
+TABLES = (
+    *("runs", "streams", "outbox", "backfills", "discoveries", "environments", "workers"),
+    *("tallied", "verifications", "schedules"),
+)
 
 
 def set_back(database_url: str) -> None:
