@@ -18,6 +18,7 @@ from tests.chaos.tcpproxy import Proxy
 from tests.scraped import Series, free_port, page, scraped
 from tests.upstream import LiveStore, RunningServer, create_app, running
 
+SEALED = "SELECT FROM tailrace.tallies WHERE (state, streams) = ('sealed', 1)"
 ALIVE = "SELECT FROM tailrace.workers WHERE expires_at > now()"
 
 
@@ -103,7 +104,10 @@ def test_the_exporter_tells_of_a_fleet_that_is_dead(cli: Cli, store: LiveStore) 
             assert cli.run("ingest", "run_1", "--wait").code == 0
             assert cli.run("ingest", "run_2").code == 0
             wait_for(lambda: ask(cli, "SELECT count(*) FROM tailrace.chunks WHERE run_id = 'run_2'") == [(2,)], "read")
-            ask(cli, "SELECT tailrace.tally(0)")
+            # The worker counts too: whichever day is due first, until this one was counted since.
+            wait_for(
+                lambda: ask(cli, "SELECT tailrace.tally(0)") and bool(ask(cli, SEALED)), "what is sealed is counted"
+            )
             wait_for(lambda: scraped(port).get(series("archive_workers")) == 1, "the worker is seen")
             os.kill(worker.pid, signal.SIGKILL)
             worker.wait(20)
