@@ -123,9 +123,8 @@ class Decoding:
                 self._open_ended = False
                 yield FOLLOWED  # the beginning of another event is as good as all of it
             else:
-                yield (
-                    UNFINISHED if self._framer.held_bytes else NOTHING
-                )  # the caller may want to do something else while a large event arrives
+                # The caller may want to do something else while a large event arrives.
+                yield UNFINISHED if self._framer.held_bytes else NOTHING
 
     def finish(self) -> None:
         """Accept the end of the body.
