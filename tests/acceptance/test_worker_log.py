@@ -56,5 +56,6 @@ def test_a_worker_writes_json_only_and_nothing_while_nothing_changes(
         lines = [json.loads(line) for line in log.read_text().splitlines()]
     assert {"timestamp", "level", "logger", "event"} <= set.intersection(*(set(line) for line in lines))
     assert [json.loads(line)["event"] for line in told.splitlines()] == ["streams_found", "lease_acquired"]
+    assert {line["logger"] for line in lines if line["level"] == "info"} == {"tailrace"}
     ending = ["drain_began", "worker_stopped"]
     assert [line["event"] for line in lines if line["event"] in ending] == ending

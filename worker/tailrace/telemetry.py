@@ -103,6 +103,8 @@ def configure(log_format: str = "auto", log_level: str = "info", *, stream: Text
     root.addHandler(handler)
     root.setLevel(libraries)
     logging.getLogger("tailrace").setLevel(level)
+    # SQLAlchemy names the logger of a pool for its class, which is one of ours.
+    logging.getLogger("tailrace.store.engine").setLevel(libraries)
     logging.captureWarnings(True)
 
     structlog.configure(

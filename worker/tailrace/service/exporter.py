@@ -33,12 +33,19 @@ FIGURES: Final = {
     "leased_streams": ("Streams that a worker reads now.", "environment"),
     "troubled_streams": ("Streams whose last attempt failed.", "environment"),
     "stuck_streams": ("Streams of which nothing comes although there is more.", "environment"),
-    "chunks": ("Chunks in the archive; of what closed on an earlier day, within an hour.", "environment"),
+    "chunks": (
+        "Chunks in the archive. A stream that closes counts again when its day was counted: soon if it began yesterday "
+        "or today, else within an hour.",
+        "environment",
+    ),
     "json_bytes": ("JSON text of those chunks, uncompressed.", "environment"),
     "losses": ("Losses upstream, of streams that are closed.", "environment"),
     "quarantined_records": ("Records that can't be chunks, of streams that are closed.", "environment"),
     "lag_records": ("How far the worst stream is behind upstream's tail.", "environment"),
-    "lag_seconds": ("For how long the worst stream has been behind upstream's tail.", "environment"),
+    "lag_seconds": (
+        "Age of the newest chunk that is stored of the worst stream that is behind upstream's tail.",
+        "environment",
+    ),
     "oldest_open_stream_seconds": ("Age of the oldest stream that is not closed.", "environment"),
     "forgotten_in_seconds": (
         "Until upstream may forget what was not read, of the worst stream that is not being read as it should; "

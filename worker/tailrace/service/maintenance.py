@@ -34,8 +34,10 @@ log = structlog.get_logger("tailrace")
 FIND_S = 1.0
 KEEP_S = 5.0
 PRUNE_S = 3_600.0
-TALLY_S = 60.0
+TALLY_S = 15.0
+"""How old the figures of what was closed today and yesterday may become: between, such streams count nowhere."""
 TALLY_SHARE = 50.0
+"""So many times as long as a count took, the next one is away."""
 STREAMS_PER_TURN = 50
 
 
