@@ -1,0 +1,11 @@
+"""The incidents of `operate/drill`, one for each page of docs/runbooks.
+
+::
+
+    of_workers, of_archive, of_upstream, of_broker    the incidents
+      sessions                                        sessions of Postgres that somebody left open
+      drill                                           what one is, and how it is practised
+        fleet                                         servers, workers, exporter: started, harmed, looked at
+          upstream                                    the stand-in for Trigger.dev and its faults
+            written                                   the runs that it has
+"""

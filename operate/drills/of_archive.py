@@ -1,0 +1,115 @@
+"""Incidents of the archive and its Postgres."""
+
+from __future__ import annotations
+
+from datetime import date
+
+from drills.drill import Drill, healthy
+from drills.fleet import SHORT, Figures, Fleet
+from drills.sessions import END, FORGOTTEN, end_forgotten
+
+DAY_S = 86_400
+SEALS_SOON = {"TAILRACE_SEAL_QUIET_SECONDS": "2"}
+AGAIN = (("forget", SHORT, "--yes"), ("forget", SHORT, "--allow-again"), ("ingest", SHORT, "--wait"))
+"""Read a run again that upstream still has."""
+
+
+def _use_up_sessions(fleet: Fleet) -> None:
+    most, used = fleet.execute(
+        "SELECT current_setting('max_connections')::int, (SELECT count(*) FROM pg_stat_activity)::int"
+    )[0]
+    assert isinstance(most, int)
+    assert isinstance(used, int)
+    for _ in range(round(most * 0.93) - used):
+        fleet.open_session(FORGOTTEN)
+
+
+def _lose_partitions(fleet: Fleet) -> None:
+    fleet.kill_workers()
+    today = fleet.execute("SELECT (now() AT TIME ZONE 'UTC')::date")[0][0]
+    for day, name in fleet.execute("SELECT day, name FROM tailrace.partition_days()"):
+        assert isinstance(day, date)
+        assert isinstance(today, date)
+        if (day - today).days > 1:
+            fleet.execute(f"DROP TABLE tailrace.{name}")
+
+
+def _damage(fleet: Fleet) -> None:
+    fleet.execute("SELECT tailrace.request_ingest(%s)", SHORT)
+    sealed = "FROM tailrace.streams s JOIN tailrace.runs r ON r.id = s.run WHERE r.run_id = %s AND s.state = 'sealed'"
+    fleet.until_row(f"SELECT {sealed}", SHORT)
+    fleet.execute(
+        "UPDATE tailrace.segments SET data = replace(data::text, '\"token\":1}', '\"token\":7}')::json "
+        f"WHERE stream_id = (SELECT s.id {sealed})",
+        SHORT,
+    )
+    fleet.tailrace("verify", SHORT)
+
+
+def _read_again(fleet: Fleet) -> None:
+    for command in AGAIN:
+        fleet.tailrace(*command)
+
+
+def _stored(figures: Figures) -> bool:
+    return figures.get("uncommitted_streams") == 0 and healthy(figures)
+
+
+DRILLS = {
+    "archive-away": Drill(
+        says="Postgres stops as in a power cut.",
+        alert="TailraceArchiveAway",
+        strike=Fleet.stop_database,
+        shown=("archive_up", "archive_workers", "archive_leased_streams", "uncommitted_streams"),
+        seen=lambda figures: figures.get("archive_up") == 0,
+        todo=("tailrace doctor", "tailrace up"),
+        mend=Fleet.start_servers,
+        over=healthy,
+    ),
+    "commits-failing": Drill(
+        says="Somebody's open transaction keeps everybody from writing chunks.",
+        alert="TailraceCommitsFailing",
+        strike=lambda fleet: fleet.open_session(FORGOTTEN, "LOCK TABLE tailrace.segments IN SHARE MODE"),
+        shown=("uncommitted_streams", "buffer_bytes", "archive_leased_streams"),
+        seen=lambda figures: figures.get("uncommitted_streams", 0) > 0,
+        todo=("tailrace doctor", END),
+        mend=end_forgotten,
+        over=_stored,
+    ),
+    "postgres-sessions": Drill(
+        says="An application opens one session of Postgres after the other, and closes none.",
+        alert="TailracePostgresSessions",
+        strike=_use_up_sessions,
+        shown=("archive_postgres_sessions", "archive_postgres_sessions_limit"),
+        seen=lambda figures: _sessions(figures) > 0.85,
+        todo=("tailrace doctor", END),
+        mend=end_forgotten,
+        over=lambda figures: 0 < _sessions(figures) < 0.8,
+    ),
+    "partitions-ending": Drill(
+        says="No worker has run for twelve days: it is killed, and the partitions that it has made for the coming\n"
+        "days are dropped.",
+        alert="TailracePartitionsEnding",
+        strike=_lose_partitions,
+        shown=("archive_partitions_ahead_seconds", "archive_workers"),
+        seen=lambda figures: 0 < figures.get("archive_partitions_ahead_seconds", 0) < 7 * DAY_S,
+        todo=("tailrace doctor", "tailrace migrate"),
+        mend=lambda fleet: fleet.tailrace("migrate"),
+        over=lambda figures: figures.get("archive_partitions_ahead_seconds", 0) > 13 * DAY_S,
+    ),
+    "mismatch": Drill(
+        says="A row of a sealed stream is changed by hand, and somebody verifies that run.",
+        alert="TailraceMismatch",
+        strike=_damage,
+        shown=("archive_mismatched_streams", "archive_closed_streams_sealed"),
+        seen=lambda figures: figures.get("archive_mismatched_streams", 0) > 0,
+        todo=(f"tailrace verify {SHORT}", *(f"tailrace {' '.join(command)}" for command in AGAIN)),
+        mend=_read_again,
+        over=lambda figures: figures.get("archive_mismatched_streams") == 0,
+        settings=SEALS_SOON,
+    ),
+}
+
+
+def _sessions(figures: Figures) -> float:
+    return figures.get("archive_postgres_sessions", 0) / figures.get("archive_postgres_sessions_limit", 1)
