@@ -74,6 +74,9 @@ def practise(name: str, drill: Drill, fleet: Fleet, *, show: bool) -> bool:
     """Make the incident, and wait until it is mended; return whether it was seen and is over."""
     try:
         return _practise(name, drill, fleet, show)
+    except TimeoutError as error:
+        say(f"{error}\n{fleet.said()}")
+        return False
     finally:
         fleet.calm()
 

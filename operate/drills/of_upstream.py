@@ -23,7 +23,7 @@ def _lose(fleet: Fleet) -> None:
 
 def _forget_soon(fleet: Fleet) -> None:
     fleet.kill_workers()
-    fleet.until_row("SELECT FROM tailrace.workers HAVING count(*) FILTER (WHERE expires_at > now()) = 0")
+    fleet.until_row("SELECT 1 FROM tailrace.workers HAVING count(*) FILTER (WHERE expires_at > now()) = 0")
     fleet.execute(
         "UPDATE tailrace.streams SET last_chunk_at = now() - interval '6 days 22 hours', "
         "next_attempt_at = now() - interval '2 minutes' WHERE state IN ('pending', 'active', 'parked')"
@@ -55,7 +55,7 @@ def _list(fleet: Fleet) -> None:
 
 
 def _find_nothing(fleet: Fleet) -> None:
-    fleet.until_row("SELECT FROM tailrace.discoveries")
+    fleet.until_row("SELECT 1 FROM tailrace.discoveries")
     _refuse_list(fleet)
     fleet.execute("UPDATE tailrace.discoveries SET covered_to = now() - interval '40 minutes'")
 

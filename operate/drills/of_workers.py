@@ -29,7 +29,7 @@ def _seen(fleet: Fleet) -> None:
 
 def _maintenance_waits(fleet: Fleet) -> None:
     # In one transaction with the lock: nothing is counted in between.
-    fleet.until_row("SELECT FROM tailrace.tallied WHERE taken_at > now() - interval '1 hour'")
+    fleet.until_row("SELECT 1 FROM tailrace.tallied WHERE taken_at > now() - interval '1 hour'")
     fleet.execute(
         "UPDATE tailrace.tallied SET taken_at = now() - interval '2 hours' WHERE taken_at > now() - interval '1 hour'"
     )
