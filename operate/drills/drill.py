@@ -94,9 +94,7 @@ def _practise(name: str, drill: Drill, fleet: Fleet, show: bool) -> bool:
     if not _answered(fleet, question_of(name)):
         return False
     say(f"\nWhat to do is in docs/runbooks/{name}.md. In another terminal:\n")
-    for variable, value in fleet.variables().items():
-        say(f"  export {variable}={value}")
-    say("")
+    say(f"  . {fleet.terminal()}")
     for line in drill.todo:
         say(f"  {line.format(exporter=fleet.exporter_port)}")
     say("")
@@ -107,7 +105,11 @@ def _practise(name: str, drill: Drill, fleet: Fleet, show: bool) -> bool:
         say("It is not yours to mend: press Enter when you have found out what is wrong.")
         sys.stdin.readline()
         drill.mend(fleet)
-    return _until(fleet, drill, drill.over, "it is over", show or drill.theirs)
+    over = _until(fleet, drill, drill.over, "it is over", show or drill.theirs)
+    if over and not show:
+        say("Look at it as long as you like: at Enter everything ends.")
+        sys.stdin.readline()
+    return over
 
 
 def _answered(fleet: Fleet, question: tuple[str, ...] | None) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import shutil
 import signal
 import subprocess
@@ -196,19 +197,25 @@ class Fleet:
         """Return the end of what each process has logged."""
         return "\n".join(f"== {log.name}\n{log.read_text(errors='replace')[-1500:]}" for log in self.home.glob("*.log"))
 
-    def variables(self) -> dict[str, str]:
-        """Return what a terminal needs to work on it."""
+    def terminal(self) -> Path:
+        """Write a file that a terminal reads to work on it, and return where it is. It has passwords in it."""
+        path = self.home / "terminal"
+        path.touch(mode=0o600)
+        variables = self._variables() | {"TAILRACE_METRICS_PORT": str(self.next_port)}
+        path.write_text("".join(f"export {name}={shlex.quote(value)}\n" for name, value in variables.items()))
+        return path
+
+    def _variables(self) -> dict[str, str]:
         return {
             "TAILRACE_HOME": str(self.home),
             "TAILRACE_KEYS_FILE": str(self.keys),
-            "TAILRACE_METRICS_PORT": str(self.next_port),
+            "DATABASE_URL": self.database_url,
+            "REDIS_URL": self._redis_url,
             **self._settings,
         }
 
     def _environ(self) -> dict[str, str]:
-        kept = {name: value for name, value in os.environ.items() if not name.startswith(OURS)}
-        ours = {name: value for name, value in self.variables().items() if name != "TAILRACE_METRICS_PORT"}
-        return kept | ours | {"DATABASE_URL": self.database_url, "REDIS_URL": self._redis_url}
+        return {name: value for name, value in os.environ.items() if not name.startswith(OURS)} | self._variables()
 
     def _start(self, verb: str, *arguments: str) -> subprocess.Popen[bytes]:
         with (self.home / f"{verb}.log").open("ab") as log:

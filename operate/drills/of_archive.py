@@ -30,7 +30,7 @@ def _lose_partitions(fleet: Fleet) -> None:
     for day, name in fleet.execute("SELECT day, name FROM tailrace.partition_days()"):
         assert isinstance(day, date)
         assert isinstance(today, date)
-        if (day - today).days > 1:
+        if (day - today).days > 3:
             fleet.execute(f"DROP TABLE tailrace.{name}")
 
 
@@ -90,12 +90,12 @@ DRILLS = {
         over=lambda figures: 0 < _sessions(figures) < 0.8,
     ),
     "partitions-ending": Drill(
-        says="No worker has run for twelve days: it is killed, and the partitions that it has made for the coming\n"
+        says="No worker has run for eleven days: it is killed, and the partitions that it has made for the coming\n"
         "days are dropped.",
         alert="TailracePartitionsEnding",
         strike=_lose_partitions,
         shown=("archive_partitions_ahead_seconds", "archive_workers"),
-        seen=lambda figures: 0 < figures.get("archive_partitions_ahead_seconds", 0) < 7 * DAY_S,
+        seen=lambda figures: 2 * DAY_S <= figures.get("archive_partitions_ahead_seconds", 0) < 7 * DAY_S,
         todo=("tailrace doctor", "tailrace migrate"),
         mend=lambda fleet: fleet.tailrace("migrate"),
         over=lambda figures: figures.get("archive_partitions_ahead_seconds", 0) > 13 * DAY_S,

@@ -118,7 +118,7 @@ DRILLS = {
         strike=_forget_soon,
         shown=("archive_forgotten_in_seconds", "archive_workers", *TROUBLE),
         seen=lambda figures: 0 < figures.get("archive_forgotten_in_seconds", 0) < 4 * 3600,
-        todo=("tailrace status", f"tailrace ingest {BAD_RUN} --local", "tailrace worker"),
+        todo=("tailrace status", "tailrace worker"),
         mend=Fleet.start_worker,
         over=lambda figures: "archive_forgotten_in_seconds" not in figures and healthy(figures),
     ),

@@ -20,6 +20,7 @@ def _die_and_come_again(fleet: Fleet) -> None:
 def _unseen(fleet: Fleet) -> None:
     fleet.stop_workers()
     fleet.start_worker(seen=False)
+    fleet.until_row("SELECT 1 FROM tailrace.workers WHERE expires_at > now()")
 
 
 def _seen(fleet: Fleet) -> None:
