@@ -177,9 +177,14 @@ def servers_to_break(tmp_path: Path) -> Iterator[Servers]:
 
 
 def _leave_brokers() -> None:
-    """Close what Celery apps of this process keep, else for as long as it lives."""
+    """Close what Celery apps of this process keep, else for as long as it lives; each makes it anew when it needs it."""
     if "kombu.pools" in sys.modules:
         sys.modules["kombu.pools"].reset()
+    if "celery._state" in sys.modules:
+        for app in sys.modules["celery._state"]._get_active_apps():
+            app._pool = None  # closed: nothing could be sent any more
+            if "amqp" in vars(app):
+                app.amqp._producer_pool = None
 
 
 @contextmanager

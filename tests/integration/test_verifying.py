@@ -136,7 +136,7 @@ def test_an_interrupted_one_goes_on_where_it_was(archive: Archive, engine: sa.En
     assert made[2][1] < reached <= made[2][2]
     again, seen = verifying(engine)
     verified = again.run(None)
-    assert seen.looked_at == made[2][2:]
+    assert sorted(seen.looked_at) == made[2][2:]  # two at a time
     assert (verified.resumed, verified.streams) == (True, 7)
     assert [(each.stream_id, each.violation) for each in verified.violations] == [(made[9][1], "digest")]
     assert archive.value("SELECT streams FROM tailrace.verified_days WHERE day = %s", day(2)) == 4
