@@ -26,6 +26,7 @@ from httpx_sse._decoders import SSEDecoder
 from benchmarks.rivals import limit
 from benchmarks.scenarios.live import request_all
 from benchmarks.scenarios.many import asked_at_once
+from benchmarks.scenarios.scrapes import cost_of_scrapes
 from benchmarks.scenarios.snapshot import cost_beside_a_snapshot
 from benchmarks.scenarios.speed import archived
 from benchmarks.stage import ROOT, Stage, UpstreamProcess, stage
@@ -110,6 +111,7 @@ def measure(ready: Stage) -> dict[str, float]:
     with collecting() as (_, url):
         traced = _run(ready, 900, TAILRACE_TRACES="otlp", OTEL_EXPORTER_OTLP_ENDPOINT=url)
     ratios["run: traced / not traced"] = traced / of_many
+    ratios["v2: worker CPU, metrics scraped / off"] = cost_of_scrapes(ready)
     ratios["commit: after two minutes of a snapshot / before"] = cost_beside_a_snapshot(ready)
     ratios["import tailrace.tasks / import celery"] = _import("tailrace.tasks") / _import(
         "celery.app.base, kombu, redis"
