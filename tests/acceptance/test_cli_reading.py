@@ -173,6 +173,33 @@ def test_json_columns_come_out_as_they_are_stored(filled: Cli) -> None:
     assert lines == [b'{"data": ' + text + b"}" for text in kept]
 
 
+ODD_TIMES = {
+    "timestamptz 'infinity'": "infinity",
+    "timestamp '-infinity'": "-infinity",
+    "date 'infinity'": "infinity",
+    "date '0044-03-15 BC'": "0044-03-15 BC",
+    "timestamp '10000-01-01 00:00'": "10000-01-01 00:00:00",
+    "time '24:00'": "24:00:00",
+    "interval '178000000 years 1 month'": "178000000 years 1 mon",
+    "ARRAY[date '-infinity', '2026-11-28']": '["-infinity", "2026-11-28"]',
+    "timestamp '2026-11-28 12:00'": "2026-11-28T12:00:00",
+    "(SELECT taken_at FROM tailrace.tallied UNION ALL SELECT '-infinity' ORDER BY 1 LIMIT 1)": "-infinity",
+}
+"""What Python has no value for, between others, and how it is shown."""
+
+
+def test_times_that_python_has_no_value_for_come_out_in_every_form(filled: Cli) -> None:
+    query = f"SELECT {', '.join(f'{time} AS c{number}' for number, time in enumerate(ODD_TIMES))}"
+    names, cells = [f"c{number}" for number in range(len(ODD_TIMES))], list(ODD_TIMES.values())
+    found = json.loads(filled.run("sql", query, "--json").stdout)
+    assert found.pop("c7") == ["-infinity", "2026-11-28"]
+    assert list(found.values()) == [cell for cell in cells if not cell.startswith("[")]
+    assert list(csv.reader(io.StringIO(filled.run("sql", query, "--csv").stdout.decode()))) == [names, cells]
+    assert re.split("  +", filled.run("sql", query).stdout.decode().splitlines()[2].strip()) == cells
+    lines = filled.run("sql", query, "-x").stdout.decode().splitlines()[1:]
+    assert [line.split(" | ") for line in lines] == [[name, cell] for name, cell in zip(names, cells, strict=True)]
+
+
 def test_percent_signs_and_colons_mean_nothing(filled: Cli) -> None:
     done = filled.run("sql", "SELECT '%s %(a)s :b %%' AS \":c\"", "--json")
     assert json.loads(done.stdout) == {":c": "%s %(a)s :b %%"}

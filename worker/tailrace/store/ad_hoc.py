@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Generator, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 import psycopg
+from psycopg.abc import AdaptContext
 from psycopg.adapt import Buffer, Loader
 
 from tailrace.store.statements import QueryRefused, Statements, refusal, refusing
@@ -17,7 +18,10 @@ __all__ = ["Rows", "ad_hoc"]
 
 @dataclass(frozen=True, slots=True)
 class Rows:
-    """The answer to a query. ``json`` marks the columns that hold JSON, whose values are its text, as stored."""
+    """The answer to a query. ``json`` marks the columns that hold JSON, whose values are its text, as stored.
+
+    Intervals are Postgres' text, and so are times that Python has no value for (``infinity``, a year not of 1 to 9999).
+    """
 
     columns: list[str]
     json: list[bool]
@@ -40,8 +44,10 @@ def ad_hoc(statements: Statements, query: str, timeout_s: float) -> Iterator[Row
             connection.execute("SELECT set_config('statement_timeout', %s, true)", [f"{round(timeout_s * 1000)}ms"])
             columns, types = _describe(connection, query)
             json_types = {connection.adapters.types[name].oid for name in ("json", "jsonb")}
-            for name in ("json", "jsonb"):
+            for name in ("json", "jsonb", "interval"):
                 cursor.adapters.register_loader(name, _Text)
+            for name in _TIMES:
+                _take_all(cursor, name)
             try:
                 # Closed first, also when not all rows were taken: the connection is locked as long as it streams.
                 with closing(_generator(cursor.stream(query.encode()))) as rows:
@@ -51,10 +57,34 @@ def ad_hoc(statements: Statements, query: str, timeout_s: float) -> Iterator[Row
 
 
 class _Text(Loader):
-    """JSON as its text: Python's own objects would lose key order, ``1.10`` and doubled keys."""
+    """JSON as its text: Python's own objects would lose key order, ``1.10`` and doubled keys. An interval as its text:
+    there a month would be 30 days, and one without an end would last no time at all."""
 
     def load(self, data: Buffer) -> str:
         return bytes(data).decode()
+
+
+_TIMES: Final = ("date", "time", "timetz", "timestamp", "timestamptz")
+
+
+def _take_all(cursor: psycopg.Cursor[Any], type_name: str) -> None:
+    """Have a type of times read as before, and what psycopg can't read, with which it ends the query, as its text."""
+    found = cursor.adapters.get_loader(cursor.adapters.types[type_name].oid, psycopg.pq.Format.TEXT)
+    assert found is not None
+    usual = found
+
+    class Lenient(Loader):
+        def __init__(self, oid: int, context: AdaptContext | None = None) -> None:
+            super().__init__(oid, context)
+            self._load = usual(oid, context).load
+
+        def load(self, data: Buffer) -> object:
+            try:
+                return self._load(data)
+            except psycopg.DataError:
+                return bytes(data).decode()
+
+    cursor.adapters.register_loader(type_name, Lenient)
 
 
 def _describe(connection: psycopg.Connection[Any], statement: str) -> tuple[list[str], list[int]]:
