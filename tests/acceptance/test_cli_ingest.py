@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import signal
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -12,10 +11,9 @@ import psycopg
 import pytest
 
 from tailrace.model import Wire
-from tailrace.serve.timing import Timing
 from tailrace.service.key_check import NO_SUCH_RUN
 from tests.acceptance.cli_runner import DEADLINE_S, Cli, ask, cli_for, stored, wait_for
-from tests.upstream import RunningServer, create_app, running
+from tests.upstream import RunningServer
 from tests.upstream.live import LiveStore
 
 TEXTS = [
@@ -26,18 +24,6 @@ TEXTS = [
     '"ä — \u2028 💧"'.encode(),
     b'{"x": [ 1 ]}',
 ]
-
-
-@pytest.fixture
-def store() -> LiveStore:
-    return LiveStore()
-
-
-@pytest.fixture
-def upstream(store: LiveStore) -> Iterator[RunningServer]:
-    # A wait of one second is a tenth of one.
-    with running(create_app(store, timing=Timing().scaled(0.1))) as server:
-        yield server
 
 
 @pytest.fixture

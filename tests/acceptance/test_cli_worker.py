@@ -13,29 +13,12 @@ import redis
 
 from tailrace.model import Wire
 from tailrace.serve.app import DEFAULT_KEY
-from tailrace.serve.timing import Timing
 from tests.acceptance.cli_runner import DEADLINE_S, Cli, ask, cli_for, stored, wait_for
-from tests.upstream import RunningServer, create_app, running
+from tests.upstream import RunningServer
 from tests.upstream.live import LiveStore
 
 TEXTS = [b'{"n":1.10}', b'"\\ud800"', b"[ ]"]
 PRINTED = b"".join(text + b"\n" for text in TEXTS)
-
-
-@pytest.fixture
-def store() -> LiveStore:
-    return LiveStore()
-
-
-@pytest.fixture
-def upstream(store: LiveStore) -> Iterator[RunningServer]:
-    with running(create_app(store, timing=Timing().scaled(0.1))) as server:
-        yield server
-
-
-@pytest.fixture
-def cli(tmp_path: Path, database_url: str, redis_url: str, upstream: RunningServer) -> Cli:
-    return cli_for(tmp_path, database_url=database_url, redis_url=redis_url, api_url=upstream.url)
 
 
 @pytest.fixture

@@ -54,11 +54,6 @@ SAYING = r"""
 
 
 @pytest.fixture
-def store() -> LiveStore:
-    return LiveStore()
-
-
-@pytest.fixture
 def upstream(store: LiveStore) -> Iterator[RunningServer]:
     with running(create_app(store, api_key=KEY)) as server:
         yield server

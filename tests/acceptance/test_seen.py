@@ -5,37 +5,19 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
-from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import urlsplit
 
 import pytest
 
 from tailrace.model import Wire
-from tailrace.serve.timing import Timing
 from tests.acceptance.cli_runner import Cli, ask, cli_for, wait_for
 from tests.chaos.tcpproxy import Proxy
 from tests.scraped import Series, free_port, page, scraped
-from tests.upstream import LiveStore, RunningServer, create_app, running
+from tests.upstream import LiveStore, RunningServer
 
 SEALED = "SELECT FROM tailrace.tallies WHERE (state, streams) = ('sealed', 1)"
 ALIVE = "SELECT FROM tailrace.workers WHERE expires_at > now()"
-
-
-@pytest.fixture
-def store() -> LiveStore:
-    return LiveStore()
-
-
-@pytest.fixture
-def upstream(store: LiveStore) -> Iterator[RunningServer]:
-    with running(create_app(store, timing=Timing().scaled(0.1))) as server:
-        yield server
-
-
-@pytest.fixture
-def cli(tmp_path: Path, database_url: str, redis_url: str, upstream: RunningServer) -> Cli:
-    return cli_for(tmp_path, database_url=database_url, redis_url=redis_url, api_url=upstream.url)
 
 
 def series(name: str, **labels: str) -> Series:

@@ -12,11 +12,10 @@ import pytest
 
 from tailrace.model import Wire
 from tailrace.serve.app import DEFAULT_KEY
-from tailrace.serve.timing import Timing
 from tailrace.service.spans import COMMIT, CONNECT, LEASE, PROCESS, SEAL, SETTLE, SPANS
-from tests.acceptance.cli_runner import Cli, ask, cli_for, kept, wait_for
+from tests.acceptance.cli_runner import Cli, ask, kept, wait_for
 from tests.spans import Collector, Seen, collecting
-from tests.upstream import LiveStore, RunningServer, create_app, running
+from tests.upstream import LiveStore
 
 HOST = """
 from opentelemetry.sdk.trace import TracerProvider
@@ -33,27 +32,13 @@ CHUNK = '"what a model said"'
 
 
 @pytest.fixture
-def store() -> LiveStore:
-    return LiveStore()
-
-
-@pytest.fixture
-def upstream(store: LiveStore) -> Iterator[RunningServer]:
-    with running(create_app(store, timing=Timing().scaled(0.1))) as server:
-        yield server
-
-
-@pytest.fixture
 def collector() -> Iterator[tuple[Collector, str]]:
     with collecting() as found:
         yield found
 
 
 @pytest.fixture
-def cli(
-    tmp_path: Path, database_url: str, redis_url: str, upstream: RunningServer, collector: tuple[Collector, str]
-) -> Cli:
-    cli = cli_for(tmp_path, database_url=database_url, redis_url=redis_url, api_url=upstream.url)
+def cli(cli: Cli, collector: tuple[Collector, str]) -> Cli:
     return cli.with_(
         TAILRACE_TRACES="otlp",
         OTEL_EXPORTER_OTLP_ENDPOINT=collector[1],
