@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -25,6 +25,18 @@ def checked_names(values: list[str] | None) -> list[str] | None:
     for value in values or []:
         checked_name(value)
     return values
+
+
+def port_option(name: str, help_text: str, default: str) -> Any:
+    """Return the option for a port of this machine; ``default``: what counts when it is not given, as help says it."""
+    return typer.Option(name, min=1, max=65_535, metavar="N", help=help_text, show_default=default)
+
+
+def metrics_host_option(name: str) -> Any:
+    """Return the option for the address whose port answers `/metrics`."""
+    return typer.Option(
+        name, metavar="ADDRESS", help="Of which address.", show_default="TAILRACE_METRICS_HOST, else 127.0.0.1"
+    )
 
 
 RunId = Annotated[

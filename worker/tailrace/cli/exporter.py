@@ -7,9 +7,8 @@ import signal
 import sys
 from typing import Annotated
 
-import typer
-
 from tailrace.cli import servers
+from tailrace.cli.arguments import metrics_host_option, port_option
 from tailrace.cli.output import say
 
 DEFAULT_PORT = 9464
@@ -18,22 +17,9 @@ DEFAULT_PORT = 9464
 
 def exporter(
     port: Annotated[
-        int | None,
-        typer.Option(
-            "--port",
-            min=1,
-            max=65_535,
-            metavar="N",
-            help="Which port.",
-            show_default=f"TAILRACE_METRICS_PORT, else {DEFAULT_PORT}",
-        ),
+        int | None, port_option("--port", "Which port.", f"TAILRACE_METRICS_PORT, else {DEFAULT_PORT}")
     ] = None,
-    host: Annotated[
-        str | None,
-        typer.Option(
-            "--host", metavar="ADDRESS", help="Of which address.", show_default="TAILRACE_METRICS_HOST, else 127.0.0.1"
-        ),
-    ] = None,
+    host: Annotated[str | None, metrics_host_option("--host")] = None,
 ) -> None:
     """Answer `/metrics` with the archive's figures, read from Postgres alone: they are there when no worker is.
 

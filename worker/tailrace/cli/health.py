@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from tailrace.cli.arguments import port_option
 from tailrace.cli.exits import Exit
 from tailrace.cli.output import say, shown
 from tailrace.errors import BadSettings
@@ -18,10 +19,7 @@ ANSWER_MAX_BYTES = 65_536
 def health(
     live: Annotated[bool, typer.Option("--live", help="Ask whether it lives: if not, restart it.")] = False,
     ready: Annotated[bool, typer.Option("--ready", help="Ask whether it can read and store at present.")] = False,
-    port: Annotated[
-        int | None,
-        typer.Option("--port", min=1, max=65_535, metavar="N", help="Where.", show_default="TAILRACE_METRICS_PORT"),
-    ] = None,
+    port: Annotated[int | None, port_option("--port", "Where.", "TAILRACE_METRICS_PORT")] = None,
 ) -> None:
     """Ask the worker on this machine whether it lives (`--live`) or is ready (`--ready`), by its metrics port.
 

@@ -13,6 +13,7 @@ from uuid import uuid4
 import typer
 
 from tailrace.cli import servers
+from tailrace.cli.arguments import metrics_host_option, port_option
 from tailrace.cli.output import say
 from tailrace.errors import BadSettings
 
@@ -55,24 +56,9 @@ def worker(
     ] = None,
     metrics_port: Annotated[
         int | None,
-        typer.Option(
-            "--metrics-port",
-            min=1,
-            max=65_535,
-            metavar="N",
-            help="Answer /metrics, /live and /ready on this port.",
-            show_default="TAILRACE_METRICS_PORT",
-        ),
+        port_option("--metrics-port", "Answer /metrics, /live and /ready on this port.", "TAILRACE_METRICS_PORT"),
     ] = None,
-    metrics_host: Annotated[
-        str | None,
-        typer.Option(
-            "--metrics-host",
-            metavar="ADDRESS",
-            help="Of which address.",
-            show_default="TAILRACE_METRICS_HOST, else 127.0.0.1",
-        ),
-    ] = None,
+    metrics_host: Annotated[str | None, metrics_host_option("--metrics-host")] = None,
     loglevel: Annotated[
         LogLevel | None, typer.Option("--loglevel", "-l", help="Overrides TAILRACE_LOG_LEVEL.", show_default=False)
     ] = None,
