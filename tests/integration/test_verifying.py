@@ -188,6 +188,19 @@ def test_what_is_wrong_is_known_until_it_is_mended(archive: Archive, engine: sa.
     assert mismatches.known() == []
 
 
+def test_the_digest_is_of_what_compaction_finds(archive: Archive, engine: sa.Engine) -> None:
+    """Which is why a change before it, of as many chunks and bytes, is not noticed (docs/keeping.md, Compaction)."""
+    (stream,) = fill(archive, {2: 1}, compacted=False)[2]
+    change(archive, stream)
+    verifying(engine)[0].run(None)
+    archive.rows("SELECT * FROM tailrace.compact_stream(%s)", stream)
+    verifying(engine)[0].run(None)
+    assert Mismatches(engine).known() == []
+    change(archive, stream)
+    verifying(engine)[0].run(None)
+    assert [each.violations for each in Mismatches(engine).known()] == [["digest"]]
+
+
 def test_how_much_is_verified(archive: Archive, engine: sa.Engine) -> None:
     at = Verification(engine)
     assert at.coverage().oldest_at is None

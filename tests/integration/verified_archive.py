@@ -13,8 +13,9 @@ def day(days_ago: int) -> date:
     return TODAY - timedelta(days=days_ago)
 
 
-def fill(archive: Archive, days: dict[int, int]) -> dict[int, list[int]]:
-    """Make so many sealed streams, with digests, on each of these days (how many days ago); return their ids."""
+def fill(archive: Archive, days: dict[int, int], *, compacted: bool = True) -> dict[int, list[int]]:
+    """Make so many sealed streams on each of these days (how many days ago), with digests if ``compacted``; return their
+    ids."""
     made: dict[int, list[int]] = {}
     for days_ago, count in days.items():
         archive.value("SELECT tailrace.ensure_partition(%s)", day(days_ago))
@@ -32,7 +33,8 @@ def fill(archive: Archive, days: dict[int, int]) -> dict[int, list[int]]:
             archive.settle(stream, 1, ['"one"', '"two"'])
             for state in ("active", "sealed"):
                 archive.run("UPDATE tailrace.streams SET state = %s WHERE id = %s", state, stream)
-            archive.rows("SELECT * FROM tailrace.compact_stream(%s)", stream)
+            if compacted:
+                archive.rows("SELECT * FROM tailrace.compact_stream(%s)", stream)
             made.setdefault(days_ago, []).append(stream)
     return made
 
