@@ -10,7 +10,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from drills.fleet import RUNS, Figures, Fleet
+from drills.figures import Figures
+from drills.fleet import RUNS, Fleet
 
 PATIENCE_S = 150.0
 """Of one step, where nobody is waited for."""
@@ -18,54 +19,43 @@ PAGES = Path(__file__).parents[2] / "docs" / "runbooks"
 ROWS_SHOWN = 3
 
 
+def healthy(figures: Figures) -> bool:
+    """Return whether every run is read, and none has trouble."""
+    return figures.get("archive_leased_streams", 0) >= RUNS and figures.get("archive_troubled_streams", 1) == 0
+
+
 @dataclass(frozen=True, slots=True)
 class Drill:
-    """One incident, named as its page in docs/runbooks.
+    """One incident.
 
-    ``alert``: what Prometheus would tell, after the time that it gives it. ``strike`` makes it; ``shown`` are the
-    figures to look at, and ``seen`` says whether it is to be seen in them. ``todo``: what a person can do, a command or
-    a sentence each; ``mend`` does it. ``over``: whether it is over. ``theirs``: nobody on this side can mend it.
-    ``settings`` and ``every_s`` are those of its `Fleet`, ``slots`` of its worker.
+    ``alerts``: what Prometheus would tell, after the time that it gives it; after the first those that tell of the same
+    incident when it has lasted for less or more time, or is worse. ``page``: their runbook in docs/runbooks; None: it
+    has the name of the drill. ``strike`` makes it; ``shown`` are the figures to look at, and ``seen`` says whether it
+    is to be seen in them. ``todo``: what a person can do, a command or a sentence each; ``mend`` does it. ``over``:
+    whether it is over. ``theirs``: nobody on this side can mend it. ``settings`` and ``every_s`` are those of its
+    `Fleet`, ``slots`` of its worker. ``idle``: nobody asks for a run. ``ready``: whether all is as it should be before.
     """
 
     says: str
-    alert: str
+    alerts: tuple[str, ...]
     strike: Callable[[Fleet], object]
     shown: tuple[str, ...]
     seen: Callable[[Figures], bool]
     todo: tuple[str, ...]
     mend: Callable[[Fleet], object]
     over: Callable[[Figures], bool]
+    page: str | None = None
     theirs: bool = False
     settings: Mapping[str, str] = field(default_factory=dict)
     every_s: float = 0.25
     slots: int = 50
+    idle: bool = False
+    ready: Callable[[Figures], bool] = healthy
 
 
-class Still:
-    """Whether a figure has been there and has not changed for so long."""
-
-    def __init__(self, name: str, for_s: float) -> None:
-        self._name = name
-        self._for_s = for_s
-        self._last: float | None = None
-        self._since_s = time.monotonic()
-
-    def __call__(self, figures: Figures) -> bool:
-        value = figures.get(self._name)
-        if value != self._last or value is None:
-            self._last, self._since_s = value, time.monotonic()
-        return time.monotonic() - self._since_s >= self._for_s
-
-
-def healthy(figures: Figures) -> bool:
-    """Return whether every run is read, and none has trouble."""
-    return figures.get("archive_leased_streams", 0) >= RUNS and figures.get("archive_troubled_streams", 1) == 0
-
-
-def question_of(name: str) -> tuple[str, ...] | None:
+def question_of(page: str) -> tuple[str, ...] | None:
     """Return the first `tailrace sql` of what a runbook has one type; None: it has none."""
-    text = (PAGES / f"{name}.md").read_text()
+    text = (PAGES / f"{page}.md").read_text()
     found = re.search(r"^tailrace sql .*$", text.partition("## What to type")[2].partition("\n## ")[0], re.MULTILINE)
     return tuple(shlex.split(found[0])[1:]) if found else None
 
@@ -82,18 +72,21 @@ def practise(name: str, drill: Drill, fleet: Fleet, *, show: bool) -> bool:
 
 
 def _practise(name: str, drill: Drill, fleet: Fleet, show: bool) -> bool:
-    fleet.request()
+    page = drill.page or name
+    if not drill.idle:
+        fleet.request()
     fleet.start_worker(drill.slots)
-    ready, what = (healthy, "all is read as it should be") if drill.slots >= RUNS else (drill.seen, "streams are read")
-    if not _until(fleet, drill, ready, what, True):
+    what = "all is read as it should be" if drill.ready is healthy else "the worker is at work"
+    if not _until(fleet, drill, drill.ready, what, True):
         return False
     say(f"\n{drill.says}")
     drill.strike(fleet)
-    if not _until(fleet, drill, drill.seen, f"it is seen; Prometheus would tell of it as {drill.alert}", True):
+    told = " or ".join(drill.alerts)
+    if not _until(fleet, drill, drill.seen, f"it is seen; Prometheus would tell of it as {told}", True):
         return False
-    if not _answered(fleet, question_of(name)):
+    if not _answered(fleet, question_of(page)):
         return False
-    say(f"\nWhat to do is in docs/runbooks/{name}.md. In another terminal:\n")
+    say(f"\nWhat to do is in docs/runbooks/{page}.md. In another terminal:\n")
     say(f"  . {fleet.terminal()}")
     for line in drill.todo:
         say(f"  {line.format(exporter=fleet.exporter_port)}")

@@ -10,15 +10,14 @@ import subprocess
 import sys
 import threading
 import time
-import urllib.request
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 import psycopg
 import redis
-from prometheus_client.parser import text_string_to_metric_families
 
+from drills.figures import page, read
 from drills.upstream import OLD_KEY, Upstream
 from drills.written import WrittenRun
 from tailrace.devtools.servers import down, home_directory, up
@@ -33,11 +32,6 @@ SHORT, SHORT_RECORDS = "run_drill_short", 20
 """One more run, which is over soon."""
 ROWS_S = 90.0
 OURS = ("TRIGGER_", "TAILRACE_", "CELERY_", "PG")
-NO_FIGURES = ("_created", "_bucket", "_sum", "_count")
-
-Figures = Mapping[str, float]
-"""What Prometheus would have: sums of each metric's series, without ``tailrace_``; of closed streams for each state.
-``up_exporter`` and ``up_workers``: how many answer."""
 
 
 class Fleet:
@@ -79,13 +73,13 @@ class Fleet:
         if self._exporter is not None:
             _kill(self._exporter)
 
-    def start_worker(self, slots: int = 50, *, seen: bool = True) -> None:
-        """Start a worker. ``seen``: with its metrics port."""
+    def start_worker(self, slots: int = 50, *, seen: bool = True, **settings: str) -> None:
+        """Start a worker. ``seen``: with its metrics port. ``settings`` hold for it alone."""
         port: tuple[str, ...] = ()
         if seen:
             self._ports.append(_free_port())
             port = ("--metrics-port", str(self._ports[-1]))
-        self._workers.append(self._start("worker", "--slots", str(slots), *port))
+        self._workers.append(self._start("worker", "--slots", str(slots), *port, **settings))
 
     def stop_workers(self) -> None:
         """Have every worker that this started leave in order."""
@@ -110,9 +104,18 @@ class Fleet:
 
     def open_session(self, name: str, statement: str = "SELECT 1") -> None:
         """Open a session of Postgres that leaves a transaction open after the statement, under this name."""
-        connection = psycopg.connect(self.database_url, application_name=name)
-        self._sessions.append(connection)
-        connection.execute(statement)
+        self._session(name).execute(statement)
+
+    def open_loop(self, name: str, block: str) -> None:
+        """Open a session of Postgres, under this name, in which this runs in a loop of PL/pgSQL until it is ended."""
+        session = self._session(name)
+        session.autocommit = True  # so that the loop may commit
+        session.pgconn.send_query(f"DO $$ BEGIN LOOP {block} END LOOP; END $$".encode())
+
+    def _session(self, name: str) -> psycopg.Connection:
+        session = psycopg.connect(self.database_url, application_name=name)
+        self._sessions.append(session)
+        return session
 
     def push(self, message: bytes) -> None:
         """Put something into the workers' queue."""
@@ -145,23 +148,24 @@ class Fleet:
         for number in range(1, RUNS + 1):
             self.execute("SELECT tailrace.request_ingest(%s)", f"run_drill_{number}")
 
-    def execute(self, statement: str, *values: object) -> list[tuple[object, ...]]:
+    def execute(self, statement: str, *values: object, **named: object) -> list[tuple[object, ...]]:
         """Run a statement as the owner; return its rows."""
         with psycopg.connect(self.database_url, autocommit=True) as connection:
-            done = connection.execute(statement, values)
+            done = connection.execute(statement, named or values)
             return done.fetchall() if done.description else []
 
-    def until_row(self, statement: str, *values: object) -> None:
-        """Wait until a question has an answer.
+    def until_row(self, statement: str, *values: object) -> list[tuple[object, ...]]:
+        """Wait until a question has an answer, and return it.
 
         Raises:
             TimeoutError: it has none.
         """
         until = time.monotonic() + ROWS_S
-        while not self.execute(statement, *values):
+        while not (rows := self.execute(statement, *values)):
             if time.monotonic() > until:
                 raise TimeoutError(f"not within {ROWS_S:.0f} s: {statement}")
             time.sleep(0.5)
+        return rows
 
     def tailrace(self, *arguments: str) -> subprocess.CompletedProcess[str]:
         """Run a command on it."""
@@ -175,23 +179,15 @@ class Fleet:
             timeout=300,
         )
 
+    def begin(self, *arguments: str) -> None:
+        """Run a command on it without waiting for it."""
+        self._start(*arguments)
+
     # --- what is seen of it
 
     def figures(self) -> dict[str, float]:
         """Return what is shown now."""
-        pages = {port: _page(port) for port in (*self._ports, self.next_port)}
-        exporter = _page(self.exporter_port)
-        found = {"up_exporter": float(bool(exporter)), "up_workers": float(sum(map(bool, pages.values())))}
-        for page in (exporter, *pages.values()):
-            for family in text_string_to_metric_families(page):
-                for sample in family.samples:
-                    name = sample.name.removeprefix("tailrace_")
-                    if name == sample.name or name.endswith(NO_FIGURES):
-                        continue
-                    if name == "archive_closed_streams":
-                        name += f"_{sample.labels['state']}"
-                    found[name] = found.get(name, 0.0) + sample.value
-        return found
+        return read(page(self.exporter_port), map(page, (*self._ports, self.next_port)))
 
     def said(self) -> str:
         """Return the end of what each process has logged."""
@@ -217,12 +213,12 @@ class Fleet:
     def _environ(self) -> dict[str, str]:
         return {name: value for name, value in os.environ.items() if not name.startswith(OURS)} | self._variables()
 
-    def _start(self, verb: str, *arguments: str) -> subprocess.Popen[bytes]:
+    def _start(self, verb: str, *arguments: str, **settings: str) -> subprocess.Popen[bytes]:
         with (self.home / f"{verb}.log").open("ab") as log:
             process = subprocess.Popen(
                 [sys.executable, "-P", "-m", "tailrace", verb, *arguments],
                 cwd=self.home,
-                env=self._environ(),
+                env=self._environ() | settings,
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
@@ -235,15 +231,6 @@ class Fleet:
         self.calm()
         for connection in self._sessions:
             connection.close()
-
-
-def _page(port: int) -> str:
-    try:
-        with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=30) as answer:
-            text: str = answer.read().decode()
-            return text
-    except OSError:
-        return ""
 
 
 def _kill(process: subprocess.Popen[bytes]) -> None:

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from datetime import date
-
 from drills.drill import Drill, healthy
-from drills.fleet import SHORT, Figures, Fleet
-from drills.sessions import END, FORGOTTEN, end_forgotten
+from drills.figures import Figures, Share, Still
+from drills.fleet import SHORT, Fleet
+from drills.sessions import END, FORGOTTEN, SEALS_SOON, end_forgotten
 
-DAY_S = 86_400
-SEALS_SOON = {"TAILRACE_SEAL_QUIET_SECONDS": "2"}
+LOCKED_S = 4
 AGAIN = (("forget", SHORT, "--yes"), ("forget", SHORT, "--allow-again"), ("ingest", SHORT, "--wait"))
 """Read a run again that upstream still has."""
 
@@ -24,14 +22,12 @@ def _use_up_sessions(fleet: Fleet) -> None:
         fleet.open_session(FORGOTTEN)
 
 
-def _lose_partitions(fleet: Fleet) -> None:
-    fleet.kill_workers()
-    today = fleet.execute("SELECT (now() AT TIME ZONE 'UTC')::date")[0][0]
-    for day, name in fleet.execute("SELECT day, name FROM tailrace.partition_days()"):
-        assert isinstance(day, date)
-        assert isinstance(today, date)
-        if (day - today).days > 3:
-            fleet.execute(f"DROP TABLE tailrace.{name}")
+def _lock_again_and_again(fleet: Fleet) -> None:
+    fleet.open_loop(
+        FORGOTTEN,
+        "LOCK TABLE tailrace.segments IN SHARE MODE; "
+        f"PERFORM pg_sleep({LOCKED_S}); COMMIT; PERFORM pg_sleep({LOCKED_S});",
+    )
 
 
 def _damage(fleet: Fleet) -> None:
@@ -58,10 +54,12 @@ def _stored(figures: Figures) -> bool:
     return figures.get("uncommitted_streams") == 0 and healthy(figures)
 
 
+_still = Still("commits_slow", 3 * LOCKED_S)
+
 DRILLS = {
     "archive-away": Drill(
         says="Postgres stops as in a power cut.",
-        alert="TailraceArchiveAway",
+        alerts=("TailraceArchiveAway",),
         strike=Fleet.stop_database,
         shown=("archive_up", "archive_workers", "archive_leased_streams", "uncommitted_streams"),
         seen=lambda figures: figures.get("archive_up") == 0,
@@ -71,7 +69,7 @@ DRILLS = {
     ),
     "commits-failing": Drill(
         says="Somebody's open transaction keeps everybody from writing chunks.",
-        alert="TailraceCommitsFailing",
+        alerts=("TailraceCommitsFailing",),
         strike=lambda fleet: fleet.open_session(FORGOTTEN, "LOCK TABLE tailrace.segments IN SHARE MODE"),
         shown=("uncommitted_streams", "buffer_bytes", "archive_leased_streams"),
         seen=lambda figures: figures.get("uncommitted_streams", 0) > 0,
@@ -79,9 +77,20 @@ DRILLS = {
         mend=end_forgotten,
         over=_stored,
     ),
+    "commits-slow": Drill(
+        says=f"Somebody's program locks the chunks against writing for {LOCKED_S} seconds, again and again.",
+        alerts=("TailraceCommitsSlow",),
+        strike=_lock_again_and_again,
+        shown=("commits_slow", "uncommitted_streams", "archive_leased_streams"),
+        seen=Share("commits_slow", "commits", above=0.01),
+        todo=("tailrace doctor", END),
+        mend=end_forgotten,
+        over=lambda figures: _still(figures) and _stored(figures),
+        page="commits-failing",
+    ),
     "postgres-sessions": Drill(
         says="An application opens one session of Postgres after the other, and closes none.",
-        alert="TailracePostgresSessions",
+        alerts=("TailracePostgresSessions",),
         strike=_use_up_sessions,
         shown=("archive_postgres_sessions", "archive_postgres_sessions_limit"),
         seen=lambda figures: _sessions(figures) > 0.85,
@@ -89,20 +98,9 @@ DRILLS = {
         mend=end_forgotten,
         over=lambda figures: 0 < _sessions(figures) < 0.8,
     ),
-    "partitions-ending": Drill(
-        says="No worker has run for eleven days: it is killed, and the partitions that it has made for the coming\n"
-        "days are dropped.",
-        alert="TailracePartitionsEnding",
-        strike=_lose_partitions,
-        shown=("archive_partitions_ahead_seconds", "archive_workers"),
-        seen=lambda figures: 2 * DAY_S <= figures.get("archive_partitions_ahead_seconds", 0) < 7 * DAY_S,
-        todo=("tailrace doctor", "tailrace migrate"),
-        mend=lambda fleet: fleet.tailrace("migrate"),
-        over=lambda figures: figures.get("archive_partitions_ahead_seconds", 0) > 13 * DAY_S,
-    ),
     "mismatch": Drill(
         says="A row of a sealed stream is changed by hand, and somebody verifies that run.",
-        alert="TailraceMismatch",
+        alerts=("TailraceMismatch",),
         strike=_damage,
         shown=("archive_mismatched_streams", "archive_closed_streams_sealed"),
         seen=lambda figures: figures.get("archive_mismatched_streams", 0) > 0,

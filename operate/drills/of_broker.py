@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from drills.drill import Drill, Still, healthy
+from drills.drill import Drill, healthy
+from drills.figures import Still
 from drills.fleet import SHORT, Fleet
-from drills.of_archive import SEALS_SOON
+from drills.sessions import SEALS_SOON
 
 
 def _settle_unheard(fleet: Fleet) -> None:
@@ -15,7 +16,7 @@ def _settle_unheard(fleet: Fleet) -> None:
 DRILLS = {
     "refused-messages": Drill(
         says="A stranger pushes what is no task into the workers' queue, every two seconds.",
-        alert="TailraceRefusedMessages",
+        alerts=("TailraceRefusedMessages",),
         strike=lambda fleet: fleet.again(2, lambda: fleet.push(b"garbage")),
         shown=("refused_messages_total",),
         seen=lambda figures: figures.get("refused_messages_total", 0) > 0,
@@ -26,7 +27,7 @@ DRILLS = {
     ),
     "messages-unsent": Drill(
         says="The broker is stopped, and a run is settled of which somebody wants to be told.",
-        alert="TailraceMessagesUnsent",
+        alerts=("TailraceMessagesUnsent",),
         strike=_settle_unheard,
         shown=("archive_unsent_messages", "archive_oldest_unsent_message_seconds", "archive_closed_streams_sealed"),
         seen=lambda figures: figures.get("archive_oldest_unsent_message_seconds", 0) > 0,

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from drills.drill import Drill, Still, healthy
+from drills.drill import Drill, healthy
+from drills.figures import Share, Still
 from drills.fleet import RUNS, Fleet
 from drills.upstream import NEW_KEY
 
@@ -69,9 +70,15 @@ def _slow(fleet: Fleet, slow: bool) -> None:
     fleet.upstream.store.slow = slow
 
 
+def _fail_each(fleet: Fleet, so_many: int) -> None:
+    fleet.upstream.fails_each = so_many
+
+
 def _misdate(fleet: Fleet, run_id: str | None) -> None:
     fleet.upstream.misdated = run_id
 
+
+_quiet = Still("upstream_answers_failed", 20)
 
 DISCOVERS = {
     "TAILRACE_DISCOVER": "all",
@@ -82,7 +89,7 @@ DISCOVERS = {
 DRILLS = {
     "upstream-away": Drill(
         says="Upstream does not answer any more.",
-        alert="TailraceUpstreamAway",
+        alerts=("TailraceUpstreamAway",),
         strike=lambda fleet: fleet.upstream.stop(),
         shown=TROUBLE,
         seen=lambda figures: figures.get("archive_troubled_streams", 0) > 0,
@@ -91,9 +98,21 @@ DRILLS = {
         over=healthy,
         theirs=True,
     ),
+    "upstream-errors": Drill(
+        says="Upstream answers every fourth request with 500, and cuts every stream after two seconds.",
+        alerts=("TailraceUpstreamErrors",),
+        strike=lambda fleet: _fail_each(fleet, 4),
+        shown=("upstream_answers_failed", *TROUBLE),
+        seen=Share("upstream_answers_failed", "upstream_answers_total", above=0.1, under=0.9),
+        todo=("tailrace doctor", "tailrace status"),
+        mend=lambda fleet: _fail_each(fleet, 0),
+        over=lambda figures: _quiet(figures) and healthy(figures),
+        page="upstream-away",
+        theirs=True,
+    ),
     "key-refused": Drill(
         says=f"The key is revoked upstream; a new one is made: {NEW_KEY}",
-        alert="TailraceKeyRefused",
+        alerts=("TailraceKeyRefused",),
         strike=lambda fleet: fleet.upstream.take(NEW_KEY),
         shown=("archive_halted_seconds", *TROUBLE),
         seen=lambda figures: figures.get("archive_halted_seconds", 0) > 0,
@@ -103,7 +122,7 @@ DRILLS = {
     ),
     "stream-stuck": Drill(
         says="Upstream's pings say that the streams go on, and no record comes.",
-        alert="TailraceStreamStuck",
+        alerts=("TailraceStreamStuck",),
         strike=lambda fleet: fleet.upstream.withhold(True),
         shown=("archive_stuck_streams", "archive_lag_records", *TROUBLE),
         seen=lambda figures: figures.get("archive_stuck_streams", 0) > 0,
@@ -114,7 +133,7 @@ DRILLS = {
     ),
     "upstream-forgets": Drill(
         says="The worker was killed almost a week ago: the time of each stream's last chunk is set back in SQL.",
-        alert="TailraceForgetsSoon",
+        alerts=("TailraceForgetsSoon", "TailraceForgets"),
         strike=_forget_soon,
         shown=("archive_forgotten_in_seconds", "archive_workers", *TROUBLE),
         seen=lambda figures: 0 < figures.get("archive_forgotten_in_seconds", 0) < 4 * 3600,
@@ -124,7 +143,7 @@ DRILLS = {
     ),
     "lag-growing": Drill(
         says="Each run writes fifty records a second, and upstream gives five of them.",
-        alert="TailraceLagGrowing",
+        alerts=("TailraceLagGrowing", "TailraceBehind"),
         strike=lambda fleet: _slow(fleet, True),
         shown=("archive_lag_records", "archive_lag_seconds", "archive_leased_streams"),
         seen=lambda figures: figures.get("archive_lag_records", 0) > 1000,
@@ -136,7 +155,7 @@ DRILLS = {
     ),
     "losses": Drill(
         says="The worker is killed, upstream trims all that is there, and a worker comes.",
-        alert="TailraceLosses",
+        alerts=("TailraceLosses", "TailraceLosing"),
         strike=_lose,
         shown=("gaps_total", "lost_records_total", *TROUBLE),
         seen=lambda figures: figures.get("gaps_total", 0) >= RUNS,
@@ -147,7 +166,7 @@ DRILLS = {
     ),
     "quarantine": Drill(
         says="Whoever writes the streams writes what is no chunk from now on.",
-        alert="TailraceQuarantine",
+        alerts=("TailraceQuarantine",),
         strike=lambda fleet: _each_run(fleet, "spoil"),
         shown=("quarantined_records_total", *TROUBLE),
         seen=lambda figures: figures.get("quarantined_records_total", 0) > 0,
@@ -158,7 +177,7 @@ DRILLS = {
     ),
     "malformed-rows": Drill(
         says=f"In what upstream tells of {BAD_RUN} stands a date that is none.",
-        alert="TailraceMalformedRows",
+        alerts=("TailraceMalformedRows",),
         strike=lambda fleet: _misdate(fleet, BAD_RUN),
         shown=("malformed_rows_total", *TROUBLE),
         seen=lambda figures: figures.get("malformed_rows_total", 0) > 0,
@@ -170,7 +189,7 @@ DRILLS = {
     "streams-failed": Drill(
         says=f"Upstream answers 400 for the stream of {BAD_RUN}. That it has done so 25 times in eleven minutes is\n"
         "written in SQL: so long it takes to be believed.",
-        alert="TailraceStreamsFailed",
+        alerts=("TailraceStreamsFailed",),
         strike=_fail,
         shown=("archive_closed_streams_failed", *TROUBLE),
         seen=lambda figures: figures.get("archive_closed_streams_failed", 0) > 0,
@@ -184,7 +203,7 @@ DRILLS = {
     ),
     "discovery-behind": Drill(
         says="Upstream does not answer for the list of runs. That it was last read 40 minutes ago is written in SQL.",
-        alert="TailraceDiscoveryBehind",
+        alerts=("TailraceDiscoveryBehind", "TailraceDiscoveryStopped"),
         strike=_find_nothing,
         shown=("archive_discovery_lag_seconds",),
         seen=lambda figures: figures.get("archive_discovery_lag_seconds", 0) > 1800,
@@ -196,7 +215,7 @@ DRILLS = {
     ),
     "backfill-failing": Drill(
         says="A backfill is begun, and upstream does not answer for the list of runs.",
-        alert="TailraceBackfillFailing",
+        alerts=("TailraceBackfillFailing",),
         strike=_begin_backfill,
         shown=("archive_backfills", "archive_failing_backfills", "archive_backfill_seen_runs"),
         seen=lambda figures: figures.get("archive_failing_backfills", 0) > 0,

@@ -1,10 +1,10 @@
-"""Incidents of processes: workers, their room, the exporter, what workers do besides reading."""
+"""Incidents of processes: workers, their room, and the exporter."""
 
 from __future__ import annotations
 
-from drills.drill import Drill, Still, healthy
-from drills.fleet import RUNS, Figures, Fleet
-from drills.sessions import END, FORGOTTEN, end_forgotten
+from drills.drill import Drill, healthy
+from drills.figures import Figures, Still
+from drills.fleet import RUNS, Fleet
 
 FLEET = ("archive_workers", "archive_worker_slots", "archive_leased_streams", "archive_troubled_streams")
 
@@ -28,23 +28,27 @@ def _seen(fleet: Fleet) -> None:
     fleet.start_worker()
 
 
-def _maintenance_waits(fleet: Fleet) -> None:
-    # In one transaction with the lock: nothing is counted in between.
-    fleet.until_row("SELECT 1 FROM tailrace.tallied WHERE taken_at > now() - interval '1 hour'")
-    fleet.execute(
-        "UPDATE tailrace.tallied SET taken_at = now() - interval '2 hours' WHERE taken_at > now() - interval '1 hour'"
-    )
-    fleet.open_session(FORGOTTEN, "LOCK TABLE tailrace.tallied IN SHARE MODE")
+def _idle(figures: Figures) -> bool:
+    return figures.get("archive_open_streams", 0) == 0 and figures.get("archive_open_runs", 0) == 0
+
+
+def _allow_more(fleet: Fleet) -> None:
+    fleet.stop_workers()
+    fleet.start_worker(TAILRACE_MAX_CONNECTIONS="50")
 
 
 def _some_slots(figures: Figures) -> bool:
     return 0 < figures.get("archive_worker_slots", 0) <= figures.get("archive_leased_streams", 0) < RUNS
 
 
+def _all_connections(figures: Figures) -> bool:
+    return figures.get("reading_streams", 0) >= figures.get("connections_limit", 0) > 0
+
+
 DRILLS = {
     "no-worker": Drill(
         says="The only worker is killed.",
-        alert="TailraceNoWorker",
+        alerts=("TailraceNoWorker",),
         strike=Fleet.kill_workers,
         shown=FLEET,
         seen=lambda figures: figures.get("archive_workers") == 0 and figures.get("archive_open_streams", 0) > 0,
@@ -52,9 +56,22 @@ DRILLS = {
         mend=Fleet.start_worker,
         over=healthy,
     ),
+    "no-worker-idle": Drill(
+        says="The only worker is killed while the archive knows of nothing to read.",
+        alerts=("TailraceNoWorkerIdle",),
+        strike=Fleet.kill_workers,
+        shown=("archive_workers", "archive_worker_slots", "archive_beat_age_seconds"),
+        seen=lambda figures: figures.get("archive_workers") == 0 and _idle(figures),
+        todo=("tailrace doctor", "tailrace worker"),
+        mend=Fleet.start_worker,
+        over=lambda figures: figures.get("archive_workers", 0) > 0,
+        page="no-worker",
+        idle=True,
+        ready=lambda figures: figures.get("archive_workers", 0) > 0 and figures.get("up_workers", 0) > 0,
+    ),
     "workers-dying": Drill(
         says="Every 20 seconds the worker is killed, as a machine without memory does, and another comes.",
-        alert="TailraceWorkersDying",
+        alerts=("TailraceWorkersDying",),
         strike=_die_and_come_again,
         shown=("takeovers_total", *FLEET),
         seen=lambda figures: figures.get("takeovers_total", 0) > 0,
@@ -65,7 +82,7 @@ DRILLS = {
     ),
     "worker-not-scraped": Drill(
         says="The worker was started again, without its metrics port.",
-        alert="TailraceWorkerNotScraped",
+        alerts=("TailraceWorkerNotScraped",),
         strike=_unseen,
         shown=("up_workers", *FLEET),
         seen=lambda figures: figures.get("up_workers") == 0 and figures.get("archive_workers", 0) > 0,
@@ -75,7 +92,7 @@ DRILLS = {
     ),
     "exporter-away": Drill(
         says="The exporter is killed.",
-        alert="TailraceExporterAway",
+        alerts=("TailraceExporterAway",),
         strike=Fleet.kill_exporter,
         shown=("up_exporter", "archive_up", "up_workers"),
         seen=lambda figures: figures.get("up_exporter") == 0,
@@ -85,7 +102,7 @@ DRILLS = {
     ),
     "slots-full": Drill(
         says="Eight streams, and a worker with four slots.",
-        alert="TailraceSlotsFull",
+        alerts=("TailraceSlotsFull",),
         strike=lambda fleet: None,
         shown=FLEET,
         seen=_some_slots,
@@ -93,16 +110,19 @@ DRILLS = {
         mend=Fleet.start_worker,
         over=healthy,
         slots=4,
+        ready=_some_slots,
     ),
-    "maintenance-behind": Drill(
-        says="Somebody's open transaction keeps the archive from being counted. The last count is made two hours\n"
-        "older in SQL: else you would wait for an hour.",
-        alert="TailraceTalliesStale",
-        strike=_maintenance_waits,
-        shown=("archive_tally_age_seconds", "archive_uncompacted_streams"),
-        seen=lambda figures: figures.get("archive_tally_age_seconds", 0) > 3600,
-        todo=("tailrace status", END),
-        mend=end_forgotten,
-        over=lambda figures: figures.get("archive_tally_age_seconds", 1e9) < 180,
+    "connections-full": Drill(
+        says="Eight streams, and TAILRACE_MAX_CONNECTIONS allows to read four.",
+        alerts=("TailraceConnectionsFull",),
+        strike=lambda fleet: None,
+        shown=("reading_streams", "connections_limit", *FLEET),
+        seen=_all_connections,
+        todo=("tailrace status", "TAILRACE_MAX_CONNECTIONS=50 tailrace worker"),
+        mend=_allow_more,
+        over=healthy,
+        page="slots-full",
+        settings={"TAILRACE_MAX_CONNECTIONS": "4"},
+        ready=_all_connections,
     ),
 }

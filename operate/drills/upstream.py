@@ -19,19 +19,23 @@ from tailrace.serve.timing import Timing
 from tailrace.serve.upstream import RUN_LIST, RUNS_FEED, Target
 
 FEEDS = frozenset({RUNS_FEED.kind, "feed"})
+ENDS_AFTER = 8
+"""So many blocks an upstream gives on one connection that fails now and then: of a drill's run two seconds."""
 OLD_KEY, NEW_KEY = "tr_dev_drill_before", "tr_dev_drill_after"
 
 
 class Upstream:
     """Serves runs. It can be away, take another key, and answer other than it should.
 
-    ``refuses_list``: the list of runs is answered 500. ``refused``: the streams of these runs are answered 400.
-    ``misdated``: in the feeds stands a date that is none for this run.
+    ``fails_each``: of so many requests one is answered 500, and streams end early; 0: none. ``refuses_list``: the list
+    of runs is answered 500. ``refused``: the streams of these runs are answered 400. ``misdated``: in the feeds stands
+    a date that is none for this run.
     """
 
     def __init__(self, runs: Sequence[WrittenRun]) -> None:
         self.store = WrittenStore(runs)
         self.refuses_list = self._withholds = False
+        self.fails_each = self._asked = 0
         self.refused: set[str] = set()
         self.misdated: str | None = None
         self._key = OLD_KEY
@@ -73,7 +77,8 @@ class Upstream:
         self.take(self._key)
 
     async def _around(self, target: Target, answer: Callable[[], Awaitable[Response]]) -> Response:
-        if target == RUN_LIST and self.refuses_list:
+        self._asked += 1
+        if (target == RUN_LIST and self.refuses_list) or (self.fails_each and self._asked % self.fails_each == 0):
             return answers.failed()
         if target.kind == "stream" and target.run_id in self.refused:
             return answers.refused("Invalid stream")
@@ -86,7 +91,10 @@ class Upstream:
 
     async def _altered(self, run_id: str, blocks: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
         withholds, run = self._withholds, self.store.written[run_id]
+        given = 0
         async for block in blocks:
+            if self.fails_each and (given := given + 1) > ENDS_AFTER:
+                return
             is_batch = block.startswith(b"event: batch\n")
             if not (is_batch and withholds):
                 yield block

@@ -85,6 +85,10 @@ refused_messages = _counter(
 slots = _gauge("slots", "Streams that this process may read at once.")
 reading = _gauge("reading_streams", "Streams that this process reads.", "environment")
 connections_limit = _gauge("connections_limit", "TAILRACE_MAX_CONNECTIONS, of all processes together; 0: no limit.")
+scrub_within = _gauge(
+    "scrub_within_seconds",
+    "In so long all that is stored is verified once (TAILRACE_SCRUB_DAYS); 0: this process verifies nothing.",
+)
 stuck = _gauge("stuck_streams", "Streams read here of which nothing comes although there is more.")
 uncommitted = _gauge("uncommitted_streams", "Streams whose chunks wait for Postgres longer than they should.")
 buffer_bytes = _gauge("buffer_bytes", "What is held of what upstream sent and Postgres has not taken yet.")

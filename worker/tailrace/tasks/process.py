@@ -109,6 +109,7 @@ class Process:
         self.maintenance.start()
         metrics.slots.set(self.slots)
         metrics.connections_limit.set(self.settings.max_connections or 0)
+        metrics.scrub_within.set(self.settings.scrub_days * 86_400 if self.settings.scrub_load > 0 else 0)
         if self.settings.metrics_port is not None:
             shown = metrics.shown_registry()
             health = Health(self.runtime, self._loops, shown)
