@@ -430,10 +430,11 @@ KEPT: Final = Row(
         ),
         Panel(
             "Counted and verified",
-            "Since the archive was last counted, and since all of it was verified.",
+            "Since the archive was last counted, and since all of it was verified; within how long that is promised.",
             (
                 Query("max(tailrace_archive_tally_age_seconds)", "counted"),
                 Query("max(tailrace_archive_verified_age_seconds)", "verified"),
+                Query("max(tailrace_scrub_within_seconds) > 0", "to be verified within"),
             ),
             unit="s",
         ),

@@ -99,7 +99,7 @@ DRILLS = {
         theirs=True,
     ),
     "upstream-errors": Drill(
-        says="Upstream answers every fourth request with 500, and cuts every stream after two seconds.",
+        says="Upstream answers every fourth request with 500, and cuts each stream after two seconds.",
         alerts=("TailraceUpstreamErrors",),
         strike=lambda fleet: _fail_each(fleet, 4),
         shown=("upstream_answers_failed", *TROUBLE),

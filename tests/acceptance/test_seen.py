@@ -35,7 +35,7 @@ def test_a_worker_shows_what_it_has_done(cli: Cli, store: LiveStore, pool: str) 
     """Under prefork the numbers of its children, and one that is dead takes none of its chunks with it."""
     port, folder = free_port(), cli.cwd / "temporary"
     folder.mkdir()
-    cli = cli.with_(TMPDIR=str(folder))
+    cli = cli.with_(TMPDIR=str(folder), TAILRACE_MAX_CONNECTIONS="50", TAILRACE_SCRUB_DAYS="7")
     written(store, "run_1", 30)
     with cli.started("worker", "--pool", pool, "--slots", "2", "--metrics-port", str(port)):
         wait_for(lambda: bool(ask(cli, ALIVE)), "the worker runs")
@@ -44,6 +44,8 @@ def test_a_worker_shows_what_it_has_done(cli: Cli, store: LiveStore, pool: str) 
         seen = scraped(port)
         assert seen[series("committed_bytes_total")] == len("".join(map(str, range(30))))
         assert seen[series("slots")] > 0
+        assert seen[series("connections_limit")] == 50
+        assert seen[series("scrub_within_seconds")] == 7 * 86_400
         assert seen[series("commit_seconds_count")] > 0
         assert seen[series("upstream_answers_total", environment="default", code="200")] > 0
         asked = cli.with_(TAILRACE_METRICS_PORT=str(port))
