@@ -26,9 +26,10 @@ CREATE TABLE tailrace.tallied (
 
 -- Count the day that is most due, if one is; returns it, or null. Days still being written, today and yesterday, are
 -- counted every p_fresh_s seconds; those with open streams every hour; all others once a day, because streams of theirs
--- are opened again and forgotten. Whoever comes while another counts a day takes the next.
+-- are opened again and forgotten. Whoever comes while another counts a day takes the next. It gives up on somebody's lock:
+-- workers pause by how long a count took, and would take the wait for one.
 CREATE FUNCTION tailrace.tally(p_fresh_s double precision) RETURNS date
-LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
+LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp SET lock_timeout = '2s' AS $$
 DECLARE
     v_today date := (now() AT TIME ZONE 'UTC')::date;
     v_day   date;

@@ -89,6 +89,18 @@ def test_tallies_count_what_is_closed_once(archive: Archive, engine: sa.Engine) 
     assert Figures(engine).chores().tally_age_s == pytest.approx(0, abs=60)
 
 
+def test_a_count_gives_up_on_a_lock_instead_of_taking_as_long_as_somebody_holds_it(
+    archive: Archive, engine: sa.Engine, database_url: str
+) -> None:
+    """Else the worker, which pauses by how long a count took, would not count for days."""
+    tallies = Tallies(engine)
+    with psycopg.connect(database_url) as somebody:
+        somebody.execute("LOCK TABLE tailrace.tallied IN SHARE MODE")
+        with pytest.raises(sa.exc.OperationalError, match="lock timeout"):
+            tallies.count(0)
+    assert tallies.count(0) is not None
+
+
 def test_two_who_count_wait_for_each_other_only_for_the_same_day(
     archive: Archive, engine: sa.Engine, database_url: str
 ) -> None:
