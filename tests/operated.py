@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import re
 import shlex
 from collections.abc import Iterator
@@ -45,8 +46,14 @@ def series_in(expr: str) -> set[str]:
     return set(_SERIES.findall(re.sub(r'"[^"]*"', '""', expr)))
 
 
+@functools.cache
+def read_yaml(path: Path) -> Any:
+    """Return what is in a file; to be read only, since it is read from the disk once: that takes 50 ms."""
+    return yaml.safe_load(path.read_text())
+
+
 def _rules(name: str) -> Iterator[dict[str, Any]]:
-    for group in yaml.safe_load((PROMETHEUS / name).read_text())["groups"]:
+    for group in read_yaml(PROMETHEUS / name)["groups"]:
         yield from group["rules"]
 
 
@@ -62,11 +69,7 @@ def alerts() -> list[dict[str, Any]]:
 
 def rule_tests() -> list[dict[str, Any]]:
     """Return the tests of alerts: groups of promtool's own format."""
-    return [
-        test
-        for path in sorted((PROMETHEUS / "tests").glob("*.yml"))
-        for test in yaml.safe_load(path.read_text())["tests"]
-    ]
+    return [test for path in sorted((PROMETHEUS / "tests").glob("*.yml")) for test in read_yaml(path)["tests"]]
 
 
 def commands_in(text: str) -> Iterator[tuple[str, ...]]:

@@ -23,6 +23,7 @@ import pytest
 from tailrace.model import Wire
 from tailrace.serve.timing import Timing
 from tests.acceptance.cli_runner import DEADLINE_S, Cli, cli_for, kept
+from tests.conftest import PostgresServer, database
 from tests.upstream import create_app, running
 from tests.upstream.live import LiveStore
 
@@ -57,11 +58,11 @@ def filled(tmp_path_factory: pytest.TempPathFactory, module_database_url: str) -
 
 
 @pytest.fixture(scope="module")
-def module_database_url(postgres_server: object, template_database: str) -> Iterator[str]:
+def module_database_url(
+    postgres_server: PostgresServer, administrator: psycopg.Connection, template_database: str
+) -> Iterator[str]:
     """A database for all tests of this module: none of them writes."""
-    from tests.conftest import _database
-
-    with _database(postgres_server, template_database) as url:  # type: ignore[arg-type]
+    with database(postgres_server, administrator, template_database) as url:
         yield url
 
 

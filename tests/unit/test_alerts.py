@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.registry import Collector
@@ -25,6 +24,7 @@ from tests.operated import (
     commands_in,
     known_series,
     of_workers,
+    read_yaml,
     recorded,
     rule_tests,
     series_in,
@@ -108,7 +108,7 @@ def test_an_alert_is_tested_both_ways(alert: dict[str, Any]) -> None:
 
 
 def test_severities_are_in_groups_of_their_own() -> None:
-    for group in yaml.safe_load((PROMETHEUS / "alerts.yml").read_text())["groups"]:
+    for group in read_yaml(PROMETHEUS / "alerts.yml")["groups"]:
         [severity] = {alert["labels"]["severity"] for alert in group["rules"]}
         assert group["name"] == {"page": "tailrace-now", "ticket": "tailrace-this-week"}[severity]
 
