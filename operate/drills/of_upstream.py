@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 from drills.drill import Drill, healthy
 from drills.figures import Share, Still
 from drills.fleet import RUNS, Fleet
@@ -18,6 +20,10 @@ def _each_run(fleet: Fleet, do: str) -> None:
 
 def _lose(fleet: Fleet) -> None:
     fleet.kill_workers()
+    endless = [run for run in fleet.upstream.store.written.values() if run.records is None]
+    enough = {run.run_id: run.count + 4 for run in endless}
+    while any(run.count < enough[run.run_id] for run in endless):  # that nobody has read
+        time.sleep(0.1)
     _each_run(fleet, "trim")
     fleet.start_worker()
 
@@ -154,11 +160,11 @@ DRILLS = {
         every_s=0.02,
     ),
     "losses": Drill(
-        says="The worker is killed, upstream trims all that is there, and a worker comes.",
+        says="The worker is killed, streams go on for a second, upstream trims all that is there, and a worker comes.",
         alerts=("TailraceLosses", "TailraceLosing"),
         strike=_lose,
         shown=("gaps_total", "lost_records_total", *TROUBLE),
-        seen=lambda figures: figures.get("gaps_total", 0) > 0,  # one whose last record was stored has lost none
+        seen=lambda figures: figures.get("gaps_total", 0) >= RUNS,
         todo=(f"tailrace status {BAD_RUN}", "Find out which runs have lost something, and why."),
         mend=lambda fleet: None,
         over=Still("gaps_total", 10),
