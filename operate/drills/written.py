@@ -11,7 +11,8 @@ from datetime import UTC, datetime, timedelta
 from tailrace.model import Wire
 from tailrace.serve.recording import body_id
 from tailrace.serve.records import BATCH_MAX_RECORDS, EMPTY, Record, Tail, data_draft
-from tailrace.serve.store import NoSuchStream, Page, Run, V1Stream, V2Stream
+from tailrace.serve.runs import FoundRuns, Run, RunQuery, find_runs
+from tailrace.serve.store import NoSuchStream, Page, V1Stream, V2Stream
 
 KEY = "ai"
 SLOW_S, SLOW_RECORDS = 1.0, 5
@@ -103,8 +104,8 @@ class WrittenStore:
             await asyncio.sleep(min(left_s, 0.5))
         return view
 
-    async def runs(self) -> Sequence[Run]:
-        return [run.view() for run in self.written.values()]
+    async def runs(self, query: RunQuery) -> FoundRuns:
+        return find_runs([run.view() for run in self.written.values()], query)
 
     async def v1_stream(self, run_id: str, key: str) -> V1Stream:
         raise NoSuchStream  # all are v2

@@ -17,7 +17,8 @@ from tailrace.model import Wire
 from tailrace.serve.entries import Entry, V1Id
 from tailrace.serve.logs import EntryLog, RecordLog
 from tailrace.serve.records import Draft, Record, Tail, data_draft
-from tailrace.serve.store import INPUT_PREFIX, NoSuchStream, Page, Run, StreamRemoved
+from tailrace.serve.runs import FoundRuns, Run, RunQuery, find_runs
+from tailrace.serve.store import INPUT_PREFIX, NoSuchStream, Page, StreamRemoved
 from tests.upstream.drafts import trim_draft
 from tests.upstream.notifier import Notifier
 
@@ -229,9 +230,10 @@ class LiveStore:
 
         return await self._run_bells[run_id].until(look, block_s)
 
-    async def runs(self) -> Sequence[Run]:
+    async def runs(self, query: RunQuery) -> FoundRuns:
         with self._guard:
-            return list(self._runs.values())
+            runs = list(self._runs.values())
+        return find_runs(runs, query)
 
     async def v1_stream(self, run_id: str, key: str) -> _LiveV1:
         with self._guard:

@@ -24,7 +24,8 @@ from tailrace.serve.feed import (
     row_value,
     schema_header,
 )
-from tailrace.serve.store import Run, Store
+from tailrace.serve.runs import Run
+from tailrace.serve.store import Store
 from tailrace.serve.timing import Timing
 
 _FIRST_HANDLE = 3_833_821
@@ -82,6 +83,11 @@ class ElectricFeed:
             shape = self._shape((run.run_id, request.skip), run.created_at)  # another, if it was rotated meanwhile
             self._bring_up(shape, [changed or run], request)
         return self._answer(shape, request)
+
+    def since(self, window: str, since: datetime, request: FeedRequest) -> datetime:
+        """Since when the runs of a window were created: ``since``, unless its shape was made before."""
+        shape = self._shapes.get((f"runs {window}", request.skip))
+        return shape.since if shape else since
 
     def answer_many(self, window: str, since: datetime, runs: Iterable[Run], request: FeedRequest) -> FeedAnswer:
         """What the log of many runs holds after the request's offset, at once.

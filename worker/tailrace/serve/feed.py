@@ -10,8 +10,9 @@ from typing import Any
 
 import msgspec
 
+from tailrace.serve.runs import Run
 from tailrace.serve.statuses import CURRENT_API_VERSION
-from tailrace.serve.store import INPUT_PREFIX, Run, Store
+from tailrace.serve.store import INPUT_PREFIX, Store
 from tailrace.serve.timing import Timing
 
 UP_TO_DATE = {"headers": {"control": "up-to-date"}}

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import UTC, datetime, timedelta
+from dataclasses import replace
+from datetime import datetime, timedelta
 from typing import Any
 
 import msgspec
@@ -13,9 +14,9 @@ from starlette.responses import Response
 from tailrace.serve import answers
 from tailrace.serve.electric import ElectricFeed
 from tailrace.serve.feed import UP_TO_DATE, FeedRequest, feed_headers, feed_request, row_key, row_value, schema_header
-from tailrace.serve.listing import FEED_MAX_RUNS, BadQuery, feed_window, list_page
+from tailrace.serve.listing import BadQuery, feed_window, list_page, list_query
 from tailrace.serve.retrieve import listed_run
-from tailrace.serve.store import Run
+from tailrace.serve.runs import EPOCH, Run
 from tailrace.serve.upstream import Target, Upstream
 
 _JSON = {"access-control-allow-origin": "*", "content-type": "application/json; charset=utf-8"}
@@ -30,15 +31,14 @@ async def many_runs_feed(upstream: Upstream, request: Request, _: Target) -> Res
         window = feed_window(request.query_params, _now(upstream))
     except BadQuery:
         return answers.error(400, b'{"error":"Invalid tags"}')
-    runs = await upstream.store.runs()
     if isinstance(upstream.feed, ElectricFeed):
         query = request.query_params
-        name = f"{query.get('createdAt', '24h')} {','.join(sorted(window.tags))}"
-        answer = upstream.feed.answer_many(
-            name, window.since, [run for run in runs if window.tags <= set(run.tags)], wanted
-        )
+        name = f"{query.get('createdAt', '24h')} {','.join(sorted(window.all_tags))}"
+        since = upstream.feed.since(name, window.since or EPOCH, wanted)
+        found = await upstream.store.runs(replace(window, since=since, limit=None))
+        answer = upstream.feed.answer_many(name, since, found.runs, wanted)
         return Response(answer.body, answer.status, answer.headers)
-    return _whole(window.of(runs)[:FEED_MAX_RUNS], wanted)
+    return _whole((await upstream.store.runs(window)).runs, wanted)
 
 
 def _whole(runs: Sequence[Run], wanted: FeedRequest) -> Response:
@@ -46,7 +46,7 @@ def _whole(runs: Sequence[Run], wanted: FeedRequest) -> Response:
     rows: list[dict[str, Any]] = [
         {"key": row_key(run), "value": row_value(run, wanted, "T"), "headers": {"operation": "insert"}} for run in runs
     ]
-    newest = max((run.updated_at for run in runs), default=datetime.fromtimestamp(0, UTC))
+    newest = max((run.updated_at for run in runs), default=EPOCH)
     tokens = {
         "handle": wanted.handle or "runs-1",
         "offset": f"{round(newest.timestamp() * 1000)}_{len(rows)}",
@@ -60,10 +60,11 @@ def _whole(runs: Sequence[Run], wanted: FeedRequest) -> Response:
 async def run_list(upstream: Upstream, request: Request, _: Target) -> Response:
     """A page of runs by the names of the API."""
     try:
-        page = list_page(await upstream.store.runs(), request.query_params, _now(upstream), upstream.index)
+        query = list_query(request.query_params, _now(upstream), upstream.index)
     except BadQuery as error:
         details = msgspec.json.encode({"error": "Query Error", "details": [{"path": [str(error)]}]})
         return answers.error(400, details)
+    page = list_page(await upstream.store.runs(query.runs), query.statuses)
     version = request.headers.get("x-trigger-api-version")
     pagination = {"next": page.next, "previous": page.previous}
     body = msgspec.json.encode(
@@ -76,4 +77,4 @@ async def run_list(upstream: Upstream, request: Request, _: Target) -> Response:
 
 
 def _now(upstream: Upstream) -> datetime:
-    return datetime.fromtimestamp(0, UTC) + timedelta(milliseconds=upstream.now_ms())
+    return EPOCH + timedelta(milliseconds=upstream.now_ms())

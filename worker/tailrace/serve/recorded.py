@@ -18,7 +18,8 @@ from tailrace.serve.entries import BEGINNING, Entry, V1Id
 from tailrace.serve.logs import EntryLog, RecordLog
 from tailrace.serve.recording import Recording
 from tailrace.serve.records import Draft, Tail
-from tailrace.serve.store import INPUT_PREFIX, Page, Run
+from tailrace.serve.runs import FoundRuns, Run, RunQuery, find_runs
+from tailrace.serve.store import INPUT_PREFIX, Page
 
 Found = TypeVar("Found")
 
@@ -56,9 +57,9 @@ class RecordedStore:
 
         return await run.pace.until(look, run.changes_ms, block_s)
 
-    async def runs(self) -> Sequence[Run]:
+    async def runs(self, query: RunQuery) -> FoundRuns:
         """Begins every run: whoever lists them has asked for them."""
-        return [self._playing(run_id).view() for run_id in self._recordings]
+        return find_runs([self._playing(run_id).view() for run_id in self._recordings], query)
 
     async def v1_stream(self, run_id: str, key: str) -> _RecordedV1:
         run = self._playing(run_id)

@@ -10,8 +10,8 @@ from typing import Any
 
 import msgspec
 
+from tailrace.serve.runs import Run
 from tailrace.serve.statuses import api_flags, api_status
-from tailrace.serve.store import Run
 
 
 def run_body(run: Run, api_version: str | None) -> bytes:

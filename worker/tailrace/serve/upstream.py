@@ -14,7 +14,8 @@ from tailrace.serve.connections import Connections
 from tailrace.serve.electric import ElectricFeed
 from tailrace.serve.feed import NativeFeed
 from tailrace.serve.listing import Index
-from tailrace.serve.store import Run, Store
+from tailrace.serve.runs import Run
+from tailrace.serve.store import Store
 from tailrace.serve.timing import Timing
 
 
