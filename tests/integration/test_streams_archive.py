@@ -156,10 +156,11 @@ def test_what_came_after_the_checkpoint_is_not_known_yet(world: World) -> None:
     place.archive("ai", 4)
     reader = ArchiveReader(world.archiver.url, None)
     with reader._engine.connect() as connection:
-        row = reader._row(connection, StreamRef(place.run_id, "ai"))
-    assert row is not None
+        found = reader._find(connection, StreamRef(place.run_id, "ai"))
+    assert found is not None
+    assert found.stream is not None
     place.archive("ai", 8)
-    end = reader._end(row, with_recent=True)
+    end = reader._end(found.stream, with_recent=True)
     assert [index for index, _ in end.recent] == [0, 1, 2, 3]
     assert end.checkpoint.last_index == 3
     reader.close()
