@@ -10,6 +10,7 @@ The file (``TAILRACE_KEYS_FILE``) is TOML, one table for each environment, and i
     api_url = "https://trigger.example.com"    # else TRIGGER_API_URL
     discover = "tags=eval"                     # else TAILRACE_DISCOVER; "none" for none
     preview_branch = "..."                     # keys of preview environments need one
+    environment_id = "..."                     # upstream's, which public access tokens name
 
 No message says what a field holds: anything in this file may be a key.
 """
@@ -45,13 +46,17 @@ NO_DISCOVERY = "none"
 
 @dataclass(frozen=True, slots=True)
 class Access:
-    """How one environment is reached. ``discover``: which of its new runs are archived unasked; None: none."""
+    """How one environment is reached. ``discover``: which of its new runs are archived unasked; None: none.
+
+    ``environment_id``: upstream's; None: it was not said.
+    """
 
     name: str
     api_url: str
     key: SecretStr
     preview_branch: str | None = None
     discover: str | None = None
+    environment_id: str | None = None
 
 
 def accesses(settings: Settings) -> dict[str, Access]:
@@ -63,7 +68,9 @@ def accesses(settings: Settings) -> dict[str, Access]:
     if settings.keys_file is not None:
         return KeysFile(settings.keys_file, settings).first()
     key, name = SecretStr(settings.key()), settings.environment
-    return {name: Access(name, settings.api_url, key, settings.preview_branch, settings.discover)}
+    return {
+        name: Access(name, settings.api_url, key, settings.preview_branch, settings.discover, settings.environment_id)
+    }
 
 
 def meant(settings: Settings, names: Mapping[str, object]) -> str:
@@ -205,6 +212,7 @@ class KeysFile:
             table.key,
             table.preview_branch,
             None if discover == NO_DISCOVERY else discover,
+            table.environment_id,
         )
 
     def _bad(self, problems: list[str]) -> BadSettings:
@@ -227,6 +235,7 @@ class _Table(BaseModel):
     key: SecretKey
     api_url: ApiUrl | None = None
     preview_branch: HeaderValue | None = None
+    environment_id: EnvironmentName | None = None
     discover: Annotated[str, AfterValidator(_rule_or_none)] | None = None
 
     @property
@@ -234,7 +243,10 @@ class _Table(BaseModel):
         return lacks_branch(self.key.get_secret_value(), self.preview_branch)
 
 
-_SETTING_OF = {"key": "secret_key", "api_url": "api_url", "preview_branch": "preview_branch", "discover": "discover"}
+_SETTING_OF = {
+    "key": "secret_key",
+    **{field: field for field in ("api_url", "preview_branch", "environment_id", "discover")},
+}
 
 
 def _problem(name: str, location: tuple[int | str, ...], kind: str, context: Mapping[str, Any]) -> str:

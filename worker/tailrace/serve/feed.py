@@ -69,15 +69,17 @@ class FeedAnswer:
     status: int = 200
 
 
-def feed_request(query: Mapping[str, str], headers: Mapping[str, str]) -> FeedRequest:
-    """Read a request; header names are in lower case."""
+def feed_request(
+    query: Mapping[str, str], headers: Mapping[str, str], skip: frozenset[str] = frozenset()
+) -> FeedRequest:
+    """Read a request; header names are in lower case. ``skip``: columns that are left out whatever it says."""
     modern = "x-trigger-electric-version" in headers
     skipped = frozenset(query.get("skipColumns", "").split(","))
     return FeedRequest(
         offset=query.get("offset", "-1"),
         handle=query.get("handle" if modern else "shape_id", ""),
         live=query.get("live") == "true",
-        skip=skipped - _NOT_SKIPPABLE,
+        skip=(skipped | skip) - _NOT_SKIPPABLE,
         modern_headers=modern,
         current_api=headers.get("x-trigger-api-version") == CURRENT_API_VERSION,
     )

@@ -12,21 +12,24 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from tailrace.serve import answers
+from tailrace.serve.admission import Admitted, may_list, of_feed
 from tailrace.serve.electric import ElectricFeed
 from tailrace.serve.feed import UP_TO_DATE, FeedRequest, feed_headers, feed_request, row_key, row_value, schema_header
 from tailrace.serve.listing import BadQuery, feed_window, list_page, list_query
 from tailrace.serve.retrieve import listed_run
 from tailrace.serve.runs import EPOCH, Run
-from tailrace.serve.upstream import Target, Upstream
+from tailrace.serve.upstream import Upstream
 
 _JSON = {"access-control-allow-origin": "*", "content-type": "application/json; charset=utf-8"}
 
 
-async def many_runs_feed(upstream: Upstream, request: Request, _: Target) -> Response:
+async def many_runs_feed(upstream: Upstream, request: Request, admitted: Admitted) -> Response:
     """Status and stream keys of many runs. ``live=true`` is answered at once too: nobody here waits for a change of any
     of thousands of runs.
     """
-    wanted = feed_request(request.query_params, request.headers)
+    if not admitted.may_read(of_feed(request.query_params.get("tags", ""))):
+        return answers.forbidden()
+    wanted = feed_request(request.query_params, request.headers, admitted.skip_columns)
     try:
         window = feed_window(request.query_params, _now(upstream))
     except BadQuery:
@@ -57,8 +60,10 @@ def _whole(runs: Sequence[Run], wanted: FeedRequest) -> Response:
     return Response(body, 200, feed_headers(tokens, wanted))
 
 
-async def run_list(upstream: Upstream, request: Request, _: Target) -> Response:
+async def run_list(upstream: Upstream, request: Request, admitted: Admitted) -> Response:
     """A page of runs by the names of the API."""
+    if not may_list(admitted, request.query_params.get("filter[taskIdentifier]", "")):
+        return answers.forbidden()
     try:
         query = list_query(request.query_params, _now(upstream), upstream.index)
     except BadQuery as error:

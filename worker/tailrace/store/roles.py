@@ -60,9 +60,11 @@ RUNTIME_WRITES = {
     "INSERT, DELETE": ("holes", "quarantine", "search", "tallies"),
 }
 RUNTIME_CALLS = (*READING, *ASKING, *PARTITIONS, *COUNTING)
+RUNTIME_NOTES = {"access_keys": "last_used_at"}
+"""The one column of a table that `tailrace serve` writes: it gives no key to anybody."""
 MAINTENANCE_WRITES = {
     "INSERT, UPDATE, DELETE": (
-        *("runs", "facts", "exported", "exporting", "forgotten"),
+        *("access_keys", "runs", "facts", "exported", "exporting", "forgotten"),
         *("mismatches", "verifications", "verified_days"),
     ),
     "INSERT, DELETE": ("search",),
@@ -122,6 +124,10 @@ def _made(name: str) -> Iterator[sql.Composable]:
 def _runtime(role: sql.Identifier) -> Iterator[sql.Composable]:
     yield sql.SQL("GRANT SELECT ON ALL TABLES IN SCHEMA tailrace TO {}").format(role)
     yield from _writes(RUNTIME_WRITES, role)
+    for table, column in RUNTIME_NOTES.items():
+        yield sql.SQL("GRANT UPDATE ({}) ON {} TO {}").format(
+            sql.Identifier(column), sql.Identifier("tailrace", table), role
+        )
     yield sql.SQL("GRANT USAGE ON ALL SEQUENCES IN SCHEMA tailrace TO {}").format(role)
     yield from _calls(RUNTIME_CALLS, role)
 
