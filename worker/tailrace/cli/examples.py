@@ -83,6 +83,11 @@ EXAMPLES: dict[str, tuple[Example, ...]] = {
         Example("tailrace forget run_abc123 --yes", "delete a run for good, and keep it from coming back"),
         Example("tailrace forget --tag user_42", "every run with this tag, after a question"),
     ),
+    "key": (
+        Example("tailrace key add web-frontend --environment production", "make a key that reads one environment"),
+        Example("tailrace key list", "see who may read, and which keys nobody uses any more"),
+        Example("tailrace key revoke web-frontend", "take a key back"),
+    ),
     "compact": (Example("tailrace compact --retry", "compact all that waits for it, also what failed before"),),
 }
 """By command. A test looks that each command has one, and that each can be parsed."""

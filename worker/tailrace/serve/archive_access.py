@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
 import hmac
-import secrets
-import string
 from collections.abc import Collection, Iterator, Mapping
 from typing import TYPE_CHECKING, Final, NamedTuple, Protocol
 
@@ -13,6 +10,7 @@ import structlog
 
 from tailrace.config.keys import Access as Reached
 from tailrace.config.keys import KeysFile, accesses
+from tailrace.config.reader_keys import PREFIX, hashed
 from tailrace.config.settings import Settings
 from tailrace.errors import BadSettings, StoreUnavailable
 from tailrace.serve.admission import WRONG_KEY, Admitted, NotAdmitted, bearer, same
@@ -23,13 +21,9 @@ from tailrace.store.access_keys import AccessKeys, ValidKey
 if TYPE_CHECKING:
     from sqlalchemy import Engine
 
-__all__ = ["ArchiveAccess", "EnvironmentKeys", "archive_access", "hashed", "new_key"]
+__all__ = ["ArchiveAccess", "EnvironmentKeys", "archive_access"]
 
 log = structlog.get_logger("tailrace")
-
-PREFIX: Final = "tlr_"
-_RANDOM_CHARACTERS: Final = 43  # of 62: 256 bits
-_LETTERS: Final = string.ascii_letters + string.digits
 
 KEPT_S: Final = 5.0
 """So long a key that was looked up counts: a revoked one is refused after it at the latest."""
@@ -42,16 +36,6 @@ NO_BRANCH: Final = "default"
 NEEDS_BRANCH: Final = "x-trigger-branch header required for preview env"
 NO_SUCH_BRANCH: Final = "No matching branch env"
 _DEVELOPMENT, _PREVIEW = "tr_dev_", "tr_preview_"
-
-
-def new_key() -> str:
-    """Make a key."""
-    return PREFIX + "".join(secrets.choice(_LETTERS) for _ in range(_RANDOM_CHARACTERS))
-
-
-def hashed(key: str) -> bytes:
-    """Return what is stored of a key."""
-    return hashlib.sha256(key.encode()).digest()
 
 
 def archive_access(settings: Settings, engine: Engine) -> ArchiveAccess:
