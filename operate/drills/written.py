@@ -107,6 +107,15 @@ class WrittenStore:
     async def runs(self, query: RunQuery) -> FoundRuns:
         return find_runs([run.view() for run in self.written.values()], query)
 
+    async def runs_changed(self, since: datetime, block_s: float) -> Sequence[Run]:
+        deadline_s = time.monotonic() + block_s
+        while not (changed := [view for run in self.written.values() if (view := run.view()).updated_at > since]):
+            left_s = deadline_s - time.monotonic()
+            if left_s <= 0:
+                break
+            await asyncio.sleep(min(left_s, 0.5))
+        return changed
+
     async def v1_stream(self, run_id: str, key: str) -> V1Stream:
         raise NoSuchStream  # all are v2
 

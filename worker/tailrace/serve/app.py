@@ -26,9 +26,9 @@ from tailrace.serve.body import BrokenOff, StreamBody
 from tailrace.serve.connections import Connections
 from tailrace.serve.cors import Origins
 from tailrace.serve.electric import ElectricFeed
-from tailrace.serve.feed import NativeFeed
 from tailrace.serve.list_routes import many_runs_feed, run_list
 from tailrace.serve.listing import Index
+from tailrace.serve.native import NativeFeed
 from tailrace.serve.one_key import OneKey
 from tailrace.serve.refusals import Refusals
 from tailrace.serve.run_routes import retrieve, run_feed

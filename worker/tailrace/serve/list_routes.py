@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import replace
 from datetime import datetime, timedelta
-from typing import Any
 
 import msgspec
 from starlette.requests import Request
@@ -13,51 +10,29 @@ from starlette.responses import Response
 
 from tailrace.serve import answers
 from tailrace.serve.admission import Admitted, may_list, of_feed
-from tailrace.serve.electric import ElectricFeed
-from tailrace.serve.feed import UP_TO_DATE, FeedRequest, feed_headers, feed_request, row_key, row_value, schema_header
+from tailrace.serve.body import unless_left
+from tailrace.serve.feed import feed_request
 from tailrace.serve.listing import BadQuery, feed_window, list_page, list_query
 from tailrace.serve.retrieve import listed_run
-from tailrace.serve.runs import EPOCH, Run
+from tailrace.serve.runs import EPOCH
 from tailrace.serve.upstream import Upstream
 
 _JSON = {"access-control-allow-origin": "*", "content-type": "application/json; charset=utf-8"}
 
 
 async def many_runs_feed(upstream: Upstream, request: Request, admitted: Admitted) -> Response:
-    """Status and stream keys of many runs. ``live=true`` is answered at once too: nobody here waits for a change of any
-    of thousands of runs.
-    """
+    """Status and stream keys of many runs; with ``live=true`` held until one of them changes."""
     if not admitted.may_read(of_feed(request.query_params.get("tags", ""))):
         return answers.forbidden()
     wanted = feed_request(request.query_params, request.headers, admitted.skip_columns)
     try:
-        window = feed_window(request.query_params, _now(upstream))
+        window = feed_window(request.query_params)
     except BadQuery:
         return answers.error(400, b'{"error":"Invalid tags"}')
-    if isinstance(upstream.feed, ElectricFeed):
-        query = request.query_params
-        name = f"{query.get('createdAt', '24h')} {','.join(sorted(window.all_tags))}"
-        since = upstream.feed.since(name, window.since or EPOCH, wanted)
-        found = await upstream.store.runs(replace(window, since=since, limit=None))
-        answer = upstream.feed.answer_many(name, since, found.runs, wanted)
-        return Response(answer.body, answer.status, answer.headers)
-    return _whole((await upstream.store.runs(window)).runs, wanted)
-
-
-def _whole(runs: Sequence[Run], wanted: FeedRequest) -> Response:
-    """Full rows each time, as the native backend answers."""
-    rows: list[dict[str, Any]] = [
-        {"key": row_key(run), "value": row_value(run, wanted, "T"), "headers": {"operation": "insert"}} for run in runs
-    ]
-    newest = max((run.updated_at for run in runs), default=EPOCH)
-    tokens = {
-        "handle": wanted.handle or "runs-1",
-        "offset": f"{round(newest.timestamp() * 1000)}_{len(rows)}",
-        "schema": schema_header(wanted.skip),
-        "up-to-date": "",
-    }
-    body = msgspec.json.encode([*rows, UP_TO_DATE])
-    return Response(body, 200, feed_headers(tokens, wanted))
+    answer = await unless_left(request.receive, upstream.feed.answer_many(window, _now(upstream), wanted))
+    if answer is None:
+        return Response()  # to nobody
+    return Response(answer.body, answer.status, answer.headers)
 
 
 async def run_list(upstream: Upstream, request: Request, admitted: Admitted) -> Response:

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
+from tailrace.serve.retrieve import SHOWN_VERSION
 from tailrace.serve.runs import EPOCH, FoundRuns, Run, RunPlace, RunQuery, place_of
 from tailrace.serve.statuses import api_status
 
@@ -23,6 +24,8 @@ _STATUSES = frozenset(
         *("CRASHED", "SYSTEM_FAILURE", "DELAYED", "EXPIRED", "TIMED_OUT"),
     },
 )
+_UNKNOWN = ("schedule", "batch", "bulkAction", "queue", "machine", "region", "error")
+"""Filters by what no run here says of itself: no run fits. To leave them out would show runs that nobody asked for."""
 _DURATION = re.compile(r"(\d+)([smhdw])")
 _UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
 _NO_TAG = re.compile(r'[\x00-\x1f\x7f\\"]')
@@ -60,8 +63,24 @@ class ListQuery:
     statuses: frozenset[str] | None
 
 
-def feed_window(query: Mapping[str, str], now: datetime) -> RunQuery:
-    """Read ``createdAt`` and ``tags``: which runs the feed shows.
+@dataclass(frozen=True, slots=True)
+class FeedWindow:
+    """Which runs the feed is asked for: at most so old when the window is made, having all of ``tags``."""
+
+    age: timedelta
+    tags: frozenset[str]
+
+    def since(self, now: datetime) -> datetime:
+        """What a window reaches back to that is made now."""
+        return now - self.age
+
+    def query(self, since: datetime) -> RunQuery:
+        """The question for its runs."""
+        return RunQuery(since=since, all_tags=self.tags, limit=FEED_MAX_RUNS)
+
+
+def feed_window(query: Mapping[str, str]) -> FeedWindow:
+    """Read ``createdAt`` and ``tags``.
 
     Raises:
         BadQuery: a tag that cannot be put into an array literal.
@@ -69,8 +88,7 @@ def feed_window(query: Mapping[str, str], now: datetime) -> RunQuery:
     tags = frozenset(tag for tag in query.get("tags", "").split(",") if tag)
     if any(_NO_TAG.search(tag) for tag in tags):
         raise BadQuery("tags")
-    age = min(_duration(query.get("createdAt", "24h")) or FEED_MAX_AGE, FEED_MAX_AGE)
-    return RunQuery(since=now - age, all_tags=tags, limit=FEED_MAX_RUNS)
+    return FeedWindow(min(_duration(query.get("createdAt", "24h")) or FEED_MAX_AGE, FEED_MAX_AGE), tags)
 
 
 def list_query(query: Mapping[str, str], now: datetime, index: Index) -> ListQuery:
@@ -85,6 +103,14 @@ def list_query(query: Mapping[str, str], now: datetime, index: Index) -> ListQue
         raise BadQuery("filter[status]")
     since, until = _window(query, now)
     visible = now - timedelta(seconds=index.lag_s)
+    tests = query.get("filter[isTest]", "")
+    if tests not in ("", "true", "false"):
+        raise BadQuery("filter[isTest]")
+    versions = _words(query.get("filter[version]") or None)
+    none = tests == "true" or any(query.get(f"filter[{name}]") for name in _UNKNOWN)
+    if none or (versions is not None and SHOWN_VERSION not in versions):
+        return ListQuery(RunQuery(tasks=frozenset(), limit=size), statuses)
+    # The client goes a page back from one that it came to by its cursor with both; upstream takes the second.
     after, before = query.get("page[after]"), query.get("page[before]")
     runs = RunQuery(
         since=since,
@@ -92,8 +118,8 @@ def list_query(query: Mapping[str, str], now: datetime, index: Index) -> ListQue
         tasks=_words(query.get("filter[taskIdentifier]")),
         any_tag=_words(query.get("filter[tag]")),
         statuses=statuses if index.by_status else None,
-        older_than=_place(after) if after else None,
-        newer_than=_place(before) if before and not after else None,
+        older_than=_place(after) if after and not before else None,
+        newer_than=_place(before) if before else None,
         limit=size,
     )
     return ListQuery(runs, statuses)

@@ -61,6 +61,19 @@ class RecordedStore:
         """Begins every run: whoever lists them has asked for them."""
         return find_runs([self._playing(run_id).view() for run_id in self._recordings], query)
 
+    async def runs_changed(self, since: datetime, block_s: float) -> Sequence[Run]:
+        playing = [self._playing(run_id) for run_id in self._recordings]
+        # Each run has times of its own: one that changes now can be dated before one that changed long ago.
+        known = {view.run_id: view.updated_at for view in (run.view() for run in playing)}
+        deadline_s = self._clock_s() + block_s
+        while True:
+            views = [run.view() for run in playing]
+            changed = [view for view in views if view.updated_at > min(since, known[view.run_id])]
+            left_s = deadline_s - self._clock_s()
+            if changed or left_s <= 0:
+                return changed
+            await asyncio.sleep(min([left_s, *(run.pace.due_in_s(run.changes_ms) for run in playing)]))
+
     async def v1_stream(self, run_id: str, key: str) -> _RecordedV1:
         run = self._playing(run_id)
         return _RecordedV1(run.pace, run.entries.get(key, EntryLog()), run.due_ms.get(key, []))
@@ -99,11 +112,13 @@ class _Pace:
             left_s = deadline_s - self._clock_s()
             if found or left_s <= 0:
                 return found
-            elapsed_ms = self.elapsed_ms()
-            following = bisect_right(due_ms, elapsed_ms)
-            if following < len(due_ms):
-                left_s = min(left_s, (due_ms[following] - elapsed_ms) / 1000 / self._speed)
-            await asyncio.sleep(left_s)
+            await asyncio.sleep(min(left_s, self.due_in_s(due_ms)))
+
+    def due_in_s(self, due_ms: Sequence[int]) -> float:
+        """How long it is until the next of these, in order; infinite when none is left."""
+        elapsed_ms = self.elapsed_ms()
+        following = bisect_right(due_ms, elapsed_ms)
+        return (due_ms[following] - elapsed_ms) / 1000 / self._speed if following < len(due_ms) else math.inf
 
 
 class _RecordedRun:

@@ -13,6 +13,9 @@ import msgspec
 from tailrace.serve.runs import Run
 from tailrace.serve.statuses import api_flags, api_status
 
+SHOWN_VERSION = "20261101.1"
+"""What every run here says that it was deployed as."""
+
 
 def run_body(run: Run, api_version: str | None) -> bytes:
     """The run as the retrieve route shows it. Fields without a value are absent, as JSON.stringify leaves them out."""
@@ -40,7 +43,7 @@ def _fields(run: Run, api_version: str | None) -> dict[str, Any]:
     return {
         "id": run.run_id,
         "taskIdentifier": run.task_identifier,
-        "version": "20261101.1",
+        "version": SHOWN_VERSION,
         "status": status,
         "createdAt": _at(run.created_at),
         "startedAt": _at(run.started_at),

@@ -86,6 +86,15 @@ class Store(Protocol):
         """The runs that are asked for, by the rule of `runs.find_runs`."""
         ...
 
+    async def runs_changed(self, since: datetime, block_s: float) -> Sequence[Run]:
+        """The runs that were updated after ``since``, in no order, new ones among them.
+
+        When there are none, waits up to ``block_s`` for some to change, and returns those whatever their time. Empty
+        when that time is over. A change can be left out whose time is before ``since`` and that became visible between
+        two calls.
+        """
+        ...
+
     async def v1_stream(self, run_id: str, key: str) -> V1Stream:
         """The stream of a known v1 run; an empty one when the key was never written."""
         ...

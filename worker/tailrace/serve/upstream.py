@@ -13,8 +13,8 @@ from starlette.responses import Response
 from tailrace.serve.admission import Admitted
 from tailrace.serve.connections import Connections
 from tailrace.serve.electric import ElectricFeed
-from tailrace.serve.feed import NativeFeed
 from tailrace.serve.listing import Index
+from tailrace.serve.native import NativeFeed
 from tailrace.serve.runs import Run
 from tailrace.serve.store import Store
 from tailrace.serve.timing import Timing
