@@ -116,6 +116,9 @@ class WrittenStore:
             await asyncio.sleep(min(left_s, 0.5))
         return changed
 
+    async def wire(self, run: Run, key: str) -> Wire:
+        return run.wire
+
     async def v1_stream(self, run_id: str, key: str) -> V1Stream:
         raise NoSuchStream  # all are v2
 

@@ -248,6 +248,9 @@ class LiveStore:
 
         return await self._runs_bell.until(look, block_s)
 
+    async def wire(self, run: Run, key: str) -> Wire:
+        return run.wire
+
     async def v1_stream(self, run_id: str, key: str) -> _LiveV1:
         with self._guard:
             return self._v1_of(run_id, key)

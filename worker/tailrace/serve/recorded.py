@@ -14,6 +14,7 @@ from collections.abc import Callable, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import TypeVar
 
+from tailrace.model import Wire
 from tailrace.serve.entries import BEGINNING, Entry, V1Id
 from tailrace.serve.logs import EntryLog, RecordLog
 from tailrace.serve.recording import Recording
@@ -73,6 +74,9 @@ class RecordedStore:
             if changed or left_s <= 0:
                 return changed
             await asyncio.sleep(min([left_s, *(run.pace.due_in_s(run.changes_ms) for run in playing)]))
+
+    async def wire(self, run: Run, key: str) -> Wire:
+        return run.wire
 
     async def v1_stream(self, run_id: str, key: str) -> _RecordedV1:
         run = self._playing(run_id)

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import NamedTuple, Protocol
 
+from tailrace.model import Wire
 from tailrace.serve.entries import Entry, V1Id
 from tailrace.serve.records import Record, Tail
 from tailrace.serve.runs import FoundRuns, Run, RunQuery
@@ -93,6 +94,10 @@ class Store(Protocol):
         when that time is over. A change can be left out whose time is before ``since`` and that became visible between
         two calls.
         """
+        ...
+
+    async def wire(self, run: Run, key: str) -> Wire:
+        """The wire that a stream of a run speaks. It may take a moment where the run does not tell."""
         ...
 
     async def v1_stream(self, run_id: str, key: str) -> V1Stream:

@@ -60,7 +60,7 @@ async def input_stream(upstream: Upstream, asked: Asked) -> Response:
 
 
 async def _read(upstream: Upstream, asked: Asked, timeout_s: float | None) -> Response:
-    if asked.run.wire is Wire.V1:
+    if await upstream.store.wire(asked.run, asked.target.key) is Wire.V1:
         blocks, headers = await _v1_blocks(upstream, asked, timeout_s), _V1_HEADERS
         # Express compresses what may be transformed, for a client that offers it; v2 says no-transform.
         compress = upstream.compression and "gzip" in asked.request.headers.get("accept-encoding", "")
