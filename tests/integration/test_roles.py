@@ -20,6 +20,7 @@ from tailrace.requests import request_ingest
 from tailrace.service.exporter import ArchiveCollector
 from tailrace.service.verifying import Verifying
 from tailrace.store import migrate, roles
+from tailrace.store.access_keys import AccessKeys
 from tailrace.store.engine import create_engine
 from tailrace.store.figures import Figures
 from tailrace.store.keeping.compaction import Compacted, Compaction
@@ -223,6 +224,27 @@ def test_a_reader_sees_every_view_and_function_of_the_contract(database: Databas
             "stream_id_at(now())",
         ):
             connection.execute(f"SELECT * FROM tailrace.{call}").fetchall()  # type: ignore[arg-type]
+
+
+def test_who_serves_readers_notes_that_a_key_is_used_and_gives_none(database: Database) -> None:
+    with database.engine_of(database.maintenance) as engine:
+        AccessKeys(engine).add("web", "default", bytes(32))
+    with database.engine_of(database.runtime) as engine:
+        keys = AccessKeys(engine)
+        (valid,) = keys.valid()
+        keys.note_use([valid.id])
+        assert keys.all()[0].last_used_at is not None
+    for change in (
+        "INSERT INTO tailrace.access_keys (environment_id, name, key_hash) SELECT id, 'x', '' FROM tailrace.environments",
+        "UPDATE tailrace.access_keys SET revoked_at = NULL",
+        "UPDATE tailrace.access_keys SET key_hash = sha256('x')",
+        "DELETE FROM tailrace.access_keys",
+    ):
+        refused(database, database.runtime, change)
+    for role in (database.reader, database.monitor, database.enqueuer):
+        refused(database, role, "SELECT * FROM tailrace.access_keys")
+    with database.engine_of(database.maintenance) as engine:
+        assert AccessKeys(engine).revoke("web")
 
 
 CHANGES = [

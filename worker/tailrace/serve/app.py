@@ -19,7 +19,6 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-from tailrace.errors import StoreUnavailable
 from tailrace.serve import answers, claims
 from tailrace.serve.admission import Access, Admitted, NotAdmitted, of_run
 from tailrace.serve.body import BrokenOff, StreamBody
@@ -36,6 +35,7 @@ from tailrace.serve.store import INPUT_PREFIX, Store
 from tailrace.serve.stream_routes import input_stream, run_stream
 from tailrace.serve.timing import Timing
 from tailrace.serve.upstream import CLAIMS, RUN_LIST, RUNS_FEED, Around, Asked, Target, Upstream, as_it_is
+from tailrace.telemetry import Failing
 
 DEFAULT_KEY = "tr_dev_replay"
 
@@ -179,6 +179,7 @@ class _Door:
         self._made: dict[str, Upstream] = {}
         self._refusals = refusals
         self._around = around
+        self._failing = Failing("answering")
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         response = await self._answer(Request(scope, receive))
@@ -202,12 +203,14 @@ class _Door:
     async def _admitted(self, request: Request, target: Target, route: Route) -> Response:
         try:
             admitted = await self._access.admit(request.headers)
+            response = await route(self._upstream(admitted.environment), request, target, admitted)
         except NotAdmitted as error:
             refused = error
-        except StoreUnavailable:
+        except Exception as error:  # noqa: BLE001  it is told, and the client asks again
+            self._failing.failed(error)
             return answers.failed()
         else:
-            response = await route(self._upstream(admitted.environment), request, target, admitted)
+            self._failing.succeeded()
             if isinstance(response, StreamBody) and admitted.key_id is not None:
                 response.blocks = _while_it_stands(response.blocks, self._access, admitted)
             return response
