@@ -360,7 +360,7 @@ def test_many_readers_ask_no_more_than_one(rows: Rows, database_url: str) -> Non
     async def go() -> None:
         async with archive_of(database_url) as archive:
             asked: list[str] = []
-            sa.event.listen(archive._engine, "before_cursor_execute", lambda *args: asked.append(args[2]))
+            sa.event.listen(archive.engine, "before_cursor_execute", lambda *args: asked.append(args[2]))
             store = ArchiveStore(archive, "default")
             readers = [await store.v2_stream("run_1", "ai") for _ in range(200)]
             for each in readers:

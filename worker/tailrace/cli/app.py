@@ -27,6 +27,7 @@ from tailrace.cli.prune import prune
 from tailrace.cli.replay import replay
 from tailrace.cli.retry import retry
 from tailrace.cli.roles import roles
+from tailrace.cli.serve import serve
 from tailrace.cli.sql import sql
 from tailrace.cli.status import status
 from tailrace.cli.text import text
@@ -50,7 +51,7 @@ app = typer.Typer(
 
 PANELS: dict[str, tuple[Callable[..., None], ...]] = {
     SERVERS: (demo, up, down, migrate, roles, doctor),
-    RUNNING: (ingest, cancel, retry, backfill, worker, exporter, health, replay),
+    RUNNING: (ingest, cancel, retry, backfill, worker, exporter, health, replay, serve),
     READING: (status, chunks, text, sql, verify),
     KEEPING: (export, prune, forget, compact),
 }

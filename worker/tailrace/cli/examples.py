@@ -53,6 +53,10 @@ EXAMPLES: dict[str, tuple[Example, ...]] = {
         Example("tailrace replay --port 8790 --speed 0", "serve the recorded runs, all there at once"),
         Example("tailrace replay --port 8790 --key tr_dev_mine", "as they came, to clients with this key"),
     ),
+    "serve": (
+        Example("tailrace serve --port 8787", "serve what is archived to clients of Trigger.dev on this machine"),
+        Example("tailrace serve --host 0.0.0.0 --fallback", "to others too, and pass on what is not archived"),
+    ),
     "status": (
         Example("tailrace status --limit 10", "the ten runs that were asked for last"),
         Example("tailrace status run_abc123", "the streams of one run: how far each is, and who reads it"),

@@ -25,6 +25,7 @@ from tailrace.serve.body import BrokenOff, StreamBody
 from tailrace.serve.connections import Connections
 from tailrace.serve.cors import Origins
 from tailrace.serve.electric import ElectricFeed
+from tailrace.serve.fallback import Fallback
 from tailrace.serve.list_routes import many_runs_feed, run_list
 from tailrace.serve.listing import Index
 from tailrace.serve.native import NativeFeed
@@ -113,8 +114,10 @@ def make_upstream(
     now_ms: Callable[[], int] = wall_clock_ms,
     chance: random.Random | None = None,
     index: Index | None = None,
+    fallback: Fallback | None = None,
 ) -> Upstream:
-    """Make the parts of one environment; the arguments are those of `create_app`."""
+    """Make the parts of one environment; the arguments are those of `create_app`, and who answers what the store does
+    not have."""
     timing = timing or Timing()
     chance = chance or random.Random()
     native = feed is FeedFormat.NATIVE
@@ -129,6 +132,7 @@ def make_upstream(
         chance=chance,
         connections=connections,
         index=index or Index(),
+        fallback=fallback,
     )
 
 
@@ -258,6 +262,9 @@ def _of_run(route: Callable[[Upstream, Asked], Awaitable[Response]]) -> Route:
 
     async def answer(upstream: Upstream, request: Request, target: Target, admitted: Admitted) -> Response:
         run = await upstream.store.run(target.run_id)
+        fallback = upstream.fallback
+        if fallback is not None and await fallback.takes(target.run_id, target.key or None, run, admitted):
+            return await fallback.answer(request, admitted, upstream.connections)
         if run is None:
             return answers.unknown_yet() if target.kind == "api" else answers.unknown()
         if not admitted.may_read(of_run(run)):

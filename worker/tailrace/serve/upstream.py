@@ -13,6 +13,7 @@ from starlette.responses import Response
 from tailrace.serve.admission import Admitted
 from tailrace.serve.connections import Connections
 from tailrace.serve.electric import ElectricFeed
+from tailrace.serve.fallback import Fallback
 from tailrace.serve.listing import Index
 from tailrace.serve.native import NativeFeed
 from tailrace.serve.runs import Run
@@ -56,6 +57,8 @@ class Upstream:
     chance: random.Random
     connections: Connections
     index: Index
+    fallback: Fallback | None = None
+    """Answers what the store does not have; None: nobody does, and it is unknown."""
 
 
 @dataclass(frozen=True, slots=True)

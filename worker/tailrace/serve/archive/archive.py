@@ -34,14 +34,18 @@ class Archive:
     """Belongs to the loop that serves; opens connections when it needs them. Close it there."""
 
     def __init__(self, url: str) -> None:
-        self._engine = create_engine(url, pool_size=CONNECTIONS, max_overflow=0, application_name="tailrace serve")
-        self.serving = Serving(self._engine)
+        self.engine = create_engine(url, pool_size=CONNECTIONS, max_overflow=0, application_name="tailrace serve")
+        self.serving = Serving(self.engine)
         self.threads = Threads(CONNECTIONS)
         self.follower = Follower(self.serving, self.threads, self._forget)
         self.run_watch = RunWatch(self.serving, self.threads)
         self._parts: OrderedDict[_PartKey, _Part] = OrderedDict()
         self._parts_bytes = 0
         self._reading: dict[_PartKey, asyncio.Task[_Part]] = {}
+
+    def stop_waiting(self) -> None:
+        """Have those who wait for a run to change wait no more."""
+        self.run_watch.let_go()
 
     async def close(self) -> None:
         """Look no more, and close the connections."""
@@ -53,7 +57,7 @@ class Archive:
     def let_go(self) -> None:
         """Close the connections, once the loop has ended."""
         self.threads.close()
-        end(self._engine)
+        end(self.engine)
 
     async def part(self, followed: Followed, number: int) -> tuple[Sequence[Item], int]:
         """Read a part of a stream: what is stored from a number on, and the number from which the next part begins.

@@ -11,13 +11,12 @@ import asyncio
 from collections.abc import Callable
 from weakref import WeakValueDictionary
 
-import structlog
-
 from tailrace.errors import StoreUnavailable
 from tailrace.model import Wire
 from tailrace.serve.archive.followed import NEWEST_S, Followed
 from tailrace.serve.archive.threads import Threads
 from tailrace.store.serving import Moment, Serving
+from tailrace.telemetry import Failing
 
 EVERY_S = 0.05
 """How often it is looked while anybody follows a stream: what was committed is shown within twice that."""
@@ -25,8 +24,6 @@ ROWS_EVERY_S = 1.0
 """How often the rows of streams are looked at: of what is no chunk there is no segment."""
 AGAIN_S = 1.0
 """After so long when the database did not answer."""
-
-log = structlog.get_logger("tailrace")
 
 
 class Follower:
@@ -41,6 +38,7 @@ class Follower:
         self._wanted = asyncio.Event()
         self._seen: Moment | None = None
         self._rows_at_s = 0.0
+        self._failing = Failing("following")
         self._troubled = False
         self._task: asyncio.Task[None] | None = None
 
@@ -78,13 +76,13 @@ class Follower:
                 await self._wanted.wait()
             began_s = loop.time()
             self._wanted.clear()
-            try:
+            looked = False
+            with self._failing:
                 await self._look()
-                self._troubled = False
-            except StoreUnavailable as error:
-                if not self._troubled:
-                    log.warning("archive_unavailable", error=str(error))
-                self._troubled = True
+                looked = True
+            self._troubled = not looked
+            if not looked:
+                self._seen = None  # what was not given out is found anew
                 await asyncio.sleep(AGAIN_S)
                 continue
             left_s = began_s + EVERY_S - loop.time()

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
-from typing import NamedTuple
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager
+from typing import Any, NamedTuple
 
-from tailrace.errors import StoreUnavailable
 from tailrace.serve.archive.threads import Threads
 from tailrace.store.serving import ArchivedRun, Serving
+from tailrace.telemetry import Failing
 
 EVERY_S = 0.2
 """How often it is looked. A run changes a few times in its life, and is looked at upstream every few seconds."""
@@ -22,14 +23,31 @@ class Sought(NamedTuple):
     stream_key: str
 
 
+_Bell = asyncio.Future[Sequence[ArchivedRun]]
+
+
 class _Environment:
-    """All runs of an environment. ``changed``: those of the last look that brought some."""
+    """All runs of an environment. ``versions``: as the last look found them; None: nobody has looked yet."""
 
     def __init__(self) -> None:
         self.readers = 0
         self.versions: dict[int, str] | None = None
-        self.changed: Sequence[ArchivedRun] = ()
-        self.waiting: set[asyncio.Future[None]] = set()
+        self._waiting: set[_Bell] = set()
+
+    @asynccontextmanager
+    async def bell(self) -> AsyncIterator[_Bell]:
+        """Give what is told of the next changes."""
+        bell: _Bell = asyncio.get_running_loop().create_future()
+        self._waiting.add(bell)
+        try:
+            yield bell
+        finally:
+            self._waiting.discard(bell)
+
+    def ring(self, changed: Sequence[ArchivedRun]) -> None:
+        for bell in self._waiting:
+            if not bell.done():
+                bell.set_result(changed)
 
 
 class RunWatch:
@@ -41,38 +59,33 @@ class RunWatch:
         self._runs: dict[int, dict[asyncio.Future[None], str]] = {}
         self._sought: dict[Sought, set[asyncio.Future[int]]] = {}
         self._environments: dict[str, _Environment] = {}
+        self._over = asyncio.Event()
+        self._failing = Failing("run_watching")
         self._task: asyncio.Task[None] | None = None
 
-    async def begin(self, environment: str) -> _Environment:
-        """Watch all runs of an environment; return once what changes from now on will be told of by `any_changed`."""
+    async def any_changed(
+        self, environment: str, ask: Callable[[], Awaitable[Sequence[ArchivedRun]]], timeout_s: float
+    ) -> Sequence[ArchivedRun]:
+        """Return what ``ask`` returns; when that is nothing, wait for runs of the environment that change.
+
+        A change is in what ``ask`` finds, or seen afterwards: whoever asks is being watched for by then.
+        """
+        deadline = asyncio.get_running_loop().time() + timeout_s
         watched = self._environments.setdefault(environment, _Environment())
         watched.readers += 1
         try:
-            while watched.versions is None:
-                bell: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-                watched.waiting.add(bell)
-                await self._wait(bell, EVERY_S)
-                watched.waiting.discard(bell)
-        except BaseException:
-            self.end(environment)
-            raise
-        return watched
-
-    def end(self, environment: str) -> None:
-        """Undo `begin`."""
-        watched = self._environments[environment]
-        watched.readers -= 1
-        if not watched.readers:
-            del self._environments[environment]
-
-    async def any_changed(self, watched: _Environment, timeout_s: float) -> Sequence[ArchivedRun]:
-        """Wait until runs of the environment change; return them, none when none did by then."""
-        bell: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        watched.waiting.add(bell)
-        try:
-            return watched.changed if await self._wait(bell, timeout_s) else ()
+            while watched.versions is None and not self._over.is_set():
+                async with watched.bell() as bell:
+                    await self._wait(bell, EVERY_S, gives_up=True)
+            async with watched.bell() as bell:
+                if found := await ask():
+                    return found
+                left_s = deadline - asyncio.get_running_loop().time()
+                return bell.result() if await self._wait(bell, left_s, gives_up=True) else ()
         finally:
-            watched.waiting.discard(bell)
+            watched.readers -= 1
+            if not watched.readers:
+                self._environments.pop(environment, None)
 
     async def changed(self, run: int, version: str, timeout_s: float) -> bool:
         """Wait until the row of a run has another version than this; return whether it has."""
@@ -80,7 +93,7 @@ class RunWatch:
         waiting = self._runs.setdefault(run, {})
         waiting[bell] = version
         try:
-            return await self._wait(bell, timeout_s)
+            return await self._wait(bell, timeout_s, gives_up=True)
         finally:
             waiting.pop(bell, None)
             if not waiting:
@@ -92,11 +105,15 @@ class RunWatch:
         waiting = self._sought.setdefault(sought, set())
         waiting.add(bell)
         try:
-            return bell.result() if await self._wait(bell, timeout_s) else None
+            return bell.result() if await self._wait(bell, timeout_s, gives_up=False) else None
         finally:
             waiting.discard(bell)
             if not waiting:
                 self._sought.pop(sought, None)
+
+    def let_go(self) -> None:
+        """Nobody waits for a run any more, neither those who do nor those who come."""
+        self._over.set()
 
     async def stop(self) -> None:
         """Look no more."""
@@ -105,17 +122,26 @@ class RunWatch:
             await asyncio.gather(self._task, return_exceptions=True)
             self._task = None
 
-    async def _wait(self, bell: asyncio.Future[None] | asyncio.Future[int], timeout_s: float) -> bool:
+    async def _wait(self, bell: asyncio.Future[Any], timeout_s: float, *, gives_up: bool) -> bool:
+        """Wait for a bell; return whether it rang. ``gives_up``: not when nobody is to wait any more."""
         if self._task is None:
             self._task = asyncio.create_task(self._run(), name="tailrace run watch")
-        done, _ = await asyncio.wait({bell}, timeout=max(timeout_s, 0))
-        return bool(done)
+        waited_for: set[asyncio.Future[Any]] = {bell}
+        if gives_up:
+            waited_for.add(over := asyncio.ensure_future(self._over.wait()))
+        try:
+            await asyncio.wait(waited_for, timeout=max(timeout_s, 0), return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            if gives_up:
+                over.cancel()
+        return bell.done()
 
     async def _run(self) -> None:
         while self._runs or self._sought or self._environments:
             await asyncio.sleep(EVERY_S)
             for look in (self._look_at_runs, self._look_for_streams, self._look_at_environments):
-                await _or_later(look)
+                with self._failing:  # whoever waits may wait longer
+                    await look()
         self._task = None
 
     async def _look_at_runs(self) -> None:
@@ -135,14 +161,12 @@ class RunWatch:
             watched = self._environments.get(name)
             if watched is None:
                 continue
-            before, watched.versions = watched.versions, versions
+            before = watched.versions
             changed = [] if before is None else [run for run in versions if before.get(run) != versions[run]]
-            if changed:
-                watched.changed = await self._threads.run(self._serving.runs_of, name, changed)
+            rows = await self._threads.run(self._serving.runs_of, name, changed) if changed else []
+            watched.versions = versions
             if changed or before is None:
-                for bell in watched.waiting:
-                    if not bell.done():
-                        bell.set_result(None)
+                watched.ring(rows)
 
     async def _look_for_streams(self) -> None:
         if not self._sought:
@@ -152,10 +176,3 @@ class RunWatch:
             for bell in self._sought.get(Sought(*sought), ()):
                 if not bell.done():
                     bell.set_result(stream_id)
-
-
-async def _or_later(look: Callable[[], Awaitable[None]]) -> None:
-    try:
-        await look()
-    except StoreUnavailable:
-        return  # the follower says so; whoever waits here may wait longer

@@ -61,19 +61,12 @@ class ArchiveStore:
 
     async def runs_changed(self, since: datetime, block_s: float) -> Sequence[Run]:
         """Looks at the runs that are watched: of the others upstream tells nothing new."""
-        watch = self._archive.run_watch
-        loop = asyncio.get_running_loop()
-        deadline = loop.time() + block_s
-        watched = await watch.begin(self._environment)
-        try:
-            found: Sequence[ArchivedRun] = await self._archive.threads.run(
-                self._archive.serving.runs_noted_since, self._environment, since
-            )
-            if not found:
-                found = await watch.any_changed(watched, deadline - loop.time())
-            return [_run(each) for each in found]
-        finally:
-            watch.end(self._environment)
+        threads, serving = self._archive.threads, self._archive.serving
+
+        async def noted() -> Sequence[ArchivedRun]:
+            return await threads.run(serving.runs_noted_since, self._environment, since)
+
+        return [_run(each) for each in await self._archive.run_watch.any_changed(self._environment, noted, block_s)]
 
     async def wire(self, run: Run, key: str) -> Wire:
         """What the archive knows; of a run of which nothing was read yet, once it was. v2, which upstream has run for

@@ -1,0 +1,71 @@
+"""`tailrace serve`: one process, with all environments of an archive."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass
+
+import httpx
+
+from tailrace.config.keys import Access as Reached
+from tailrace.config.settings import Settings
+from tailrace.serve.app import create_app_of, make_upstream
+from tailrace.serve.archive.archive import Archive
+from tailrace.serve.archive.store import ArchiveStore
+from tailrace.serve.archive.to_upstream import ToUpstream, upstream_client
+from tailrace.serve.archive_access import KEPT_S, EnvironmentKeys, archive_access
+from tailrace.serve.connections import Connections
+from tailrace.serve.draining import serve_until_told
+from tailrace.serve.fresh import Fresh
+from tailrace.serve.listing import Index
+from tailrace.serve.upstream import Upstream
+
+
+def serve_archive(settings: Settings, database_url: str, host: str, port: int, *, fallback: bool) -> None:
+    """Serve until SIGTERM or SIGINT. The URL is the first line of output; port 0 takes a free one.
+
+    ``fallback``: what is not archived is asked of upstream.
+
+    Raises:
+        BadSettings: the database or the keys can't be used.
+        OSError: the port can't be had.
+    """
+    asyncio.run(_serve(settings, database_url, host, port, fallback=fallback))
+
+
+async def _serve(settings: Settings, database_url: str, host: str, port: int, *, fallback: bool) -> None:
+    archive = Archive(database_url)
+    client = upstream_client(settings.connect_timeout_seconds, settings.read_timeout_seconds) if fallback else None
+    parts = _Parts(archive, Connections(), client, Fresh(EnvironmentKeys(settings).look))
+    origins = [] if settings.serve_origins is None else settings.serve_origins.split(",")
+    app = create_app_of(archive_access(settings, archive.engine), parts.of, parts.connections, origins=origins)
+
+    async def close() -> None:
+        if client is not None:
+            await client.aclose()
+        await archive.close()
+
+    await serve_until_told(app, host, port, archive.stop_waiting, close)
+
+
+@dataclass(frozen=True, slots=True)
+class _Parts:
+    archive: Archive
+    connections: Connections
+    client: httpx.AsyncClient | None
+    reached: Fresh[tuple[Reached, ...]]
+
+    def of(self, environment: str) -> Upstream:
+        """Make the parts of an environment."""
+        store = ArchiveStore(self.archive, environment)
+
+        async def reached() -> Reached | None:
+            known = await self.reached.at_most(KEPT_S)
+            return next((each for each in known if each.name == environment), None)
+
+        return make_upstream(
+            store,
+            self.connections,
+            index=Index(by_status=True),
+            fallback=None if self.client is None else ToUpstream(environment, store, self.client, reached),
+        )
