@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tailrace.config.reader_keys import PREFIX, hashed, new_key
+from tailrace.config.own_keys import PREFIX, hashed, new_key
 from tailrace.config.settings import Settings
 from tailrace.errors import BadSettings, StoreUnavailable
 from tailrace.serve import archive_access

@@ -12,7 +12,7 @@ from tailrace.cli import servers
 from tailrace.cli.arguments import AsJson
 from tailrace.cli.output import ago, say, shown, table, write, write_json
 from tailrace.cli.runs import changing
-from tailrace.config.reader_keys import hashed, new_key
+from tailrace.config.own_keys import hashed, new_key
 from tailrace.errors import BadArgument
 
 if TYPE_CHECKING:

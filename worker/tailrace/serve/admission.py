@@ -1,8 +1,4 @@
-"""What a request shows as its right to read, and what it then may read. Pure but for the clock of a token.
-
-Upstream's rules and words: protocol §7 and, newer than it, `internal-packages/rbac/src/bearerCredentials.ts` and
-`packages/plugins/src/rbac.ts` of triggerdotdev/trigger.dev (4.8).
-"""
+"""What a request shows as its right to read, and what it may read then, by upstream's rules (protocol §7). Pure."""
 
 from __future__ import annotations
 
@@ -15,7 +11,7 @@ from typing import NamedTuple, Protocol
 from tailrace.serve.runs import Run
 
 __all__ = [
-    "Access",
+    "Admission",
     "Admitted",
     "NotAdmitted",
     "Resource",
@@ -78,7 +74,7 @@ class Admitted:
         return self.scopes is None or may_read(self.scopes, resources)
 
 
-class Access(Protocol):
+class Admission(Protocol):
     """Knows who may read."""
 
     async def admit(self, headers: Mapping[str, str]) -> Admitted:

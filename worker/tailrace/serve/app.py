@@ -19,18 +19,19 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
+from tailrace.config.origins import ANY_ORIGIN
 from tailrace.serve import answers, claims
-from tailrace.serve.admission import Access, Admitted, NotAdmitted, of_run
+from tailrace.serve.admission import Admission, Admitted, NotAdmitted, of_run
 from tailrace.serve.body import BrokenOff, StreamBody
 from tailrace.serve.connections import Connections
-from tailrace.serve.cors import Origins
+from tailrace.serve.cors import Origins, beforehand, is_beforehand
 from tailrace.serve.electric import ElectricFeed
 from tailrace.serve.fallback import Fallback
+from tailrace.serve.late_answers import LateAnswers
 from tailrace.serve.list_routes import many_runs_feed, run_list
 from tailrace.serve.listing import Index
 from tailrace.serve.native import NativeFeed
 from tailrace.serve.one_key import OneKey
-from tailrace.serve.refusals import Refusals
 from tailrace.serve.run_routes import retrieve, run_feed
 from tailrace.serve.store import INPUT_PREFIX, Store
 from tailrace.serve.stream_routes import input_stream, run_stream
@@ -97,8 +98,8 @@ def create_app(
         chance=chance,
         index=index,
     )
-    at_once = Refusals(late_s=0)  # upstream's answers to wrong keys come at once
-    app = create_app_of(OneKey(api_key), lambda _: upstream, connections, refusals=at_once, around=around)
+    at_once = LateAnswers(late_s=0)  # upstream's answers to wrong keys come at once
+    app = create_app_of(OneKey(api_key), lambda _: upstream, connections, late_answers=at_once, around=around)
     app.state.upstream = upstream
     return app
 
@@ -137,11 +138,11 @@ def make_upstream(
 
 
 def create_app_of(
-    access: Access,
+    access: Admission,
     upstreams: Callable[[str], Upstream],
     connections: Connections,
     *,
-    refusals: Refusals | None = None,
+    late_answers: LateAnswers | None = None,
     around: Around = as_it_is,
     origins: Collection[str] | None = None,
 ) -> Starlette:
@@ -151,12 +152,11 @@ def create_app_of(
         access: who may read, and of which environment.
         upstreams: makes the parts of an environment, at the first request that may read it.
         connections: those of the server, which each of the parts has too.
-        refusals: how those are answered who may not; wrong keys late by default.
+        late_answers: how those are answered who may not; wrong keys late by default.
         around: stands between each request and its answer, before the key is looked at.
-        origins: the pages that a browser lets read (`cors.Origins`); None: all, as upstream's answers say, but nothing
-            that a browser asks beforehand is answered.
+        origins: the pages that a browser lets read (`cors.Origins`); None: all, as upstream's answers say.
     """
-    door = _Door(access, upstreams, refusals or Refusals(), around)
+    door = _Door(access, upstreams, late_answers or LateAnswers(), around)
     app = Starlette()
     app.state.connections = connections
     # Starlette's routes see the decoded path, where a%2Fb has become two segments; so none of them is used.
@@ -176,12 +176,12 @@ class _Door:
     """Every request goes through here: it is admitted, and its route answers for the environment that it may read."""
 
     def __init__(
-        self, access: Access, upstreams: Callable[[str], Upstream], refusals: Refusals, around: Around
+        self, access: Admission, upstreams: Callable[[str], Upstream], late_answers: LateAnswers, around: Around
     ) -> None:
         self._access = access
         self._make = upstreams
         self._made: dict[str, Upstream] = {}
-        self._refusals = refusals
+        self._late_answers = late_answers
         self._around = around
         self._failing = Failing("answering")
 
@@ -190,6 +190,8 @@ class _Door:
         await response(scope, receive, send)
 
     async def _answer(self, request: Request) -> Response:
+        if is_beforehand(request.method, request.headers):
+            return beforehand(request.headers, ANY_ORIGIN)
         raw_path: bytes = request.scope.get("raw_path") or request.scope["path"].encode()
         # Cut first, decoded after: an encoded slash is part of a segment.
         segments = [unquote(segment) for segment in raw_path.decode("latin-1").split("/")[1:]]
@@ -218,7 +220,7 @@ class _Door:
             if isinstance(response, StreamBody) and admitted.key_id is not None:
                 response.blocks = _while_it_stands(response.blocks, self._access, admitted)
             return response
-        return await self._refusals.answer(refused, request.receive)
+        return await self._late_answers.answer(refused, request.receive)
 
     def _upstream(self, environment: str) -> Upstream:
         if environment not in self._made:
@@ -226,7 +228,7 @@ class _Door:
         return self._made[environment]
 
 
-async def _while_it_stands(blocks: AsyncIterator[bytes], access: Access, admitted: Admitted) -> AsyncIterator[bytes]:
+async def _while_it_stands(blocks: AsyncIterator[bytes], access: Admission, admitted: Admitted) -> AsyncIterator[bytes]:
     """The blocks until the key is revoked; then the connection breaks off, and the client has to ask again."""
     try:
         async for block in blocks:

@@ -10,7 +10,7 @@ import structlog
 
 from tailrace.config.keys import Access as Reached
 from tailrace.config.keys import KeysFile, accesses
-from tailrace.config.reader_keys import PREFIX, hashed
+from tailrace.config.own_keys import PREFIX, hashed
 from tailrace.config.settings import Settings
 from tailrace.errors import BadSettings, StoreUnavailable
 from tailrace.serve.admission import WRONG_KEY, Admitted, NotAdmitted, bearer, same
@@ -83,7 +83,7 @@ class _Valid(NamedTuple):
 
 
 class ArchiveAccess:
-    """An `admission.Access`. Keeps no key that it is shown, and names none."""
+    """An `admission.Admission`. Keeps no key that it is shown, and names none."""
 
     def __init__(self, keys: Keys, environments: EnvironmentKeys) -> None:
         self._keys = keys
@@ -92,7 +92,7 @@ class ArchiveAccess:
         self._environments = Fresh(environments.look)
 
     async def admit(self, headers: Mapping[str, str]) -> Admitted:
-        """As `admission.Access` says."""
+        """As `admission.Admission` says."""
         credential = bearer(headers)
         if credential.startswith(PREFIX):
             return await self._own(hashed(credential))
@@ -104,7 +104,7 @@ class ArchiveAccess:
         return Admitted(meant.name, signs_as=meant.environment_id or meant.name)
 
     async def stands(self, admitted: Admitted) -> bool:
-        """As `admission.Access` says. While the database is away, yes: there is nothing new to be read then."""
+        """As `admission.Admission` says. While the database is away, yes: there is nothing new to be read then."""
         if admitted.key_id is None:
             return True
         try:

@@ -13,7 +13,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from tailrace.config.origins import ANY_ORIGIN
 
-__all__ = ["Origins"]
+__all__ = ["Origins", "beforehand", "is_beforehand"]
 
 _METHODS = "GET, POST"  # POST: for the claims of a token
 _ASKED_AGAIN_AFTER_S = 300  # upstream's own
@@ -34,8 +34,8 @@ class Origins:
             return
         request = Headers(scope=scope)
         allowed = self._allowed(request.get("origin"))
-        if scope["method"] == "OPTIONS" and "access-control-request-method" in request:
-            await _beforehand(request, allowed)(scope, receive, send)
+        if is_beforehand(scope["method"], request):
+            await beforehand(request, allowed)(scope, receive, send)
             return
 
         async def sending(message: Message) -> None:
@@ -60,8 +60,13 @@ class Origins:
             headers["access-control-expose-headers"] = "*"
 
 
-def _beforehand(request: Headers, allowed: str | None) -> Response:
-    """Answer whether the real request may be sent; without the headers that allow it, a browser does not."""
+def is_beforehand(method: str, request: Headers) -> bool:
+    """Return whether this is not a request but a browser's question whether it may send one."""
+    return method == "OPTIONS" and "access-control-request-method" in request
+
+
+def beforehand(request: Headers, allowed: str | None) -> Response:
+    """Answer it: pages of this origin may; None: not of the one that asks. Without the headers no browser goes on."""
     if allowed is None:
         return Response(status_code=204, headers={"vary": "Origin"})
     headers = {

@@ -1,4 +1,4 @@
-"""The `admission.Access` of a server with one environment: one key, and the tokens that it has signed."""
+"""The `admission.Admission` of a server with one environment: one key, and the tokens that it has signed."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class OneKey:
         self._signer = Signer("", SecretStr(key), frozenset({_SUBJECT}), alone=True)
 
     async def admit(self, headers: Mapping[str, str]) -> Admitted:
-        """As `admission.Access` says."""
+        """As `admission.Admission` says."""
         credential = bearer(headers)
         if same(credential, self._signer.key.get_secret_value()):
             return Admitted("", signs_as=_SUBJECT)
@@ -30,5 +30,5 @@ class OneKey:
         raise NotAdmitted(WRONG_KEY, guessed=True)
 
     async def stands(self, admitted: Admitted) -> bool:
-        """As `admission.Access` says: always."""
+        """As `admission.Admission` says: always."""
         return True

@@ -1,9 +1,4 @@
-"""Upstream's public access tokens: JWTs that its client makes and signs with an environment's secret key.
-
-``auth.createPublicToken`` signs with HS256 for 15 minutes unless it is told otherwise; ``sub`` is the environment's id
-upstream, ``pub`` is true. Source: `packages/core/src/v3/jwt.ts` of triggerdotdev/trigger.dev (4.8), which signs and, in
-the web app, verifies.
-"""
+"""Upstream's public access tokens: JWTs that its client signs with an environment's secret key (protocol §7)."""
 
 from __future__ import annotations
 

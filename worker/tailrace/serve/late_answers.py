@@ -14,7 +14,7 @@ from tailrace.serve import answers
 from tailrace.serve.admission import NotAdmitted
 from tailrace.serve.body import unless_left
 
-__all__ = ["Refusals"]
+__all__ = ["LateAnswers"]
 
 log = structlog.get_logger("tailrace")
 
@@ -25,7 +25,7 @@ MOST_AT_ONCE = 100
 TOLD_EVERY_S = 60.0
 
 
-class Refusals:
+class LateAnswers:
     """Of one application. One event loop."""
 
     def __init__(
@@ -67,5 +67,5 @@ class Refusals:
         self._count += 1
         now = self._clock()
         if self._told_at is None or now - self._told_at >= TOLD_EVERY_S:
-            log.warning("readers_refused", count=self._count, reason=refused.said, subject=refused.subject)
+            log.warning("access_refused", count=self._count, reason=refused.said, subject=refused.subject)
             self._count, self._told_at = 0, now

@@ -15,7 +15,7 @@ import pytest
 import sqlalchemy as sa
 from sqlalchemy.engine import make_url
 
-from tailrace.config.reader_keys import hashed, new_key
+from tailrace.config.own_keys import hashed, new_key
 from tailrace.config.settings import Settings
 from tailrace.errors import UnknownEnvironment
 from tailrace.model import Wire
@@ -24,7 +24,7 @@ from tailrace.serve import archive_access
 from tailrace.serve.app import FeedFormat, create_app_of, make_upstream
 from tailrace.serve.claims import PATH as CLAIMS
 from tailrace.serve.connections import Connections
-from tailrace.serve.refusals import Refusals
+from tailrace.serve.late_answers import LateAnswers
 from tailrace.serve.timing import Timing
 from tailrace.store.access_keys import AccessKeys, KeyExists
 from tailrace.store.engine import create_engine
@@ -111,7 +111,7 @@ def serving(engine: sa.Engine, keys: AccessKeys, settings: Settings) -> Iterator
             archive_access.archive_access(settings, engine),
             lambda name: make_upstream(stores[name], connections, timing=timing, feed=feed),
             connections,
-            refusals=Refusals(LATE_S),
+            late_answers=LateAnswers(LATE_S),
             origins=["https://app.example.com"],
         )
         server = running(made)

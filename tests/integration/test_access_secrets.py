@@ -13,17 +13,17 @@ import sqlalchemy as sa
 import structlog
 
 from tailrace import telemetry
-from tailrace.config.reader_keys import hashed, new_key
+from tailrace.config.own_keys import hashed, new_key
 from tailrace.config.settings import Settings
 from tailrace.errors import StoreUnavailable
 from tailrace.serve import archive_access
 from tailrace.serve.app import create_app_of, make_upstream
 from tailrace.serve.claims import PATH as CLAIMS
 from tailrace.serve.connections import Connections
-from tailrace.serve.refusals import Refusals
+from tailrace.serve.late_answers import LateAnswers
 from tailrace.serve.runs import Run
 from tailrace.store.access_keys import AccessKeys
-from tests.integration.test_readers import MODERN, ROUTES
+from tests.integration.test_access import MODERN, ROUTES
 from tests.tokens import token
 from tests.upstream import LiveStore, running
 from tests.wirecases import plain_client
@@ -79,7 +79,7 @@ def test_no_credential_of_a_reader_is_anywhere(database_url: str, engine: sa.Eng
         archive_access.archive_access(WORST, engine),
         lambda _: make_upstream(store, connections),
         connections,
-        refusals=Refusals(late_s=0.01, clock=itertools.count(0, 100).__next__),  # each tells
+        late_answers=LateAnswers(late_s=0.01, clock=itertools.count(0, 100).__next__),  # each tells
     )
     shown = [
         *(own, revoked, new_key(), SECRET, f"{SECRET}x", f"x{SECRET}", SECRET.lower()),
@@ -97,7 +97,7 @@ def test_no_credential_of_a_reader_is_anywhere(database_url: str, engine: sa.Eng
                 response = client.post("/" + "/".join(CLAIMS))
                 told.append(f"{response.status_code} {response.headers} {response.text}")
     everything = "\n".join(told) + log.getvalue() + dump(database_url)
-    assert "readers_refused" in log.getvalue()
+    assert "access_refused" in log.getvalue()
     assert "answering_failed" in log.getvalue()
     assert {each[:3] for each in told} >= {"200", "401", "403", "500"}
     for credential in shown:
