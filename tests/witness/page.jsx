@@ -1,7 +1,9 @@
-// A page that shows a run by the official hooks, as a frontend does, and then hands in what they gave.
+// A page that shows a run by the official hooks, as a frontend does, from each of some servers, and then hands in what
+// they gave.
 //
-// It is told what to ask in `window.asked`: {url, token, runId, streamKey, tag, expected}; `expected` says how many chunks
-// and runs there are. What it has seen it posts to /seen of its own server, once.
+// It is told what to ask in `window.asked`: {urls, token, runId, streamKey, tag, expected}; `urls` has a base URL for each
+// name, `expected` says how many chunks and runs there are. What it has seen, by name, it posts to /seen of its own
+// server, once.
 
 import {
   useRealtimeRun,
@@ -12,10 +14,12 @@ import {
 import { useEffect, useRef, useState } from "react";
 import { createRoot } from "react-dom/client";
 
-const { url, token, runId, streamKey, tag, expected } = window.asked;
-const options = { baseURL: url, accessToken: token };
+const { urls, token, runId, streamKey, tag, expected } = window.asked;
+const all = {};
 
-function Page() {
+function Run({ name, url }) {
+  const options = { baseURL: url, accessToken: token };
+  const place = useRef();
   const [over, setOver] = useState();
   const onComplete = (found, error) => setOver({ id: found.id, status: found.status, error });
   const run = useRealtimeRun(runId, { ...options, onComplete });
@@ -37,7 +41,7 @@ function Page() {
   useEffect(() => {
     if (!done || handedIn.current) return;
     handedIn.current = true;
-    const seen = {
+    all[name] = {
       errors,
       over,
       run: run.run,
@@ -46,13 +50,13 @@ function Page() {
       lastEventId: stream.lastEventId,
       latest: latest.parts,
       tagged: tagged.runs.map((each) => each.id),
-      shown: document.body.innerText,
+      shown: place.current.innerText,
     };
-    handIn(seen);
+    if (Object.keys(all).length === Object.keys(urls).length) handIn(all);
   });
 
   return (
-    <main>
+    <main ref={place}>
       <h1>
         {run.run?.id} {run.run?.status}
       </h1>
@@ -65,5 +69,7 @@ function handIn(seen) {
   fetch("/seen", { method: "POST", body: JSON.stringify(seen) });
 }
 
-window.addEventListener("error", (event) => handIn({ errors: [event.message] }));
-createRoot(document.getElementById("root")).render(<Page />);
+window.addEventListener("error", (event) => handIn({ error: event.message }));
+createRoot(document.getElementById("root")).render(
+  Object.entries(urls).map(([name, url]) => <Run key={name} name={name} url={url} />),
+);

@@ -8,11 +8,7 @@ import subprocess
 from pathlib import Path
 from typing import Any
 
-from tailrace.serve.timing import Timing
 from tests.witness.recorded import NAMED
-
-TIMING = Timing().scaled(0.02)
-"""A second that the client asks for is 20 ms long; what it can't ask for shrinks with it."""
 
 
 def run_script(client: Path, name: str, asked: Any, *, timeout_s: float = 200) -> Any:
