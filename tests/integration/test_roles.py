@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import itertools
 import re
 import uuid
@@ -17,6 +18,10 @@ from sqlalchemy.engine import make_url
 
 from tailrace.model import Wire
 from tailrace.requests import request_ingest
+from tailrace.serve.archive import Archive as Serving
+from tailrace.serve.archive import ArchiveStore
+from tailrace.serve.entries import V1Id
+from tailrace.serve.runs import EPOCH, RunQuery
 from tailrace.service.exporter import ArchiveCollector
 from tailrace.service.verifying import Verifying
 from tailrace.store import migrate, roles
@@ -279,6 +284,31 @@ def refused(database: Database, role: str, statement: str) -> None:
         connection.execute("SET default_transaction_read_only = off")
         with pytest.raises((psycopg.errors.InsufficientPrivilege, psycopg.errors.ObjectNotInPrerequisiteState)):
             connection.execute(statement)  # type: ignore[arg-type]
+
+
+def test_who_serves_readers_reads_all_that_it_serves(database: Database) -> None:
+    stream = database.archive.whole_stream(['"one"'])
+    database.archive.run("UPDATE tailrace.streams SET wire = 'v2', state = 'active' WHERE id = %s", stream)
+    database.archive.run("UPDATE tailrace.runs SET status = 'EXECUTING', created_at = now(), keys_read_at = now()")
+
+    async def go() -> None:
+        serving = Serving(database.url_of(database.runtime))
+        try:
+            store = ArchiveStore(serving, "default")
+            run = await store.run("run_1")
+            assert run is not None
+            assert list((await store.runs(RunQuery())).runs) == [run]
+            assert list(await store.runs_changed(EPOCH, 1)) == [run]
+            assert await store.run_changed("run_1", run.updated_at, 0.3) is None
+            assert not await store.is_forgotten("run_1")
+            reader = await store.v2_stream("run_1", "ai")
+            assert len((await reader.since(0, 1)).records) == 1
+            assert not (await reader.since(1, 0.2)).records  # followed meanwhile
+            assert len(await (await store.v1_stream("run_1", "ai")).after(V1Id(1, 0), 0)) == 1
+        finally:
+            await serving.close()
+
+    asyncio.run(go())
 
 
 def test_a_reader_changes_nothing(database: Database) -> None:

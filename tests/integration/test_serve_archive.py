@@ -393,7 +393,7 @@ def test_readers_that_lag_behind_read_the_archive(rows: Rows, database_url: str)
                 _segment(0, number, [f'"{"y" * 60_000}"'], [0])(rows, stream)
                 assert [each.seq_num for each in (await quick.since(number, LONG_S)).records] == [number]
             (followed,) = archive.follower._followed.values()
-            assert followed.kept_from > 0
+            assert followed.kept_from > 0, "all of it is at hand still"
             found: list[int] = []
             while len(found) < 12:
                 found += [each.seq_num for each in (await slow.since(len(found), LONG_S)).records]

@@ -10,16 +10,16 @@ from typing import NamedTuple
 from tailrace.model import Wire
 from tailrace.serve.archive.followed import Followed
 from tailrace.serve.archive.follower import Follower
-from tailrace.serve.archive.numbers import Item, items_of
+from tailrace.serve.archive.numbers import Item, held_bytes, items_of
 from tailrace.serve.archive.run_watch import RunWatch
 from tailrace.serve.archive.threads import Threads
 from tailrace.store.engine import create_engine, end
 from tailrace.store.serving import Serving
 
 CONNECTIONS = 8
-"""To Postgres: more would not make two cores of it any faster, and thousands of readers seldom ask at once."""
+"""To Postgres, for whoever reads: more would make no two cores of it faster. Two more are for what follows and keys."""
 PARTS_BYTES = 33_554_432
-"""Of the parts that were read last, for readers that come one after another: as the texts count."""
+"""Of memory, for the parts that were read last: for readers that come one after another."""
 
 _PartKey = tuple[int, Wire, int]
 
@@ -34,10 +34,12 @@ class Archive:
     """Belongs to the loop that serves; opens connections when it needs them. Close it there."""
 
     def __init__(self, url: str) -> None:
-        self.engine = create_engine(url, pool_size=CONNECTIONS, max_overflow=0, application_name="tailrace serve")
+        self.engine = create_engine(url, pool_size=CONNECTIONS + 2, max_overflow=0, application_name="tailrace serve")
         self.serving = Serving(self.engine)
         self.threads = Threads(CONNECTIONS)
-        self.follower = Follower(self.serving, self.threads, self._forget)
+        # With a thread and a connection of its own: however many read, what is committed is seen at once.
+        self._apart = Threads(1)
+        self.follower = Follower(self.serving, self._apart, self._forget)
         self.run_watch = RunWatch(self.serving, self.threads)
         self._parts: OrderedDict[_PartKey, _Part] = OrderedDict()
         self._parts_bytes = 0
@@ -57,6 +59,7 @@ class Archive:
     def let_go(self) -> None:
         """Close the connections, once the loop has ended."""
         self.threads.close()
+        self._apart.close()
         end(self.engine)
 
     async def part(self, followed: Followed, number: int) -> tuple[Sequence[Item], int]:
@@ -93,7 +96,7 @@ class Archive:
         first = numbers.of(generation, 0)
         items = items_of(followed.wire, first, part.stored, else_ms=followed.tail_ms)
         following = numbers.of(part.next_generation, part.next_index)
-        read = _Part(items, following, sum(len(each.text) for each in part.stored))
+        read = _Part(items, following, held_bytes(each.text for each in part.stored))
         self._keep((followed.stream_id, followed.wire, number), read)
         return read
 

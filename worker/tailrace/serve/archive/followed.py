@@ -11,12 +11,12 @@ from typing import NamedTuple
 import msgspec
 
 from tailrace.model import Wire
-from tailrace.serve.archive.numbers import Item, Numbers, item_of
+from tailrace.serve.archive.numbers import Item, Numbers, held_bytes, item_of
 from tailrace.store.contents import StreamPlace
 from tailrace.store.serving import NewSegment, StreamNow
 
-NEWEST_BYTES = 262_144
-"""Of the texts that are kept for those who follow; who lags behind more than that reads the archive."""
+NEWEST_BYTES = 1_048_576
+"""Of memory, for what is kept for those who follow; who lags behind more than that reads the archive."""
 NEWEST_S = 1.0
 """And for so long: nobody who follows takes longer to come for them."""
 
@@ -85,8 +85,9 @@ class Followed:
             return False
         for number, (text, at_ms) in enumerate(zip(texts, segment.emitted_ms, strict=True), self.tail):
             raw = bytes(text)
-            self._kept.append(_Kept(now_s, number, len(raw), item_of(self.wire, number, raw, at_ms)))
-            self._kept_bytes += len(raw)
+            size_bytes = held_bytes([raw])
+            self._kept.append(_Kept(now_s, number, size_bytes, item_of(self.wire, number, raw, at_ms)))
+            self._kept_bytes += size_bytes
         self._place = place._replace(last_index=segment.last_index)
         self.tail += len(texts)
         self.tail_ms = segment.emitted_ms[-1]

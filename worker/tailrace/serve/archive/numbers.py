@@ -8,7 +8,7 @@ generation, and its numbers are upstream's own.
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from itertools import accumulate
 from typing import NamedTuple
 
@@ -21,6 +21,9 @@ from tailrace.store.contents import Stored
 
 Item = Entry | Record
 """What stands under a number, as the wire has it: an entry of one whole line (v1), or a record (v2)."""
+
+ITEM_BYTES = 350
+"""What an item takes in memory besides its text, about; and of the text it has several copies, see `held_bytes`."""
 
 V1_SEQ = 1_000_000
 """What is added to a number to make the second half of a v1 id: upstream counts the entries of each millisecond there,
@@ -67,3 +70,8 @@ def item_of(wire: Wire, number: int, text: bytes, at_ms: int, *, chunk: bool = T
     if wire is Wire.V1:
         return Entry(V1Id(at_ms, V1_SEQ + number), text + b"\n")
     return Record(number, at_ms, data_draft(text, body_id(number)).body if chunk else text)
+
+
+def held_bytes(texts: Iterable[bytes]) -> int:
+    """Return what the items of so many texts take in memory, about: the text, its record, and that as JSON."""
+    return sum(ITEM_BYTES + 3 * len(text) for text in texts)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from datetime import datetime
 
 from tailrace.model import Wire
@@ -17,6 +18,13 @@ from tailrace.wire.statuses import database_status
 WIRE_WAIT_S = 10.0
 """So long a reader who comes before the first stream of a run was read waits for its wire to be known."""
 WIRE_LOOK_S = 0.25
+
+
+@dataclass(frozen=True, slots=True)
+class _Run(Run):
+    """``read``: some stream of it was, so its wire is known."""
+
+    read: bool = False
 
 
 class ArchiveStore:
@@ -71,6 +79,8 @@ class ArchiveStore:
     async def wire(self, run: Run, key: str) -> Wire:
         """What the archive knows; of a run of which nothing was read yet, once it was. v2, which upstream has run for
         years, when that takes too long."""
+        if isinstance(run, _Run) and run.read:
+            return run.wire
         deadline = asyncio.get_running_loop().time() + WIRE_WAIT_S
         while (found := await self._find(run.run_id)) is not None:
             if found.wire is not None:
@@ -110,7 +120,7 @@ class ArchiveStore:
 
 
 def _run(row: ArchivedRun) -> Run:
-    return Run(
+    return _Run(
         run_id=row.run_id,
         wire=Wire(row.wire or Wire.V2),
         status=database_status(row.status),
@@ -121,6 +131,7 @@ def _run(row: ArchivedRun) -> Run:
         finished_at=row.finished_at,
         tags=tuple(row.tags),
         stream_keys=tuple(row.stream_keys),
+        read=row.wire is not None,
     )
 
 
