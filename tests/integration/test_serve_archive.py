@@ -402,6 +402,30 @@ def test_readers_that_lag_behind_read_the_archive(rows: Rows, database_url: str)
     asyncio.run(go())
 
 
+def test_whoever_waits_goes_on_when_the_database_is_back(rows: Rows, database_url: str) -> None:
+    """What was committed meanwhile comes too, once."""
+    stream = rows.whole_stream(["1"])
+    rows.run("UPDATE tailrace.streams SET wire = 'v2' WHERE id = %s", stream)
+    show(rows)
+    ours = "FROM pg_stat_activity WHERE application_name = 'tailrace serve' AND datname = current_database()"
+
+    async def go() -> None:
+        async with archive_of(database_url) as archive:
+            store = ArchiveStore(archive, "default")
+            reader = await store.v2_stream("run_1", "ai")
+            assert len((await reader.since(0, LONG_S)).records) == 1
+            waiting = asyncio.create_task(reader.since(1, LONG_S))
+            rows.rows(f"SELECT pg_terminate_backend(pid) {ours}")
+            _segment(0, 1, ['"meanwhile"'], [0])(rows, stream)
+            found = [record.seq_num for record in (await waiting).records]
+            _segment(0, 2, ['"after"'], [0])(rows, stream)
+            while len(found) < 2:
+                found += [record.seq_num for record in (await reader.since(found[-1] + 1, LONG_S)).records]
+            assert found == [1, 2]
+
+    asyncio.run(go())
+
+
 # --- streams that come and go
 
 
