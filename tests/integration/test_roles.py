@@ -16,6 +16,7 @@ import pytest
 import sqlalchemy as sa
 from sqlalchemy.engine import make_url
 
+from tailrace.config.own_keys import hashed, new_key
 from tailrace.model import Wire
 from tailrace.requests import request_ingest
 from tailrace.serve.archive import Archive as Serving
@@ -53,7 +54,7 @@ class Database:
         self.archive = Archive(url)
         n = next(_numbers)
         self.runtime, self.reader, self.enqueuer = f"tr_runtime_{n}", f"tr_reader_{n}", f"tr_enqueuer_{n}"
-        self.monitor, self.maintenance = f"tr_monitor_{n}", f"tr_maintenance_{n}"
+        self.monitor, self.maintenance, self.server = f"tr_monitor_{n}", f"tr_maintenance_{n}", f"tr_server_{n}"
 
     @property
     def roles(self) -> dict[str, str]:
@@ -64,10 +65,16 @@ class Database:
             "monitor": self.monitor,
             "enqueuer": self.enqueuer,
             "reader": self.reader,
+            "server": self.server,
         }
 
     def set_up(self) -> roles.RoleSetup:
-        rest = {"enqueuer": self.enqueuer, "monitor": self.monitor, "maintenance": self.maintenance}
+        rest = {
+            "enqueuer": self.enqueuer,
+            "monitor": self.monitor,
+            "maintenance": self.maintenance,
+            "server": self.server,
+        }
         return roles.set_up(self.url, self.runtime, self.reader, **rest, timeout_s=7)
 
     def url_of(self, role: str) -> str:
@@ -156,8 +163,8 @@ def test_the_sql_to_paste_makes_accounts_that_do_their_work(empty_database_url: 
     n = next(_numbers)
     made = re.compile(r"(?<=ROLE )(\w+)(?= LOGIN)")
     names = [*made.findall(owner[0]), *made.findall(accounts[0])]
-    groups = [roles.RUNTIME, roles.READER, roles.ENQUEUER, roles.MONITOR, roles.MAINTENANCE]
-    assert len(names) == 6
+    groups = [roles.RUNTIME, roles.READER, roles.ENQUEUER, roles.MONITOR, roles.MAINTENANCE, roles.SERVER]
+    assert len(names) == 7
 
     def pasted(text: str) -> str:
         text = re.sub(r"\bmydb\b", f'"{name}"', text).replace("'...'", "'x'")
@@ -174,7 +181,7 @@ def test_the_sql_to_paste_makes_accounts_that_do_their_work(empty_database_url: 
         done = roles.set_up(url_of(names[0]), runtime, reader)
         assert done.refused is not None  # it may not make roles
         script = roles.statements(
-            runtime, reader, enqueuer=rest[0], monitor=rest[1], maintenance=rest[2], connection=admin
+            runtime, reader, enqueuer=rest[0], monitor=rest[1], maintenance=rest[2], server=rest[3], connection=admin
         )
         for statement in script:
             admin.execute(statement)  # type: ignore[arg-type]
@@ -197,6 +204,7 @@ def test_the_sql_to_paste_makes_accounts_that_do_their_work(empty_database_url: 
                 names[3]: "SELECT * FROM tailrace.chunks",
                 names[4]: "SELECT * FROM tailrace.streams_now",
                 names[5]: "SELECT tailrace.forget_run('default', 'run_1')",
+                names[6]: "SELECT * FROM tailrace.access_keys",
             }
             for role, statement in works.items():
                 with psycopg.connect(url_of(role), autocommit=True) as connection:
@@ -231,13 +239,12 @@ def test_a_reader_sees_every_view_and_function_of_the_contract(database: Databas
             connection.execute(f"SELECT * FROM tailrace.{call}").fetchall()  # type: ignore[arg-type]
 
 
-def test_who_serves_readers_notes_that_a_key_is_used_and_gives_none(database: Database) -> None:
+def test_a_server_notes_that_a_key_is_used_and_gives_none(database: Database) -> None:
     with database.engine_of(database.maintenance) as engine:
-        AccessKeys(engine).add("web", "default", bytes(32))
-    with database.engine_of(database.runtime) as engine:
+        AccessKeys(engine).add("web", "default", hashed(new_key()))
+    with database.engine_of(database.server) as engine:
         keys = AccessKeys(engine)
-        (valid,) = keys.valid()
-        keys.note_use([valid.id])
+        keys.note_use([each.id for each in keys.valid()])
         assert keys.all()[0].last_used_at is not None
     for change in (
         "INSERT INTO tailrace.access_keys (environment_id, name, key_hash) SELECT id, 'x', '' FROM tailrace.environments",
@@ -245,11 +252,11 @@ def test_who_serves_readers_notes_that_a_key_is_used_and_gives_none(database: Da
         "UPDATE tailrace.access_keys SET key_hash = sha256('x')",
         "DELETE FROM tailrace.access_keys",
     ):
-        refused(database, database.runtime, change)
+        refused(database, database.server, change)
     for role in (database.reader, database.monitor, database.enqueuer):
         refused(database, role, "SELECT * FROM tailrace.access_keys")
-    with database.engine_of(database.maintenance) as engine:
-        assert AccessKeys(engine).revoke("web")
+    for role in (database.runtime, database.reader, database.monitor, database.enqueuer):
+        refused(database, role, "UPDATE tailrace.access_keys SET last_used_at = now()")
 
 
 CHANGES = [
@@ -292,7 +299,7 @@ def test_who_serves_readers_reads_all_that_it_serves(database: Database) -> None
     database.archive.run("UPDATE tailrace.runs SET status = 'EXECUTING', created_at = now(), keys_read_at = now()")
 
     async def go() -> None:
-        serving = Serving(database.url_of(database.runtime))
+        serving = Serving(database.url_of(database.server))
         try:
             store = ArchiveStore(serving, "default")
             run = await store.run("run_1")
