@@ -22,6 +22,7 @@ from tailrace.serve.claims import PATH as CLAIMS
 from tailrace.serve.connections import Connections
 from tailrace.serve.late_answers import LateAnswers
 from tailrace.serve.runs import Run
+from tailrace.serve.timing import Timing
 from tailrace.store.access_keys import AccessKeys
 from tests.integration.test_access import MODERN, ROUTES
 from tests.tokens import token
@@ -77,7 +78,7 @@ def test_no_credential_of_a_reader_is_anywhere(database_url: str, engine: sa.Eng
     store.create_run("run_1")
     app = create_app_of(
         archive_access.archive_access(WORST, engine),
-        lambda _: make_upstream(store, connections),
+        lambda _: make_upstream(store, connections, timing=Timing(second_s=0.01)),
         connections,
         late_answers=LateAnswers(late_s=0.01, clock=itertools.count(0, 100).__next__),  # each tells
     )

@@ -27,8 +27,8 @@ log = structlog.get_logger("tailrace")
 
 KEPT_S: Final = 5.0
 """So long a key that was looked up counts: a revoked one is refused after it at the latest."""
-MISSED_S: Final = 0.5
-"""So long a key that was not found is not looked for again, so that wrong ones ask the database twice a second."""
+MISSED_S: Final = 0.1
+"""So long no key that was not found is looked for again, so that wrong ones ask the database ten times a second."""
 
 BRANCH_HEADER: Final = "x-trigger-branch"
 NO_BRANCH: Final = "default"
