@@ -26,9 +26,9 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 import psycopg
-from tailrace.config.reader_keys import hashed, new_key
 
 from benchmarks.usage import cpu_s, memory_mb
+from tailrace.config.own_keys import hashed, new_key
 from tailrace.serve.server import allow_many_connections
 from tailrace.store.migrate import upgrade
 from tests.throwaway import ephemeral_postgres

@@ -19,7 +19,7 @@ from sqlalchemy.engine import make_url
 from tailrace.config.own_keys import hashed, new_key
 from tailrace.model import Wire
 from tailrace.requests import request_ingest
-from tailrace.serve.archive import Archive as Serving
+from tailrace.serve.archive import Archive as Served
 from tailrace.serve.archive import ArchiveStore
 from tailrace.serve.entries import V1Id
 from tailrace.serve.runs import EPOCH, RunQuery
@@ -299,7 +299,7 @@ def test_who_serves_readers_reads_all_that_it_serves(database: Database) -> None
     database.archive.run("UPDATE tailrace.runs SET status = 'EXECUTING', created_at = now(), keys_read_at = now()")
 
     async def go() -> None:
-        serving = Serving(database.url_of(database.server))
+        serving = Served(database.url_of(database.server))
         try:
             store = ArchiveStore(serving, "default")
             run = await store.run("run_1")
