@@ -19,6 +19,7 @@ from tailrace.serve.app import DEFAULT_KEY, create_app
 from tailrace.serve.archive import Archive, ArchiveStore
 from tailrace.serve.archive.follower import EVERY_S
 from tailrace.serve.archive.numbers import V1_SEQ
+from tailrace.serve.body import BrokenOff
 from tailrace.serve.entries import BEGINNING, V1Id
 from tailrace.serve.recording import body_id
 from tailrace.serve.runs import Run, RunPlace, RunQuery, find_runs, place_of
@@ -447,7 +448,8 @@ def test_a_stream_that_is_found_later_is_read_then(rows: Rows, database_url: str
     asyncio.run(go())
 
 
-def test_a_forgotten_stream_is_told_as_removed(rows: Rows, database_url: str) -> None:
+def test_whoever_reads_a_forgotten_stream_is_cut_off(rows: Rows, database_url: str) -> None:
+    """On v2 as upstream tells of a stream that was deleted; v1 has no word for it, and the body breaks off."""
     stream = rows.whole_stream(["1"])
     rows.run("UPDATE tailrace.streams SET wire = 'v2' WHERE id = %s", stream)
     show(rows)
@@ -455,13 +457,17 @@ def test_a_forgotten_stream_is_told_as_removed(rows: Rows, database_url: str) ->
     async def go() -> None:
         async with archive_of(database_url) as archive:
             store = ArchiveStore(archive, "default")
-            reader = await store.v2_stream("run_1", "ai")
+            reader, older = await store.v2_stream("run_1", "ai"), await store.v1_stream("run_1", "ai")
             assert (await reader.since(0, 0)).records
+            (entry,) = await older.after(BEGINNING, 0)
             waiting = asyncio.create_task(reader.since(1, LONG_S))
+            waiting_too = asyncio.create_task(older.after(entry.id, LONG_S))
             await asyncio.sleep(0)
             rows.rows("SELECT tailrace.forget_run('default', 'run_1')")
             with pytest.raises(StreamRemoved):
                 await waiting
+            with pytest.raises(BrokenOff):
+                await waiting_too
             assert await store.run("run_1") is None
             assert await store.is_forgotten("run_1")
             assert not archive._parts

@@ -78,7 +78,7 @@ class Archive:
         task = self._reading.get(key)
         if task is None:
             task = self._reading[key] = asyncio.create_task(self._read(followed, number))
-            task.add_done_callback(lambda _: self._reading.pop(key, None))
+            task.add_done_callback(lambda done: self._read_done(key, done))
         part = await asyncio.shield(task)
         return part.items, part.following
 
@@ -99,6 +99,11 @@ class Archive:
         read = _Part(items, following, held_bytes(each.text for each in part.stored))
         self._keep((followed.stream_id, followed.wire, number), read)
         return read
+
+    def _read_done(self, key: _PartKey, task: asyncio.Task[_Part]) -> None:
+        self._reading.pop(key, None)
+        if not task.cancelled():
+            task.exception()  # taken, whether or not anybody waits for it still
 
     def _keep(self, key: _PartKey, part: _Part) -> None:
         if not part.items or key in self._parts:

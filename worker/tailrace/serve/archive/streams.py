@@ -10,6 +10,7 @@ from tailrace.model import Wire
 from tailrace.serve.archive.followed import Followed
 from tailrace.serve.archive.numbers import V1_SEQ, Item
 from tailrace.serve.archive.run_watch import Sought
+from tailrace.serve.body import BrokenOff
 from tailrace.serve.entries import BEGINNING, Entry, V1Id
 from tailrace.serve.records import BATCH_MAX_BYTES, BATCH_MAX_RECORDS, EMPTY, Record, Tail
 from tailrace.serve.store import Page, StreamRemoved
@@ -28,7 +29,8 @@ class Reading:
         self.followed = followed
 
     async def on(self, number: int, block_s: float) -> tuple[Sequence[Item], int]:
-        """Read on from a number: what is there, and the number to read on from. Waits when there is nothing."""
+        """Read on from a number: what is there, and the number to read on from. Waits when there is nothing, unless the
+        stream is gone."""
         loop = asyncio.get_running_loop()
         deadline = loop.time() + block_s
         while True:
@@ -71,6 +73,9 @@ class ArchivedV1:
     async def after(self, cursor: V1Id, block_s: float) -> Sequence[Entry]:
         number = self._at[1] if cursor == self._at[0] else await self._number_after(cursor)
         items, number = await self._reading.on(number, block_s)
+        followed = self._reading.followed
+        if followed is not None and followed.gone:
+            raise BrokenOff  # whoever reads asks again, and is told that there is nothing
         entries = cast(Sequence[Entry], items)
         self._at = (entries[-1].id if entries else cursor, number)
         return entries
