@@ -7,16 +7,15 @@ a server (`calls.mjs`), one Chromium shows a page of both; each test looks at so
 from __future__ import annotations
 
 import shutil
-import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-import jwt
 import pytest
 
 from tailrace.devtools.servers.postgres import Postgres
+from tests.tokens import token
 from tests.upstream import RunningServer
 from tests.witness.browser import seen
 from tests.witness.recorded import (
@@ -292,13 +291,6 @@ def chromium() -> str:
     pytest.skip("the hooks are shown by Chromium")
 
 
-def public_token(*scopes: str) -> str:
-    """As a backend makes it for its pages (`auth.createPublicToken`)."""
-    claims = {"sub": "env_1", "pub": True, "scopes": scopes, "exp": time.time() + 600}
-    claims |= {"iss": "https://id.trigger.dev", "aud": "https://api.trigger.dev"}
-    return jwt.encode(claims, KEY, "HS256")
-
-
 def test_a_page_shows_a_run_and_its_streams(
     servers: dict[str, RunningServer], official_client: Path, chromium: str, tmp_path: Path
 ) -> None:
@@ -306,7 +298,7 @@ def test_a_page_shows_a_run_and_its_streams(
     streams = {key: chunks(AI, key) for key in ("ai-output", "progress")}
     asked = {
         "urls": {store: server.url for store, server in servers.items()},
-        "token": public_token(f"read:runs:{AI}", "read:tags:even"),
+        "token": token(KEY, f"read:runs:{AI}", "read:tags:even"),
         "runId": AI,
         "streamKey": "ai-output",
         "tag": "even",

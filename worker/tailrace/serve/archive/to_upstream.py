@@ -25,7 +25,7 @@ from tailrace.telemetry import Failing
 
 __all__ = ["Lacking", "ToUpstream", "upstream_client"]
 
-_ASKED = ("accept", "last-event-id", "timeout-seconds", "x-peek-settled")
+_ASKED = ("accept", "last-event-id", "timeout-seconds", "x-peek-settled", "x-trigger-stream-start")
 """What of a request goes on, besides all that begins with `_OURS`."""
 _OURS = "x-trigger-"
 _NOT_OURS = "x-trigger-branch"
