@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 HERE = Path(__file__).parent
-INSTALL_S = 90
+INSTALL_S = 150
 
 
 @pytest.fixture(scope="session")
