@@ -19,7 +19,7 @@ globalThis.fetch = (address, ...rest) => {
   return fetched(address, ...rest);
 };
 
-const { ai, report, numbers, waiting, odd, other } = named;
+const { ai, report, numbers, waiting, odd, other, broken, brokenLines } = named;
 
 const calls = {
   // Streams, with each of the options of `streams.read`.
@@ -37,6 +37,8 @@ const calls = {
   "streams.read from and startIndex": async () =>
     all(await streams.read(numbers, { ...SHORT, from: "latest", startIndex: 8 })),
   "streams.read odd chunks": async () => all(await streams.read(odd, "odd", SHORT)),
+  "streams.read broken": async () => all(await streams.read(broken, "odd", SHORT)),
+  "streams.read broken v1": async () => all(await streams.read(brokenLines, "odd", SHORT)),
   "streams.read a key never written": async () => all(await streams.read(numbers, "none", SHORT)),
   "streams.read signal": async () => {
     const stop = new AbortController();
@@ -55,6 +57,7 @@ const calls = {
   "parts v1": async () => parts(report, "report"),
   "parts resumed v2": async () => parts(numbers, "default", "4"),
   "parts odd": async () => parts(odd, "odd"),
+  "parts broken": async () => parts(broken, "odd"),
   "runs.fetchStream": async () => (await all(await runs.fetchStream(numbers, "default"))).length,
 
   // A run.

@@ -16,7 +16,11 @@ from tailrace.serve.records import Draft
 
 AI, REPORT = "run_demo_ai", "run_demo_report"
 NUMBERS, WAITING, ODD, OTHER = "run_numbers", "run_waiting", "run_odd", "run_other"
-NAMED = {"ai": AI, "report": REPORT, "numbers": NUMBERS, "waiting": WAITING, "odd": ODD, "other": OTHER}
+BROKEN, BROKEN_LINES = "run_broken", "run_broken_lines"
+NAMED = {
+    **{"ai": AI, "report": REPORT, "numbers": NUMBERS, "waiting": WAITING, "odd": ODD, "other": OTHER},
+    **{"broken": BROKEN, "brokenLines": BROKEN_LINES},
+}
 
 CREATED = datetime(2026, 11, 1, 9, 10, tzinfo=UTC)
 NOW = datetime(2026, 11, 1, 10, tzinfo=UTC)
@@ -26,6 +30,10 @@ ODD_CHUNKS: list[Any] = [
     *(None, "", 0, False, [], {}, -1.5e300, "two\nlines\r\n", "\u2028\u2029\u0085", "a\u0000b", "🜁 ünï 🜁"),
     *({"data": {"id": "x"}}, '{"text": "of JSON"}', "data: [DONE]\n\n", "x" * 70_000),
 ]
+BROKEN_V2 = [1, {"$undefined": True}, {"$undefined": True}, {"$undefined": True}, 2, 3]
+"""What the client makes of `run_broken`: of an envelope without data, of a body that is none, and of one that is no JSON."""
+BROKEN_V1 = ["a", "undefined", "not json at all", "<<CLOSE_STREAM>>", {"b": 1}]
+
 PAGES = [f"run_page_{n:02}" for n in range(12)]
 
 EVEN = [NUMBERS, *PAGES[::2]]
@@ -35,7 +43,7 @@ _STATUSES = ("COMPLETED_SUCCESSFULLY", "COMPLETED_WITH_ERRORS", "CANCELED", "CRA
 
 
 def recordings() -> list[Recording]:
-    """Every run, oldest first."""
+    """Every run."""
     return [
         *sorted(map(read_recording, bundled_recordings()), key=lambda recording: recording.run_id),
         _run(NUMBERS, 0, [("default", n) for n in range(10)], tags=["even"]),
@@ -44,6 +52,8 @@ def recordings() -> list[Recording]:
             ODD, 2, [("odd", chunk) for chunk in ODD_CHUNKS], status="COMPLETED_WITH_ERRORS", metadata={"a": [1, None]}
         ),
         _run(OTHER, 3, [("text", "not for everybody")], wire="v1", status="CANCELED"),
+        _recording(BROKEN, 20, _BROKEN_V2),
+        _recording(BROKEN_LINES, 21, _BROKEN_V1, wire="v1"),
         *(_page(n) for n in range(len(PAGES))),
     ]
 
@@ -65,10 +75,14 @@ def _page(n: int) -> Recording:
     return _run(PAGES[n], 4 + n, written, tags=tags, status=status, wire="v2" if n % 2 else "v1")
 
 
-def _run(
+def _run(run_id: str, second: int, written: list[tuple[str, Any]], **about: Any) -> Recording:
+    return _recording(run_id, second, [{"stream": key, "chunk": chunk} for key, chunk in written], **about)
+
+
+def _recording(
     run_id: str,
     second: int,
-    written: list[tuple[str, Any]],
+    written: list[dict[str, Any]],
     *,
     wire: str = "v2",
     tags: list[str] | None = None,
@@ -78,7 +92,23 @@ def _run(
     created = CREATED + timedelta(seconds=second)
     header = {"tailrace_recording": 1, "run_id": run_id, "wire": wire, "task_identifier": "count", "tags": tags or []}
     lines: list[dict[str, Any]] = [{**header, "created_at": created.isoformat(), "metadata": metadata or {}}]
-    lines += [{"at_ms": n * 10, "stream": key, "chunk": chunk} for n, (key, chunk) in enumerate(written)]
+    lines += [{"at_ms": n * 10, **each} for n, each in enumerate(written)]
     if status is not None:
         lines.append({"at_ms": 10 * len(written), "status": status})
     return parse_recording("\n".join(map(json.dumps, lines)).encode(), run_id)
+
+
+_BROKEN_V2: list[dict[str, Any]] = [
+    {"stream": "odd", "chunk": 1},
+    {"stream": "odd", "body": '{"id":"abcdefg"}'},
+    {"stream": "odd", "body": "[1]"},
+    {"stream": "odd", "body": "no JSON"},
+    {"stream": "odd", "chunk": 2, "id": "zyxwvut"},
+    {"stream": "odd", "headers": [["", "fence"]], "body": "token"},
+    {"stream": "odd", "chunk": 2, "id": "zyxwvut"},  # a writer's retry
+    {"stream": "odd", "chunk": 3},
+]
+_BROKEN_V1: list[dict[str, Any]] = [
+    {"stream": "odd", "entry": entry}
+    for entry in ('"a"\nundefined\n', "<<CLOSE_STREAM>>", "not json", " at all\n", "<<CLOSE_STREAM>>\n", '{"b":1}\n')
+]

@@ -20,6 +20,10 @@ from tests.upstream import RunningServer
 from tests.witness.browser import seen
 from tests.witness.recorded import (
     AI,
+    BROKEN,
+    BROKEN_LINES,
+    BROKEN_V1,
+    BROKEN_V2,
     EVEN,
     NAMED,
     NUMBERS,
@@ -36,7 +40,7 @@ from tests.witness.servers import KEY, TIMING, archive_served, recordings_served
 
 pytestmark = pytest.mark.timeout(300)
 
-ALL = [AI, REPORT, NUMBERS, WAITING, ODD, OTHER, *PAGES]  # as they were created
+ALL = [AI, REPORT, NUMBERS, WAITING, ODD, OTHER, *PAGES, BROKEN, BROKEN_LINES]  # as they were created
 NEWEST_FIRST = ALL[::-1]
 
 Got = dict[str, Any]
@@ -71,6 +75,7 @@ UNKNOWN = ("metadata", "updatedAt")
 OWN: dict[str, tuple[str, ...]] = {
     "parts v1": ("id",),  # Redis' ids are not kept: it has its own, stable ones
     **{f"parts {name}": ("recordId",) for name in ("v2", "resumed v2", "odd")},
+    "parts broken": ("recordId", "timestamp"),  # of what is no chunk no time is kept
     "runs.subscribeToRunsWithTag held": ("seconds",),
 }
 
@@ -116,6 +121,8 @@ def test_call_by_call_the_archive_gives_what_upstream_gives(answers: dict[str, G
         ("streams.read from latest of none", []),
         ("streams.read from and startIndex", [8, 9]),
         ("streams.read odd chunks", ODD_CHUNKS),
+        ("streams.read broken", BROKEN_V2),
+        ("streams.read broken v1", BROKEN_V1),
         ("streams.read a key never written", []),
         ("streams.read signal", ["first", "second"]),
         ("streams.read without a limit", list(range(10))),
@@ -154,6 +161,8 @@ def test_a_run_is_retrieved(got: Got) -> None:
         WAITING: "EXECUTING",
         ODD: "FAILED",
         OTHER: "CANCELED",
+        BROKEN: "COMPLETED",
+        BROKEN_LINES: "COMPLETED",
     }
     run = got[f"runs.retrieve {ODD}"]
     assert (run["createdAt"], run["finishedAt"]) == ("2026-11-01T09:10:02.000Z", "2026-11-01T09:10:02.150Z")
@@ -231,7 +240,7 @@ FILTERED: dict[str, list[str]] = {
     "tag": EVEN,
     "tags, any of them": [*EVEN, AI, REPORT],
     "a tag and a task": EVEN,
-    "from": [OTHER, *PAGES],
+    "from": [OTHER, *PAGES, BROKEN, BROKEN_LINES],
     "to": [AI, REPORT, NUMBERS, WAITING, ODD, OTHER],
     "from and to": [ODD, OTHER, PAGES[0]],
     "period": [run_id for run_id in ALL if run_id != AI],
