@@ -142,20 +142,15 @@ def _signers(reached: Collection[Reached]) -> list[Signer]:
             each.name,
             each.key,
             frozenset({each.name} if each.environment_id is None else {each.name, each.environment_id}),
-            alone=each.environment_id is None and not _shared(each, reached),
+            alone=each.environment_id is None and not _shared(each),
         )
         for each in reached
     ]
 
 
-def _shared(one: Reached, reached: Collection[Reached]) -> bool:
-    """Return whether other environments may have the same key: the branches of one do."""
-    key = one.key.get_secret_value()
-    return (
-        one.preview_branch is not None
-        or key.startswith((_DEVELOPMENT, _PREVIEW))
-        or sum(each.key.get_secret_value() == key for each in reached) > 1
-    )
+def _shared(one: Reached) -> bool:
+    """Return whether other environments upstream may have the same key: the branches of one do."""
+    return one.preview_branch is not None or one.key.get_secret_value().startswith((_DEVELOPMENT, _PREVIEW))
 
 
 def _on_branch(fitting: list[Reached], branch: str | None) -> Reached:
