@@ -73,7 +73,9 @@ class AccessKeys:
                 raise KeyExists(f"There is or was a key {name!r}: choose another name.") from None
             raise
         if not added:
-            raise UnknownEnvironment(f"The archive has no environment {environment!r}.")
+            raise UnknownEnvironment(
+                f"The archive has no environment {environment!r}: it gets one when a worker first serves it."
+            )
 
     def revoke(self, name: str) -> bool | None:
         """Refuse a key from now on. Return whether it was valid; None when there is none of this name."""
