@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+import re
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
@@ -21,9 +22,11 @@ from tailrace.serve.archive.follower import EVERY_S
 from tailrace.serve.archive.numbers import V1_SEQ
 from tailrace.serve.body import BrokenOff
 from tailrace.serve.entries import BEGINNING, V1Id
+from tailrace.serve.read_v2 import read_v2
 from tailrace.serve.recording import body_id
 from tailrace.serve.runs import Run, RunPlace, RunQuery, find_runs, place_of
 from tailrace.serve.store import StreamRemoved
+from tailrace.serve.timing import Timing
 from tailrace.wire.events import Framer
 from tailrace.wire.v1 import V1Decoder
 from tailrace.wire.v2 import V2Decoder
@@ -149,6 +152,50 @@ def shown(world: World, place: Place) -> None:
             sa.text("UPDATE tailrace.runs SET status = 'COMPLETED', created_at = now() WHERE run_id = :run_id"),
             {"run_id": place.run_id},
         )
+
+
+@pytest.mark.parametrize("wire", list(Wire), ids=str)
+def test_whoever_comes_from_upstream_ahead_of_the_archive_gets_only_what_is_new(
+    rows: Rows, database_url: str, wire: Wire
+) -> None:
+    """A live stream is a moment behind here: what was read there is not sent again when it comes."""
+    stream = rows.stream()
+    rows.run("UPDATE tailrace.streams SET wire = %s WHERE id = %s", wire, stream)
+    show(rows)
+    _segment(0, 0, ['"0"', '"1"'], [0, 1])(rows, stream)
+
+    async def v2(store: ArchiveStore) -> list[int]:
+        events = read_v2(
+            await store.v2_stream("run_1", "ai"), 4, LONG_S, Timing(), lambda: 0, random.Random(), ahead=100
+        )
+        assert (await anext(events)).startswith(b"event: ping")
+        await write_both()
+        found: list[int] = []
+        async for event in events:
+            found += map(int, re.findall(rb'"seq_num":(\d+),"timestamp":\d+,"body"', event))
+            if found:
+                return found
+        return found
+
+    async def write_both() -> None:
+        _segment(0, 2, ['"2"', '"3"'], [0, 1])(rows, stream)
+        await asyncio.sleep(EVERY_S * 2)
+        _segment(0, 4, ['"4"', '"5"'], [0, 1])(rows, stream)
+
+    async def v1(store: ArchiveStore) -> list[int]:
+        reader = await store.v1_stream("run_1", "ai")
+        cursor = V1Id(EPOCH_MS + 4, 0)  # of a line that upstream gave out
+        waiting = asyncio.create_task(reader.after(cursor, LONG_S))
+        await asyncio.sleep(EVERY_S)
+        await write_both()
+        return [entry.id.seq - V1_SEQ for entry in await waiting]
+
+    async def go() -> None:
+        async with archive_of(database_url) as archive:
+            store = ArchiveStore(archive, "default")
+            assert await (v1 if wire is Wire.V1 else v2)(store) == [4, 5]
+
+    asyncio.run(go())
 
 
 def test_a_stream_that_upstream_trimmed_is_whole_here(world: World, served: RunningServer) -> None:

@@ -115,10 +115,10 @@ def make_upstream(
     now_ms: Callable[[], int] = wall_clock_ms,
     chance: random.Random | None = None,
     index: Index | None = None,
+    ahead: int = 0,
     fallback: Fallback | None = None,
 ) -> Upstream:
-    """Make the parts of one environment; the arguments are those of `create_app`, and who answers what the store does
-    not have."""
+    """Make the parts of one environment; the arguments are those of `create_app`, and what `Upstream` says of them."""
     timing = timing or Timing()
     chance = chance or random.Random()
     native = feed is FeedFormat.NATIVE
@@ -133,6 +133,7 @@ def make_upstream(
         chance=chance,
         connections=connections,
         index=index or Index(),
+        ahead=ahead,
         fallback=fallback,
     )
 

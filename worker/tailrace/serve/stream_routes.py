@@ -97,4 +97,4 @@ async def _v2_blocks(upstream: Upstream, asked: Asked, timeout_s: float | None) 
         raise Unreadable("the storage refuses wait=NaN")
     stream = await upstream.store.v2_stream(asked.target.run_id, asked.target.key)
     wait_s = timing.s2_wait_s if timeout_s is None else timeout_s * timing.second_s
-    return read_v2(stream, start, wait_s, timing, upstream.now_ms, upstream.chance)
+    return read_v2(stream, start, wait_s, timing, upstream.now_ms, upstream.chance, upstream.ahead)

@@ -57,6 +57,8 @@ class Upstream:
     chance: random.Random
     connections: Connections
     index: Index
+    ahead: int = 0
+    """So far beyond the tail of a v2 stream a reader may have read it elsewhere."""
     fallback: Fallback | None = None
     """Answers what the store does not have; None: nobody does, and it is unknown."""
 

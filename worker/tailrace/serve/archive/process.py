@@ -20,6 +20,10 @@ from tailrace.serve.fresh import Fresh
 from tailrace.serve.listing import Index
 from tailrace.serve.upstream import Upstream
 
+AHEAD = 1_000_000
+"""Upstream's numbers are the archive's, which is some of them behind: who has read so far there is not sent them again.
+What is further ahead is no number of this stream."""
+
 
 def serve_archive(settings: Settings, database_url: str, host: str, port: int, *, fallback: bool) -> None:
     """Serve until SIGTERM or SIGINT. The URL is the first line of output; port 0 takes a free one.
@@ -67,5 +71,6 @@ class _Parts:
             store,
             self.connections,
             index=Index(by_status=True),
+            ahead=AHEAD,
             fallback=None if self.client is None else ToUpstream(environment, store, self.client, reached),
         )

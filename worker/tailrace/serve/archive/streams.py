@@ -65,6 +65,8 @@ class ArchivedV1:
         self._reading = reading
         self._archive = archive
         self._at = (BEGINNING, 0)  # a cursor, and the number from which there is something after it
+        self._from_ms = 0
+        """What is before this moment was given out by upstream, though it may come to the archive now."""
 
     async def last_id(self) -> V1Id:
         followed = self._reading.followed
@@ -72,19 +74,24 @@ class ArchivedV1:
 
     async def after(self, cursor: V1Id, block_s: float) -> Sequence[Entry]:
         number = self._at[1] if cursor == self._at[0] else await self._number_after(cursor)
-        items, number = await self._reading.on(number, block_s)
-        followed = self._reading.followed
-        if followed is not None and followed.gone:
-            raise BrokenOff  # whoever reads asks again, and is told that there is nothing
-        entries = cast(Sequence[Entry], items)
-        self._at = (entries[-1].id if entries else cursor, number)
-        return entries
+        time = asyncio.get_running_loop().time
+        deadline = time() + block_s
+        while True:
+            items, number = await self._reading.on(number, deadline - time())
+            followed = self._reading.followed
+            if followed is not None and followed.gone:
+                raise BrokenOff  # whoever reads asks again, and is told that there is nothing
+            entries = [entry for entry in cast(Sequence[Entry], items) if entry.id.ms >= self._from_ms]
+            if entries or not items:
+                self._at = (entries[-1].id if entries else cursor, number)
+                return entries
 
     async def _number_after(self, cursor: V1Id) -> int:
         """Where to read on after an id of this server. After one of upstream's own everything of its millisecond comes
         again: none of it is missed."""
         if cursor.seq >= V1_SEQ:
             return cursor.seq - V1_SEQ + 1
+        self._from_ms = cursor.ms
         followed = self._reading.followed
         return 0 if followed is None else await self._archive.after_all_before(followed, cursor.ms)
 
