@@ -17,7 +17,7 @@ import sqlalchemy as sa
 from tailrace.devtools.servers.postgres import Postgres
 from tailrace.model import Kind, Wire
 from tailrace.serve.app import DEFAULT_KEY, create_app
-from tailrace.serve.archive import Archive, ArchiveStore
+from tailrace.serve.archive import Archive, ArchiveStore, follower
 from tailrace.serve.archive.follower import EVERY_S
 from tailrace.serve.archive.numbers import V1_SEQ
 from tailrace.serve.body import BrokenOff
@@ -369,6 +369,38 @@ def test_no_seam_loses_or_doubles_anything(rows: Rows, database_url: str, wire: 
                     assert found == [as_given(*each) for each in wanted]
                 else:
                     assert found == [(at, text + b"\n") for at, text in wanted]
+
+    asyncio.run(go())
+
+
+def test_what_is_more_than_a_segment_is_shown_as_soon(
+    rows: Rows, database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Holes, quarantine and a new generation come with a segment, which tells of them: nobody waits for the rows."""
+    monkeypatch.setattr(follower, "ROWS_EVERY_S", 10 * LONG_S)
+    stream = rows.whole_stream(["0"])
+    rows.run("UPDATE tailrace.streams SET wire = 'v2' WHERE id = %s", stream)
+    show(rows)
+    steps = [
+        ([_hole(0, 1, 4, "trimmed"), _segment(0, 5, ["5"], [0]), _row(0, 5)], [5]),
+        ([_quarantined(0, 6), _segment(0, 7, ["7"], [0]), _row(0, 7)], [6, 7]),
+        ([_hole(0, 8, None, "recreated"), _segment(1, 0, ["8"], [0]), _row(1, 0)], [8]),
+        ([_segment(1, 1, ["9", "11"], [0, 2]), _hole(1, 2, 2, "command"), _row(1, 3)], [9, 11]),
+    ]
+
+    async def go() -> None:
+        async with archive_of(database_url) as archive:
+            reader = await ArchiveStore(archive, "default").v2_stream("run_1", "ai")
+            number = 1
+            for writes, wanted in steps:
+                waiting = asyncio.create_task(reader.since(number, LONG_S))
+                await asyncio.sleep(EVERY_S)
+                _all(writes)(rows, stream)
+                found = [record.seq_num for record in (await waiting).records]
+                while len(found) < len(wanted):
+                    found += [record.seq_num for record in (await reader.since(found[-1] + 1, LONG_S)).records]
+                assert found == wanted
+                number = found[-1] + 1
 
     asyncio.run(go())
 
