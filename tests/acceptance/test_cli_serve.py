@@ -29,6 +29,7 @@ def test_it_answers_with_a_key_of_its_own_and_ends_when_told(tmp_path: Path, dat
         assert process.stdout is not None
         url = process.stdout.readline().decode().strip()
         with httpx.Client(base_url=url, trust_env=False, timeout=LONG_S) as client:
+            assert client.get("/healthcheck").text == "OK"
             assert client.get("/api/v3/runs/run_1").status_code == 401
             client.headers["authorization"] = f"Bearer {key}"
             assert client.get("/api/v3/runs/run_1").json()["status"] == "COMPLETED"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -14,6 +14,7 @@ from pydantic import SecretStr
 
 from tailrace.config.keys import Access as Reached
 from tailrace.devtools.servers.postgres import Postgres
+from tailrace.errors import StoreUnavailable
 from tailrace.model import Wire
 from tailrace.serve.admission import Admitted
 from tailrace.serve.app import DEFAULT_KEY, create_app_of, make_upstream
@@ -204,6 +205,28 @@ def test_a_token_reads_upstream_only_what_it_names_by_id() -> None:
     ]:
         assert asyncio.run(takes(*scopes)) is allowed, scopes
     assert asyncio.run(takes(run_id="run_forgotten")) is False
+
+
+# --- a load balancer
+
+
+def test_a_load_balancer_is_told_how_it_is() -> None:
+    """Without a key, and with upstream's words."""
+
+    async def ask(healthy: Callable[[], Awaitable[None]] | None) -> tuple[int, str]:
+        app = create_app_of(OneKey(READERS_KEY), pytest.fail, Connections(), healthy=healthy)
+        async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://here") as client:
+            answer = await client.get("/healthcheck")
+            return answer.status_code, answer.text
+
+    async def away() -> None:
+        raise StoreUnavailable("Postgres did not answer")
+
+    async def there() -> None:
+        return
+
+    assert asyncio.run(ask(None)) == asyncio.run(ask(there)) == (200, "OK")
+    assert asyncio.run(ask(away)) == (500, "ERROR")
 
 
 # --- letting go

@@ -41,6 +41,9 @@ from tailrace.telemetry import Failing
 
 DEFAULT_KEY = "tr_dev_replay"
 
+HEALTHCHECK = ["healthcheck"]
+"""Its path. Source: the web app's `app/routes/healthcheck.tsx`."""
+
 UNDER_API = frozenset({"api", "run list", "claims"})
 """Kinds of targets whose path is under ``/api``: without Authorization they are refused before all else."""
 
@@ -146,6 +149,7 @@ def create_app_of(
     late_answers: LateAnswers | None = None,
     around: Around = as_it_is,
     origins: Collection[str] | None = None,
+    healthy: Callable[[], Awaitable[object]] | None = None,
 ) -> Starlette:
     """Make the application of several environments.
 
@@ -156,8 +160,9 @@ def create_app_of(
         late_answers: how those are answered who may not; wrong keys late by default.
         around: stands between each request and its answer, before the key is looked at.
         origins: the pages that a browser lets read (`cors.Origins`); None: all, as upstream's answers say.
+        healthy: raises when the application can't answer: what ``/healthcheck`` says.
     """
-    door = _Door(access, upstreams, late_answers or LateAnswers(), around)
+    door = _Door(access, upstreams, late_answers or LateAnswers(), around, healthy)
     app = Starlette()
     app.state.connections = connections
     # Starlette's routes see the decoded path, where a%2Fb has become two segments; so none of them is used.
@@ -177,9 +182,15 @@ class _Door:
     """Every request goes through here: it is admitted, and its route answers for the environment that it may read."""
 
     def __init__(
-        self, access: Admission, upstreams: Callable[[str], Upstream], late_answers: LateAnswers, around: Around
+        self,
+        access: Admission,
+        upstreams: Callable[[str], Upstream],
+        late_answers: LateAnswers,
+        around: Around,
+        healthy: Callable[[], Awaitable[object]] | None,
     ) -> None:
         self._access = access
+        self._healthy = healthy
         self._make = upstreams
         self._made: dict[str, Upstream] = {}
         self._late_answers = late_answers
@@ -199,6 +210,8 @@ class _Door:
         wanted = "POST" if segments == claims.PATH else "GET"
         if request.method != wanted:
             return Response("Method Not Allowed", 405, {"allow": wanted})
+        if segments == HEALTHCHECK:
+            return await self._health()
         found = (CLAIMS, _claims) if segments == claims.PATH else _route(segments)
         if found is None:
             return answers.unknown()
@@ -206,6 +219,16 @@ class _Door:
         if target.kind in UNDER_API and "authorization" not in request.headers:
             return answers.limiter_wants_key()
         return await self._around(target, lambda: self._admitted(request, target, route))
+
+    async def _health(self) -> Response:
+        """What upstream's own route for load balancers says, and to anybody: no key is looked at."""
+        try:
+            if self._healthy is not None:
+                await self._healthy()
+        except Exception as error:  # noqa: BLE001  it is told, and whoever asks goes elsewhere
+            self._failing.failed(error)
+            return Response("ERROR", 500)
+        return Response("OK")
 
     async def _admitted(self, request: Request, target: Target, route: Route) -> Response:
         try:

@@ -42,7 +42,14 @@ async def _serve(settings: Settings, database_url: str, host: str, port: int, *,
     client = upstream_client(settings.connect_timeout_seconds, settings.read_timeout_seconds) if fallback else None
     parts = _Parts(archive, Connections(), client, Fresh(EnvironmentKeys(settings).look))
     origins = [] if settings.serve_origins is None else settings.serve_origins.split(",")
-    app = create_app_of(archive_access(settings, archive.engine), parts.of, parts.connections, origins=origins)
+    database = Fresh(archive.serving.now)  # one look a second, however many ask
+
+    async def healthy() -> object:
+        return await database.at_most(1.0)
+
+    app = create_app_of(
+        archive_access(settings, archive.engine), parts.of, parts.connections, origins=origins, healthy=healthy
+    )
 
     async def close() -> None:
         if client is not None:
