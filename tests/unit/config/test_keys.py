@@ -87,6 +87,7 @@ def test_without_a_file_the_settings_are_one_environment() -> None:
         (f'[a]\nkey = "tr_dev_a"\ndiscover = "{SECRET}"', "[a] discover must be all, tags=a,b or tasks=a,b, or none"),
         (f'[a]\nkey = "tr_dev_a"\npreview_branch = "{SECRET}ü"', "[a] preview_branch must be printable ASCII"),
         (f'[a]\nkey = "tr_dev_a"\nenvironment_id = "{SECRET}\\nx"', "[a] environment_id must be up to 100 printable"),
+        (f'[a]\nkey = "tr_dev_a"\nprevious_key = "tr_pat_{SECRET}"', "[a] previous_key is a personal access token"),
         ('["  "]\nkey = "tr_dev_a"', "[  ] is no name for an environment"),
         (f'["tr_dev_{SECRET}"]\nkey = 1', "[tr_dev_***] key must be"),
     ],

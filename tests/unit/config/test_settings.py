@@ -179,7 +179,7 @@ def test_all_wrong_values_are_named_at_once() -> None:
         (f"tr_dev_{PASSWORD}ü", "holds characters that no key has"),
     ],
 )
-@pytest.mark.parametrize("variable", ["TRIGGER_SECRET_KEY", "TRIGGER_ACCESS_TOKEN"])
+@pytest.mark.parametrize("variable", ["TRIGGER_SECRET_KEY", "TRIGGER_ACCESS_TOKEN", "TAILRACE_PREVIOUS_SECRET_KEY"])
 def test_a_key_of_the_wrong_kind_is_refused_and_not_shown(key: str, message: str, variable: str) -> None:
     with pytest.raises(BadSettings) as refusal:
         load({variable: key})

@@ -245,6 +245,36 @@ async def test_a_file_that_changes_is_believed_at_the_second_look(tmp_path: Path
         assert (await admitted(to, "tr_prod_new")).environment == "a"
 
 
+@looped
+async def test_the_key_before_is_taken_while_it_is_set_and_what_it_signed_too(tmp_path: Path) -> None:
+    path = keys_file(tmp_path, '[a]\nkey = "tr_prod_new"\nprevious_key = "tr_prod_old"\n[b]\nkey = "tr_stg_b_key"')
+    for to, name in (
+        (access(keys_file=path), "a"),
+        (access(secret_key="tr_prod_new", previous_secret_key="tr_prod_old"), "default"),
+    ):
+        for key in ("tr_prod_new", "tr_prod_old"):
+            assert (await admitted(to, key)).environment == name
+            assert await admitted(to, token(key, "read:runs:r")) == Admitted(name, ("read:runs:r",))
+        await refused(to, "tr_prod_older")
+    without = access(secret_key="tr_prod_new")
+    await refused(without, "tr_prod_old")
+    await refused(without, token("tr_prod_old", "read:all"))
+
+
+@looped
+async def test_a_public_token_before_is_nobodys_secret_either() -> None:
+    limited = token(KEY, "read:runs:run_1")
+    to = access(secret_key="tr_prod_new", previous_secret_key=limited)
+    assert (await refused(to, limited)).guessed
+    await refused(to, token(limited, "read:all"))
+
+
+def test_upstream_is_asked_with_the_key_of_now(tmp_path: Path) -> None:
+    path = keys_file(tmp_path, '[a]\nkey = "tr_prod_new"\nprevious_key = "tr_prod_old"')
+    first = next(each for each in EnvironmentKeys(settings(keys_file=path)).look() if each.name == "a")
+    assert first.key.get_secret_value() == "tr_prod_new"
+
+
 def test_a_file_that_is_wrong_at_the_start_is_refused(tmp_path: Path) -> None:
     with pytest.raises(BadSettings):
         EnvironmentKeys(settings(keys_file=keys_file(tmp_path, "[a")))

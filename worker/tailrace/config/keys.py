@@ -11,6 +11,7 @@ The file (``TAILRACE_KEYS_FILE``) is TOML, one table for each environment, and i
     discover = "tags=eval"                     # else TAILRACE_DISCOVER; "none" for none
     preview_branch = "..."                     # keys of preview environments need one
     environment_id = "..."                     # upstream's, which public access tokens name
+    previous_key = "tr_stg_..."                # while the key is changed: `tailrace serve` takes it still
 
 No message says what a field holds: anything in this file may be a key.
 """
@@ -48,7 +49,8 @@ NO_DISCOVERY = "none"
 class Access:
     """How one environment is reached. ``discover``: which of its new runs are archived unasked; None: none.
 
-    ``environment_id``: upstream's; None: it was not said.
+    ``environment_id``: upstream's; None: it was not said. ``previous_key``: the one before ``key``, if who reads may
+    show it still; upstream is not asked with it.
     """
 
     name: str
@@ -57,6 +59,7 @@ class Access:
     preview_branch: str | None = None
     discover: str | None = None
     environment_id: str | None = None
+    previous_key: SecretStr | None = None
 
 
 def accesses(settings: Settings) -> dict[str, Access]:
@@ -67,10 +70,16 @@ def accesses(settings: Settings) -> dict[str, Access]:
     """
     if settings.keys_file is not None:
         return KeysFile(settings.keys_file, settings).first()
-    key, name = SecretStr(settings.key()), settings.environment
-    return {
-        name: Access(name, settings.api_url, key, settings.preview_branch, settings.discover, settings.environment_id)
-    }
+    one = Access(
+        settings.environment,
+        settings.api_url,
+        SecretStr(settings.key()),
+        settings.preview_branch,
+        settings.discover,
+        settings.environment_id,
+        settings.previous_secret_key,
+    )
+    return {one.name: one}
 
 
 def meant(settings: Settings, names: Mapping[str, object]) -> str:
@@ -213,6 +222,7 @@ class KeysFile:
             table.preview_branch,
             None if discover == NO_DISCOVERY else discover,
             table.environment_id,
+            table.previous_key,
         )
 
     def _bad(self, problems: list[str]) -> BadSettings:
@@ -236,6 +246,7 @@ class _Table(BaseModel):
     api_url: ApiUrl | None = None
     preview_branch: HeaderValue | None = None
     environment_id: EnvironmentName | None = None
+    previous_key: SecretKey | None = None
     discover: Annotated[str, AfterValidator(_rule_or_none)] | None = None
 
     @property
@@ -246,6 +257,7 @@ class _Table(BaseModel):
 _SETTING_OF = {
     "key": "secret_key",
     **{field: field for field in ("api_url", "preview_branch", "environment_id", "discover")},
+    "previous_key": "previous_secret_key",
 }
 
 

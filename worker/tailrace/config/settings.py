@@ -52,7 +52,7 @@ __all__ = [
 ]
 
 MIB = 1_048_576
-_SECRETS = frozenset({"secret_key", "sign_key"})
+_SECRETS = frozenset({"secret_key", "previous_secret_key", "sign_key"})
 SHOWN_CHARACTERS = 80
 
 
@@ -185,6 +185,12 @@ class Settings(BaseSettings):
         "up to 100 printable characters",
         "The environment's id upstream, which public access tokens name. `tailrace serve` needs it to take those of "
         "development and preview environments, whose branches share a key.",
+    )
+    previous_secret_key: SecretKey | None = _text(
+        None,
+        "a secret key",
+        "While an environment's key is changed: `tailrace serve` takes the one that was, and what it signed, until it "
+        "is not set any more. Upstream is asked with the other alone.",
     )
     keys_file: Path | None = _text(
         None,

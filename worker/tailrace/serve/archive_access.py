@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hmac
 from collections.abc import Collection, Iterator, Mapping
+from dataclasses import replace
 from typing import TYPE_CHECKING, Final, NamedTuple, Protocol
 
 import structlog
@@ -13,6 +14,7 @@ from tailrace.config.keys import KeysFile, accesses
 from tailrace.config.own_keys import PREFIX, hashed
 from tailrace.config.settings import Settings
 from tailrace.errors import BadSettings, StoreUnavailable
+from tailrace.redaction import remember
 from tailrace.serve.admission import WRONG_KEY, Admitted, NotAdmitted, bearer, same
 from tailrace.serve.fresh import Fresh
 from tailrace.serve.tokens import Signer, admitted_by, is_public_token
@@ -132,8 +134,13 @@ class ArchiveAccess:
 
 def _secret(reached: Collection[Reached]) -> Iterator[Reached]:
     """Of the keys with which upstream is read, those that are secret: a worker may have been given a public token, and
-    others who have it must not have all that the worker archived."""
-    return (each for each in reached if "." not in each.key.get_secret_value())
+    others who have it must not have all that the worker archived. Then the ones before them, which may be shown still.
+    """
+    now = [each for each in reached if "." not in each.key.get_secret_value()]
+    before = [replace(each, key=each.previous_key, previous_key=None) for each in now if each.previous_key is not None]
+    for each in (*now, *(one for one in before if "." not in one.key.get_secret_value())):
+        remember(each.key.get_secret_value())
+        yield each
 
 
 def _signers(reached: Collection[Reached]) -> list[Signer]:
