@@ -6,6 +6,7 @@ import inspect
 import itertools
 import time
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,8 @@ from tailrace.model import Wire
 from tailrace.serve import app as surface
 from tailrace.serve import archive_access
 from tailrace.serve.app import FeedFormat, create_app_of, make_upstream
+from tailrace.serve.archive import Archive as Served
+from tailrace.serve.archive import ArchiveStore
 from tailrace.serve.claims import PATH as CLAIMS
 from tailrace.serve.connections import Connections
 from tailrace.serve.late_answers import LateAnswers
@@ -82,6 +85,22 @@ def keys(engine: sa.Engine, archive: Archive) -> AccessKeys:
     return AccessKeys(engine)
 
 
+def fill_rows(rows: Archive, environment: str) -> None:
+    """The same, as a worker archives it."""
+    for run in ("run_both", f"run_of_{environment}"):
+        for key, text in (("ai", f'"chunk of {environment}"'), ("$trigger.input:said", f'"input of {environment}"')):
+            stream = rows.stream(run, key, environment)
+            rows.segment(stream, [text])
+            rows.settle(stream, 0, [text])
+            rows.run("UPDATE tailrace.streams SET wire = 'v2', state = 'active' WHERE id = %s", stream)
+    rows.run(
+        """UPDATE tailrace.runs r SET status = 'EXECUTING', created_at = now(), keys_read_at = now(),
+               tags = ARRAY['tag of ' || e.name, 'tag of ' || r.run_id]
+           FROM tailrace.environments e WHERE e.id = r.environment_id AND e.name = %s""",
+        environment,
+    )
+
+
 @pytest.fixture(params=list(FeedFormat))
 def feed(request: pytest.FixtureRequest) -> FeedFormat:
     return FeedFormat(request.param)
@@ -94,36 +113,43 @@ def settings(tmp_path: Path) -> Settings:
     return Settings(keys_file=path)
 
 
-Serving = Callable[[FeedFormat], Place]
+Serving = Callable[..., Place]
 
 
 @pytest.fixture
 def serving(
-    engine: sa.Engine, keys: AccessKeys, settings: Settings, monkeypatch: pytest.MonkeyPatch
+    engine: sa.Engine, keys: AccessKeys, settings: Settings, archive: Archive, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[Serving]:
     monkeypatch.setattr(archive_access, "MISSED_S", -1)  # a key is shown here as soon as it is made
-    places = []
+    with ExitStack() as ending:
 
-    def serve(feed: FeedFormat = FeedFormat.NATIVE) -> Place:
-        stores = {name: LiveStore() for name in SECRETS}
-        for name, store in stores.items():
-            fill(store, name)
-        timing = Timing(second_s=0.01, s2_ping_min_s=0.05, s2_ping_max_s=0.05, live_poll_s=0.05)
-        connections = Connections()
-        made = create_app_of(
-            archive_access.archive_access(settings, engine),
-            lambda name: make_upstream(stores[name], connections, timing=timing, feed=feed),
-            connections,
-            late_answers=LateAnswers(LATE_S),
-            origins=["https://app.example.com"],
-        )
-        server = running(made)
-        places.append(server)
-        return Place(server.__enter__(), stores, keys)
+        def serve(feed: FeedFormat = FeedFormat.NATIVE, *, archived: bool = False) -> Place:
+            stores = {name: LiveStore() for name in SECRETS}
+            served = Served(engine.url.render_as_string(hide_password=False)) if archived else None
+            for name, store in stores.items():
+                if served is None:
+                    fill(store, name)
+                else:
+                    fill_rows(archive, name)
+            timing = Timing(second_s=0.01, s2_ping_min_s=0.05, s2_ping_max_s=0.05, live_poll_s=0.05)
+            connections = Connections()
+            made = create_app_of(
+                archive_access.archive_access(settings, engine),
+                lambda name: make_upstream(
+                    stores[name] if served is None else ArchiveStore(served, name),
+                    connections,
+                    timing=timing,
+                    feed=feed,
+                ),
+                connections,
+                late_answers=LateAnswers(LATE_S),
+                origins=["https://app.example.com"],
+            )
+            if served is not None:
+                ending.callback(served.let_go)
+            return Place(ending.enter_context(running(made)), stores, keys)
 
-    yield serve
-    for server in places:
-        server.__exit__(None, None, None)
+        yield serve
 
 
 @pytest.fixture
@@ -138,8 +164,10 @@ def test_the_routes_of_these_tests_are_all_that_there_are() -> None:
 # --- environments
 
 
-def test_nobody_reads_anything_of_another_environment(serving: Serving, feed: FeedFormat) -> None:
-    place = serving(feed)
+@pytest.mark.unbalanced
+@pytest.mark.parametrize("archived", [False, True], ids=["stores", "archive"])
+def test_nobody_reads_anything_of_another_environment(serving: Serving, feed: FeedFormat, archived: bool) -> None:
+    place = serving(feed, archived=archived)
     for mine, other in itertools.permutations(SECRETS):
         credentials = (
             place.own(mine),
