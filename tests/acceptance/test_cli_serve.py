@@ -40,5 +40,15 @@ def test_it_answers_with_a_key_of_its_own_and_ends_when_told(tmp_path: Path, dat
             stream = client.get("/realtime/v1/streams/run_1/ai", headers={"timeout-seconds": "1"}).text
             assert stream.count('"seq_num":') >= 2
             assert stream.endswith("data: [DONE]\n\n")
+        taken = cli.run("serve", "--port", url.rpartition(":")[2])
+        assert taken.code == 2, taken
+        assert "can't be had" in taken.stderr
         process.send_signal(signal.SIGTERM)
         assert process.wait(LONG_S) == 0
+
+
+def test_it_does_not_start_without_an_archive(tmp_path: Path, empty_database_url: str) -> None:
+    cli = cli_for(tmp_path, database_url=empty_database_url, key="")
+    refused = cli.run("serve", "--port", "0")
+    assert refused.code == 1
+    assert "tailrace migrate" in refused.stderr

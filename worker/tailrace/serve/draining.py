@@ -11,6 +11,7 @@ from types import FrameType
 
 from starlette.applications import Starlette
 
+from tailrace.errors import BadSettings
 from tailrace.serve.connections import Connections
 from tailrace.serve.server import Server, allow_many_connections, connections_of, listen, url_of
 
@@ -51,9 +52,17 @@ class DrainingServer(Server):
 async def serve_until_told(
     app: Starlette, host: str, port: int, stop_waiting: Callable[[], None], close: Callable[[], Awaitable[None]]
 ) -> None:
-    """Serve until SIGTERM or SIGINT; then drain, and close. Port 0 takes a free one. Prints the URL on a line."""
+    """Serve until SIGTERM or SIGINT; then drain, and close. Port 0 takes a free one. Prints the URL on a line.
+
+    Raises:
+        BadSettings: the address or the port can't be had.
+    """
     allow_many_connections()
-    listener = listen(host, port)
+    try:
+        listener = listen(host, port)
+    except OSError as error:
+        await close()
+        raise BadSettings(f"Port {port} of {host} can't be had: {error.strerror or error}.") from error
     sys.stdout.write(url_of(listener) + "\n")
     sys.stdout.flush()
     # uvicorn raises a signal again once it has stopped for it; then all is in order.

@@ -14,7 +14,7 @@ import sqlalchemy as sa
 
 from tailrace.store.contents import Part, StreamPlace, read_part
 from tailrace.store.run_end import OVER
-from tailrace.store.statements import Statements
+from tailrace.store.statements import Statements, refusing
 
 PART_CHUNKS = 1_000
 PART_BYTES = 1_048_576
@@ -143,6 +143,16 @@ class Serving:
 
     def __init__(self, engine: sa.Engine) -> None:
         self._statements = Statements(engine)
+
+    def check(self) -> None:
+        """Ask something, to see that there is an archive that can be read.
+
+        Raises:
+            NotMigrated: there is none.
+            QueryRefused: this account may not read it.
+        """
+        with refusing():
+            self.now()
 
     # --- runs
 

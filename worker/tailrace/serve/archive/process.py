@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import suppress
 from dataclasses import dataclass
 
 import httpx
 
 from tailrace.config.keys import Access as Reached
 from tailrace.config.settings import Settings
+from tailrace.errors import StoreUnavailable
 from tailrace.serve.app import create_app_of, make_upstream
 from tailrace.serve.archive.archive import Archive
 from tailrace.serve.archive.store import ArchiveStore
@@ -31,14 +33,16 @@ def serve_archive(settings: Settings, database_url: str, host: str, port: int, *
     ``fallback``: what is not archived is asked of upstream.
 
     Raises:
-        BadSettings: the database or the keys can't be used.
-        OSError: the port can't be had.
+        BadSettings: the database, the keys, the address or the port can't be used.
+        NotMigrated: the database has no archive.
     """
     asyncio.run(_serve(settings, database_url, host, port, fallback=fallback))
 
 
 async def _serve(settings: Settings, database_url: str, host: str, port: int, *, fallback: bool) -> None:
     archive = Archive(database_url)
+    with suppress(StoreUnavailable):  # it may come back while nobody reads yet
+        archive.serving.check()
     client = upstream_client(settings.connect_timeout_seconds, settings.read_timeout_seconds) if fallback else None
     parts = _Parts(archive, Connections(), client, Fresh(EnvironmentKeys(settings).look))
     origins = [] if settings.serve_origins is None else settings.serve_origins.split(",")
