@@ -27,6 +27,7 @@ from tailrace.serve.recording import body_id
 from tailrace.serve.runs import Run, RunPlace, RunQuery, find_runs, place_of
 from tailrace.serve.store import StreamRemoved
 from tailrace.serve.timing import Timing
+from tailrace.store.serving import PART_BYTES
 from tailrace.wire.events import Framer
 from tailrace.wire.v1 import V1Decoder
 from tailrace.wire.v2 import V2Decoder
@@ -502,6 +503,31 @@ def test_whoever_waits_goes_on_when_the_database_is_back(rows: Rows, database_ur
             while len(found) < 2:
                 found += [record.seq_num for record in (await reader.since(found[-1] + 1, LONG_S)).records]
             assert found == [1, 2]
+
+    asyncio.run(go())
+
+
+def test_a_reader_holds_a_small_part_however_much_there_is(rows: Rows, database_url: str) -> None:
+    """Of what is stored and of what comes while it waits; a larger chunk comes alone."""
+    texts = [f'"{"z" * 50_000}"', f'"{"z" * 300_000}"', *[f'"{"z" * 1_000}"'] * 400]
+    stream = rows.stream()
+    rows.run("UPDATE tailrace.streams SET wire = 'v2' WHERE id = %s", stream)
+    show(rows)
+
+    async def go() -> None:
+        async with archive_of(database_url) as archive:
+            store = ArchiveStore(archive, "default")
+            live = await store.v2_stream("run_1", "ai")
+            _segment(0, 0, texts, list(range(len(texts))))(rows, stream)
+            for first in range(len(texts), len(texts) + 400, 50):
+                _segment(0, first, texts[2:52], list(range(50)))(rows, stream)
+            for reader in (live, await store.v2_stream("run_1", "ai")):
+                found: list[int] = []
+                while len(found) < len(texts) + 400:
+                    records = (await reader.since(len(found), LONG_S)).records
+                    assert sum(record.metered for record in records[:-1]) <= PART_BYTES
+                    found += [record.seq_num for record in records]
+                assert found == list(range(len(texts) + 400))
 
     asyncio.run(go())
 

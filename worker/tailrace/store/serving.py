@@ -17,7 +17,8 @@ from tailrace.store.run_end import OVER
 from tailrace.store.statements import Statements, refusing
 
 PART_CHUNKS = 1_000
-PART_BYTES = 1_048_576
+PART_BYTES = 131_072
+"""A slow reader holds what became of one part until its socket has taken it, and all that read may be slow."""
 FOLLOWED_BYTES = 65_536
 """Of one segment: a larger one is told of, and read like anything else."""
 

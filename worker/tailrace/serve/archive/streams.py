@@ -12,8 +12,9 @@ from tailrace.serve.archive.numbers import V1_SEQ, Item
 from tailrace.serve.archive.run_watch import Sought
 from tailrace.serve.body import BrokenOff
 from tailrace.serve.entries import BEGINNING, Entry, V1Id
-from tailrace.serve.records import BATCH_MAX_BYTES, BATCH_MAX_RECORDS, EMPTY, Record, Tail
+from tailrace.serve.records import BATCH_MAX_RECORDS, EMPTY, Record, Tail
 from tailrace.serve.store import Page, StreamRemoved
+from tailrace.store.serving import PART_BYTES
 
 if TYPE_CHECKING:
     from tailrace.serve.archive.archive import Archive
@@ -118,10 +119,10 @@ class ArchivedV2:
 
 
 def _batch(records: Sequence[Record]) -> Sequence[Record]:
-    """The first of them: as many as one batch may hold."""
+    """The first of them: as many as one event is to hold, which is less than it may."""
     size_bytes = 0
     for count, record in enumerate(records):
         size_bytes += record.metered
-        if count and (count >= BATCH_MAX_RECORDS or size_bytes > BATCH_MAX_BYTES):
+        if count and (count >= BATCH_MAX_RECORDS or size_bytes > PART_BYTES):
             return records[:count]
     return records
