@@ -553,6 +553,28 @@ def test_a_stream_that_is_found_later_is_read_then(rows: Rows, database_url: str
     asyncio.run(go())
 
 
+def test_whoever_comes_before_a_run_was_read_waits_for_its_wire(rows: Rows, database_url: str) -> None:
+    """Which of the two formats it is shows the first answer of upstream; of a run that is over and has none, nothing."""
+    rows.stream()
+    show(rows)
+
+    async def go() -> None:
+        async with archive_of(database_url) as archive:
+            store = ArchiveStore(archive, "default")
+            run = await store.run("run_1")
+            assert run is not None
+            waiting = asyncio.create_task(store.wire(run, "ai"))
+            await asyncio.sleep(EVERY_S)
+            assert not waiting.done()
+            rows.run("UPDATE tailrace.streams SET wire = 'v1'")
+            assert await waiting is Wire.V1
+            rows.run("UPDATE tailrace.streams SET wire = NULL")
+            rows.run("UPDATE tailrace.runs SET status = 'COMPLETED', terminal_at = now(), finished_at = now()")
+            assert await store.wire(run, "ai") is Wire.V2
+
+    asyncio.run(go())
+
+
 def test_whoever_reads_a_forgotten_stream_is_cut_off(rows: Rows, database_url: str) -> None:
     """On v2 as upstream tells of a stream that was deleted; v1 has no word for it, and the body breaks off."""
     stream = rows.whole_stream(["1"])
