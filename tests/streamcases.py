@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import json
+import random
 import threading
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -30,7 +31,7 @@ from tailrace.ingest.order import Order, order_for
 from tailrace.model import Checkpoint, Outcome, StreamState, Verdict, Wire
 from tailrace.serve.app import DEFAULT_KEY
 from tailrace.serve.entries import LineJoiner
-from tailrace.serve.records import batch_event
+from tailrace.serve.records import Draft, batch_event, data_draft
 from tailrace.serve.timing import Timing as UpstreamTiming
 from tailrace.store.commit import Committer, Flush
 from tailrace.store.engine import create_engine
@@ -41,6 +42,7 @@ from tailrace.wire.v1 import V1Decoder
 from tailrace.wire.v2 import V2Decoder
 from tests.leaks import lasting
 from tests.upstream import RunningServer, create_app, running
+from tests.upstream.drafts import control_draft, fence_draft
 from tests.upstream.live import LiveStore
 
 TIMING = UpstreamTiming().scaled(0.005)
@@ -348,6 +350,44 @@ class Place:
     def looks(self) -> int:
         """How often somebody has asked whether the run is over."""
         return len(self.world.server.traffic.requests(f"/realtime/v1/runs/{self.run_id}"))
+
+
+def write_v1(place: Place, dice: random.Random) -> list[Any]:
+    """Lines in entries of any shape; return what a reader must get, with what is no JSON as its text."""
+    lines = [dice.choice(("%d", '{"n":%d}', '"w%d"', "oops%d")) % number for number in range(14)]
+    text = "".join(line + "\n" for line in lines)
+    while text:
+        size = dice.choice((1, 3, 8, 20, text.index("\n") + 1))
+        place.store.append_entry(place.run_id, "ai", text[:size])
+        text = text[size:]
+    return [line if line.startswith("oops") else json.loads(line) for line in lines]
+
+
+def write_v2(place: Place, dice: random.Random) -> list[Any]:
+    """Records of every kind; the same."""
+    expected: list[Any] = []
+    for number in range(14):
+        kind = dice.choice(("data", "data", "data", "repeat", "command", "control", "odd"))
+        if kind == "repeat" and number:
+            draft = place.store.records(place.run_id, "ai")[-1]
+            if draft.headers or not draft.body.startswith(b'{"data"'):
+                kind = "command"
+            else:
+                place.store.repeat_record(place.run_id, "ai", draft.seq_num)
+                continue
+        match kind:
+            case "command":
+                drafts = [fence_draft("x")]
+            case "control":
+                drafts = [control_draft("turn-complete")]
+            case "odd":
+                drafts = [Draft(b"oops%d" % number)]
+                expected.append(f"oops{number}")
+            case _:
+                drafts = [data_draft(str(number), f"id{number}")]
+                expected.append(number)
+        place.store.append_records(place.run_id, "ai", drafts)
+    return expected
 
 
 @contextmanager

@@ -71,6 +71,8 @@ CREATE INDEX runs_watch_idx ON tailrace.runs (environment_id, next_watch_at)
 CREATE INDEX runs_open_idx ON tailrace.runs (environment_id) WHERE state IN ('requested', 'watched');
 -- The newest runs of an environment.
 CREATE INDEX runs_environment_id_idx ON tailrace.runs (environment_id, id);
+-- Runs by when they were created upstream, as its own list has them; the ids in the order of their bytes.
+CREATE INDEX runs_created_at_idx ON tailrace.runs (environment_id, created_at, run_id COLLATE "C");
 -- Runs that failed: few, and looked for by whoever asks how the fleet is.
 CREATE INDEX runs_failed_idx ON tailrace.runs (id) WHERE state = 'failed';
 -- Runs of a tag.

@@ -3,6 +3,7 @@
 -- compares a migrated one with this.
 \ir ids.sql
 \ir environments.sql
+\ir access_keys.sql
 \ir workers.sql
 \ir options.sql
 \ir runs.sql

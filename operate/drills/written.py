@@ -11,7 +11,8 @@ from datetime import UTC, datetime, timedelta
 from tailrace.model import Wire
 from tailrace.serve.recording import body_id
 from tailrace.serve.records import BATCH_MAX_RECORDS, EMPTY, Record, Tail, data_draft
-from tailrace.serve.store import NoSuchStream, Page, Run, V1Stream, V2Stream
+from tailrace.serve.runs import FoundRuns, Run, RunQuery, find_runs
+from tailrace.serve.store import NoSuchStream, Page, V1Stream, V2Stream
 
 KEY = "ai"
 SLOW_S, SLOW_RECORDS = 1.0, 5
@@ -103,8 +104,20 @@ class WrittenStore:
             await asyncio.sleep(min(left_s, 0.5))
         return view
 
-    async def runs(self) -> Sequence[Run]:
-        return [run.view() for run in self.written.values()]
+    async def runs(self, query: RunQuery) -> FoundRuns:
+        return find_runs([run.view() for run in self.written.values()], query)
+
+    async def runs_changed(self, since: datetime, block_s: float) -> Sequence[Run]:
+        deadline_s = time.monotonic() + block_s
+        while not (changed := [view for run in self.written.values() if (view := run.view()).updated_at > since]):
+            left_s = deadline_s - time.monotonic()
+            if left_s <= 0:
+                break
+            await asyncio.sleep(min(left_s, 0.5))
+        return changed
+
+    async def wire(self, run: Run, key: str) -> Wire:
+        return run.wire
 
     async def v1_stream(self, run_id: str, key: str) -> V1Stream:
         raise NoSuchStream  # all are v2

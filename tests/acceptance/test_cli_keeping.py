@@ -1,4 +1,4 @@
-"""The verbs that find and keep: backfill, compact, export, prune, forget, roles."""
+"""The verbs that find and keep: backfill, compact, export, prune, forget, roles, key."""
 
 from __future__ import annotations
 
@@ -138,3 +138,29 @@ def test_roles_can_be_printed_for_somebody_else_to_run(cli: Cli, archive: Archiv
     printed = cli.run("roles", "--print").stdout.decode()
     assert printed.count("CREATE ROLE") == 5
     assert 'GRANT SELECT ON "tailrace"."stream_stats" TO "tailrace_reader";' in printed
+
+
+def test_a_key_is_shown_once_and_then_only_listed(cli: Cli, archive: Archive) -> None:
+    said = cli.run("key", "add", "web", "--environment", "default")
+    *rest, key = said.stdout.decode().splitlines()
+    assert (said.code, rest) == (0, []), said
+    assert key.startswith("tlr_")
+    assert key not in said.stderr
+    assert "default" in said.stderr
+    for wrong in (("web", "default"), ("other", "nowhere"), ("", "default")):
+        done = cli.run("key", "add", wrong[0], "--environment", wrong[1])
+        assert (done.code != 0, done.stdout) == (True, b""), done
+    assert cli.run("key", "add", "named-by-a-variable").code == 2
+    listed = json.loads(cli.run("key", "list", "--json").stdout)
+    assert (listed["name"], listed["environment"], listed["revoked_at"]) == ("web", "default", None)
+    assert cli.run("key", "revoke", "nobody").code == 2
+    for words in ("refused from now on", "revoked before"):
+        done = cli.run("key", "revoke", "web")
+        assert done.code == 0
+        assert words in done.stderr
+    shown = cli.run("key", "list")
+    assert b"revoked" in shown.stdout
+    stored = archive.rows("SELECT k::text FROM tailrace.access_keys k")
+    assert len(stored) == 1
+    for piece in (key[:9], key[-9:]):
+        assert piece not in f"{stored}{shown}{listed}"

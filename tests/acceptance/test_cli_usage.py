@@ -12,7 +12,21 @@ from tests.acceptance.cli_runner import Cli, cli_for
 from tests.upstream import create_app, running
 from tests.upstream.live import LiveStore
 
-VERBS = ("demo", "up", "down", "migrate", "doctor", "ingest", "status", "chunks", "text", "sql", "worker", "replay")
+VERBS = (
+    "demo",
+    "up",
+    "down",
+    "migrate",
+    "doctor",
+    "ingest",
+    "status",
+    "chunks",
+    "text",
+    "sql",
+    "worker",
+    "replay",
+    "serve",
+)
 SECRET = "tr_dev_0123456789abcdefghij"
 UNUSED_PORT = 1
 

@@ -5,6 +5,7 @@ Each transaction goes to whichever of a few connections is free, and each of the
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 from pathlib import Path
 
@@ -14,6 +15,8 @@ import pytest
 from tailrace import streams
 from tailrace.errors import BadSettings
 from tailrace.model import Wire
+from tailrace.serve.archive import Archive, ArchiveStore
+from tailrace.serve.entries import BEGINNING
 from tailrace.store import migrate
 from tailrace.store.roles import set_up
 from tailrace.store.sessions import keeps_sessions
@@ -57,6 +60,19 @@ def test_workers_and_commands(tmp_path: Path, database_url: str, redis_url: str)
         commands_work(tmp_path, pooled)
         with contextlib.closing(streams.Client("tr_dev_unused", database_url=pooled)) as client:
             assert list(streams.read("run_0", "a", source="archive", client=client)) == [{"n": 1.1}, "after"]
+        assert asyncio.run(served(pooled)) == [b'{"n":1.10}\n', b'"after"\n']
+
+
+async def served(url: str) -> list[bytes]:
+    """What `tailrace serve` gives of a stream, which it has followed for a moment."""
+    archive = Archive(url)
+    try:
+        reader = await ArchiveStore(archive, "default").v1_stream("run_0", "a")
+        entries = await reader.after(BEGINNING, 30.0)
+        assert not await reader.after(entries[-1].id, 0.3)
+        return [entry.data for entry in entries]
+    finally:
+        await archive.close()
 
 
 def commands_work(place: Path, pooled: str) -> None:

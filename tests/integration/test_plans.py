@@ -6,6 +6,7 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
 from typing import Any
 from uuid import uuid4
 
@@ -20,6 +21,7 @@ from tailrace.store.keeping.late import LateChecks
 from tailrace.store.leases import Leases, WorkerRow
 from tailrace.store.overview import Overview
 from tailrace.store.runs import Runs, Seen
+from tailrace.store.serving import RunsAsked, Serving
 from tailrace.store.streams import RecentRecords, RunEnds
 from tests.integration.schema_rows import Archive
 
@@ -38,8 +40,9 @@ class Asked:
         )  # no triggers, no foreign keys: in a tenth of the time
         self.archive.run(
             """INSERT INTO tailrace.runs (environment_id, run_id, state, next_watch_at, terminal_at, finished_at, sealed_at,
-                                          keys_read_at, priority)
-               SELECT e.id, 'done_' || n, 'sealed', NULL, now(), now(), now(), now(), n %% 2
+                                          keys_read_at, priority, status, task_identifier, created_at)
+               SELECT e.id, 'done_' || n, 'sealed', NULL, now(), now(), now(), now(), n %% 2, 'COMPLETED', 'done',
+                      '2026-01-01'::timestamptz + n * interval '5 minutes'
                FROM generate_series(1, %s) n, tailrace.environments e WHERE e.name = 'default'""",
             DONE,
         )
@@ -114,6 +117,19 @@ def statements(asked: Asked) -> Iterator[tuple[str, Callable[[], object]]]:
     yield "how the newest runs go", lambda: seen.newest_progress(50, None)
     yield "how those of an environment go", lambda: seen.newest_progress(50, "default")
     yield "how those of one go that has none", lambda: seen.newest_progress(50, "other")
+    serving = Serving(asked.engine)
+    yield "what changed of the runs that somebody reads", lambda: serving.noted_lately(["default"])
+    yield "which runs changed since", lambda: serving.runs_noted_since("default", datetime(2026, 1, 1, tzinfo=UTC))
+    yield "whether these runs changed", lambda: serving.run_versions(list(ids))
+    yield "how these streams are", lambda: serving.streams_now(streams)
+    yield "how far their rows are", lambda: serving.checkpoints(streams)
+    yield "the newest runs", lambda: serving.runs("default", RunsAsked(limit=25))
+    yield (
+        "older ones of a task",
+        lambda: serving.runs(
+            "default", RunsAsked(tasks=["done"], beyond=(datetime(2026, 6, 1, tzinfo=UTC), "run"), limit=25)
+        ),
+    )
     run = min(ids)
     yield "how a run's streams go", lambda: seen.streams_progress(run)
 
@@ -148,6 +164,38 @@ def test_how_fast_a_stream_goes_is_told_by_its_last_segments_only(archive: Archi
         plan = [str(row[0]) for row in archive.rows(f"EXPLAIN (ANALYZE, BUFFERS) {ask}", stream)]
         pages[many] = sum(map(int, re.findall(r"(?:hit|read)=(\d+)", next(filter(_counts, plan)))))
     assert pages[5_000] < 2 * pages[200] < 500, pages
+
+
+def test_what_is_committed_is_found_by_how_much_that_is(archive: Archive, database_url: str) -> None:
+    """However much there is of the streams that are followed, and of others, and whoever is at work meanwhile."""
+    streams = [archive.stream(key=key) for key in ("followed", "other")]
+    for stream in streams:
+        archive.run(
+            """INSERT INTO tailrace.segments (stream_id, generation, first_index, last_index, chunk_count, data, emitted_ms)
+               SELECT %s, 0, n, n, 1, '[1]', ARRAY[n] FROM generate_series(1, 8000) n""",
+            stream,
+        )
+    archive.run("ANALYZE tailrace.segments")
+    engine = create_engine(database_url)
+    sent: list[tuple[str, Any]] = []
+    sa.event.listen(engine, "before_cursor_execute", lambda *given: sent.append((given[2], given[3])))
+    serving = Serving(engine)
+    with engine.connect() as busy:
+        busy.exec_driver_sql("SELECT pg_current_xact_id()")
+        archive.run("SELECT pg_current_xact_id()")  # a later one that is over
+        before = serving.now()
+        assert before.in_progress
+        archive.segment(streams[0], ["2"], first=40_000)
+        archive.segment(streams[1], ["2"], first=40_000)
+        sent.clear()
+        _, found = serving.committed(before, streams[:1])
+        assert [(each.stream_id, each.first_index) for each in found] == [(streams[0], 40_000)]
+        statement, values = sent[-1]
+        plan = [str(row[0]) for row in busy.exec_driver_sql(f"EXPLAIN (ANALYZE, BUFFERS) {statement}", values)]
+        busy.rollback()
+    engine.dispose()
+    looked_at = sum(map(int, re.findall(r"(?:hit|read)=(\d+)", next(filter(_counts, plan)))))
+    assert looked_at < 100, "\n".join(plan)
 
 
 def _counts(line: str) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import itertools
 import re
 import uuid
@@ -15,11 +16,17 @@ import pytest
 import sqlalchemy as sa
 from sqlalchemy.engine import make_url
 
+from tailrace.config.own_keys import hashed, new_key
 from tailrace.model import Wire
 from tailrace.requests import request_ingest
+from tailrace.serve.archive import Archive as Served
+from tailrace.serve.archive import ArchiveStore
+from tailrace.serve.entries import V1Id
+from tailrace.serve.runs import EPOCH, RunQuery
 from tailrace.service.exporter import ArchiveCollector
 from tailrace.service.verifying import Verifying
 from tailrace.store import migrate, roles
+from tailrace.store.access_keys import AccessKeys
 from tailrace.store.engine import create_engine
 from tailrace.store.figures import Figures
 from tailrace.store.keeping.compaction import Compacted, Compaction
@@ -47,7 +54,7 @@ class Database:
         self.archive = Archive(url)
         n = next(_numbers)
         self.runtime, self.reader, self.enqueuer = f"tr_runtime_{n}", f"tr_reader_{n}", f"tr_enqueuer_{n}"
-        self.monitor, self.maintenance = f"tr_monitor_{n}", f"tr_maintenance_{n}"
+        self.monitor, self.maintenance, self.server = f"tr_monitor_{n}", f"tr_maintenance_{n}", f"tr_server_{n}"
 
     @property
     def roles(self) -> dict[str, str]:
@@ -58,10 +65,16 @@ class Database:
             "monitor": self.monitor,
             "enqueuer": self.enqueuer,
             "reader": self.reader,
+            "server": self.server,
         }
 
     def set_up(self) -> roles.RoleSetup:
-        rest = {"enqueuer": self.enqueuer, "monitor": self.monitor, "maintenance": self.maintenance}
+        rest = {
+            "enqueuer": self.enqueuer,
+            "monitor": self.monitor,
+            "maintenance": self.maintenance,
+            "server": self.server,
+        }
         return roles.set_up(self.url, self.runtime, self.reader, **rest, timeout_s=7)
 
     def url_of(self, role: str) -> str:
@@ -150,8 +163,8 @@ def test_the_sql_to_paste_makes_accounts_that_do_their_work(empty_database_url: 
     n = next(_numbers)
     made = re.compile(r"(?<=ROLE )(\w+)(?= LOGIN)")
     names = [*made.findall(owner[0]), *made.findall(accounts[0])]
-    groups = [roles.RUNTIME, roles.READER, roles.ENQUEUER, roles.MONITOR, roles.MAINTENANCE]
-    assert len(names) == 6
+    groups = [roles.RUNTIME, roles.READER, roles.ENQUEUER, roles.MONITOR, roles.MAINTENANCE, roles.SERVER]
+    assert len(names) == 7
 
     def pasted(text: str) -> str:
         text = re.sub(r"\bmydb\b", f'"{name}"', text).replace("'...'", "'x'")
@@ -168,7 +181,7 @@ def test_the_sql_to_paste_makes_accounts_that_do_their_work(empty_database_url: 
         done = roles.set_up(url_of(names[0]), runtime, reader)
         assert done.refused is not None  # it may not make roles
         script = roles.statements(
-            runtime, reader, enqueuer=rest[0], monitor=rest[1], maintenance=rest[2], connection=admin
+            runtime, reader, enqueuer=rest[0], monitor=rest[1], maintenance=rest[2], server=rest[3], connection=admin
         )
         for statement in script:
             admin.execute(statement)  # type: ignore[arg-type]
@@ -191,6 +204,7 @@ def test_the_sql_to_paste_makes_accounts_that_do_their_work(empty_database_url: 
                 names[3]: "SELECT * FROM tailrace.chunks",
                 names[4]: "SELECT * FROM tailrace.streams_now",
                 names[5]: "SELECT tailrace.forget_run('default', 'run_1')",
+                names[6]: "SELECT * FROM tailrace.access_keys",
             }
             for role, statement in works.items():
                 with psycopg.connect(url_of(role), autocommit=True) as connection:
@@ -225,6 +239,26 @@ def test_a_reader_sees_every_view_and_function_of_the_contract(database: Databas
             connection.execute(f"SELECT * FROM tailrace.{call}").fetchall()  # type: ignore[arg-type]
 
 
+def test_a_server_notes_that_a_key_is_used_and_gives_none(database: Database) -> None:
+    with database.engine_of(database.maintenance) as engine:
+        AccessKeys(engine).add("web", "default", hashed(new_key()))
+    with database.engine_of(database.server) as engine:
+        keys = AccessKeys(engine)
+        keys.note_use([each.id for each in keys.valid()])
+        assert keys.all()[0].last_used_at is not None
+    for change in (
+        "INSERT INTO tailrace.access_keys (environment_id, name, key_hash) SELECT id, 'x', '' FROM tailrace.environments",
+        "UPDATE tailrace.access_keys SET revoked_at = NULL",
+        "UPDATE tailrace.access_keys SET key_hash = sha256('x')",
+        "DELETE FROM tailrace.access_keys",
+    ):
+        refused(database, database.server, change)
+    for role in (database.reader, database.monitor, database.enqueuer):
+        refused(database, role, "SELECT * FROM tailrace.access_keys")
+    for role in (database.runtime, database.reader, database.monitor, database.enqueuer):
+        refused(database, role, "UPDATE tailrace.access_keys SET last_used_at = now()")
+
+
 CHANGES = [
     "SELECT tailrace.retry_run('run_1')",
     "SELECT tailrace.compact_stream(1)",
@@ -257,6 +291,31 @@ def refused(database: Database, role: str, statement: str) -> None:
         connection.execute("SET default_transaction_read_only = off")
         with pytest.raises((psycopg.errors.InsufficientPrivilege, psycopg.errors.ObjectNotInPrerequisiteState)):
             connection.execute(statement)  # type: ignore[arg-type]
+
+
+def test_who_serves_readers_reads_all_that_it_serves(database: Database) -> None:
+    stream = database.archive.whole_stream(['"one"'])
+    database.archive.run("UPDATE tailrace.streams SET wire = 'v2', state = 'active' WHERE id = %s", stream)
+    database.archive.run("UPDATE tailrace.runs SET status = 'EXECUTING', created_at = now(), keys_read_at = now()")
+
+    async def go() -> None:
+        serving = Served(database.url_of(database.server))
+        try:
+            store = ArchiveStore(serving, "default")
+            run = await store.run("run_1")
+            assert run is not None
+            assert list((await store.runs(RunQuery())).runs) == [run]
+            assert list(await store.runs_changed(EPOCH, 1)) == [run]
+            assert await store.run_changed("run_1", run.updated_at, 0.3) is None
+            assert not await store.is_forgotten("run_1")
+            reader = await store.v2_stream("run_1", "ai")
+            assert len((await reader.since(0, 1)).records) == 1
+            assert not (await reader.since(1, 0.2)).records  # followed meanwhile
+            assert len(await (await store.v1_stream("run_1", "ai")).after(V1Id(1, 0), 0)) == 1
+        finally:
+            await serving.close()
+
+    asyncio.run(go())
 
 
 def test_a_reader_changes_nothing(database: Database) -> None:

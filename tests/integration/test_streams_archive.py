@@ -15,14 +15,12 @@ import sqlalchemy as sa
 
 from tailrace.devtools.servers.postgres import Postgres
 from tailrace.model import HoleReason, StreamRef, Wire
-from tailrace.serve.records import Draft, data_draft
 from tailrace.streams import ChunkTypeError, Client, NotConfigured, StreamError, read
 from tailrace.streams.archive import ArchiveReader
 from tailrace.streams.steps import PAGE_BYTES, Chunk, Fetch, Gap
 from tests.integration.schema_rows import Archive
-from tests.streamcases import FLAVOURS, Flavour, Place, World, running_flavour, running_world
+from tests.streamcases import FLAVOURS, Flavour, World, running_flavour, running_world, write_v1, write_v2
 from tests.unit.streams.test_streams_text import CASES, transcript
-from tests.upstream.drafts import control_draft, fence_draft
 
 
 @pytest.fixture(scope="module")
@@ -72,44 +70,6 @@ def pages(reader: ArchiveReader, size: int, first: int = 0, run_id: str = "run_1
 # --- seams
 
 
-def write_v1(place: Place, dice: random.Random) -> list[Any]:
-    """Lines in entries of any shape; return what a reader must get, with what is no JSON as its text."""
-    lines = [dice.choice(("%d", '{"n":%d}', '"w%d"', "oops%d")) % number for number in range(14)]
-    text = "".join(line + "\n" for line in lines)
-    while text:
-        size = dice.choice((1, 3, 8, 20, text.index("\n") + 1))
-        place.store.append_entry(place.run_id, "ai", text[:size])
-        text = text[size:]
-    return [line if line.startswith("oops") else json.loads(line) for line in lines]
-
-
-def write_v2(place: Place, dice: random.Random) -> list[Any]:
-    """Records of every kind; the same."""
-    expected: list[Any] = []
-    for number in range(14):
-        kind = dice.choice(("data", "data", "data", "repeat", "command", "control", "odd"))
-        if kind == "repeat" and number:
-            draft = place.store.records(place.run_id, "ai")[-1]
-            if draft.headers or not draft.body.startswith(b'{"data"'):
-                kind = "command"
-            else:
-                place.store.repeat_record(place.run_id, "ai", draft.seq_num)
-                continue
-        match kind:
-            case "command":
-                drafts = [fence_draft("x")]
-            case "control":
-                drafts = [control_draft("turn-complete")]
-            case "odd":
-                drafts = [Draft(b"oops%d" % number)]
-                expected.append(f"oops{number}")
-            case _:
-                drafts = [data_draft(str(number), f"id{number}")]
-                expected.append(number)
-        place.store.append_records(place.run_id, "ai", drafts)
-    return expected
-
-
 @pytest.mark.parametrize("wire", list(Wire), ids=str)
 @pytest.mark.parametrize("seed", range(2))
 def test_no_seam_loses_or_doubles_a_chunk(api: Flavour, world: World, wire: Wire, seed: int) -> None:
@@ -156,10 +116,11 @@ def test_what_came_after_the_checkpoint_is_not_known_yet(world: World) -> None:
     place.archive("ai", 4)
     reader = ArchiveReader(world.archiver.url, None)
     with reader._engine.connect() as connection:
-        row = reader._row(connection, StreamRef(place.run_id, "ai"))
-    assert row is not None
+        found = reader._find(connection, StreamRef(place.run_id, "ai"))
+    assert found is not None
+    assert found.stream is not None
     place.archive("ai", 8)
-    end = reader._end(row, with_recent=True)
+    end = reader._end(found.stream, with_recent=True)
     assert [index for index, _ in end.recent] == [0, 1, 2, 3]
     assert end.checkpoint.last_index == 3
     reader.close()

@@ -163,6 +163,15 @@ def test_a_new_stream_is_no_older_than_the_last_look(database_url: str) -> None:
         assert age_s < 60.0
 
 
+def test_streams_stand_in_the_order_in_which_upstream_lists_them(database_url: str) -> None:
+    keys = [f"key {n * 7 % 20}" for n in range(20)]
+    store = store_of(1)
+    store.set_stream_keys("run_0", [*keys, keys[3]])  # one is there twice, as upstream's race leaves it
+    with watched(database_url, store) as ingestion:
+        found = ingestion.rows("SELECT stream_key FROM tailrace.streams ORDER BY id")
+        assert [key for (key,) in found] == keys
+
+
 def test_the_last_runs_are_watched_when_they_are_too_few_to_ask_the_feed_for(database_url: str) -> None:
     """What the feed told of when it was last asked is not told of any more."""
     store = store_of(3)

@@ -45,6 +45,7 @@ JWT = f"eyJhbGciOiJIUzI1NiJ9.{S}.{S}"
         (f"tr_stg_{S},tr_prod_{S};tr_preview_{S}", f"tr_stg_{HIDDEN},tr_prod_{HIDDEN};tr_preview_{HIDDEN}"),
         (f"tr_prod_sk_{S}", f"tr_prod_sk_{HIDDEN}"),
         (f"tr_pat_{S} tr_oat_{S} pk_dev_{S}", f"tr_pat_{HIDDEN} tr_oat_{HIDDEN} pk_dev_{HIDDEN}"),
+        (f"key 'tlr_{S}' refused", f"key 'tlr_{HIDDEN}' refused"),
         (f"token={JWT}&x=1", f"token={HIDDEN}&x=1"),
         (f"'{JWT[:-1]}", f"'{HIDDEN}"),
         (f"host=db password={S} dbname=x", f"host=db password={HIDDEN} dbname=x"),

@@ -17,7 +17,8 @@ from tailrace.model import Wire
 from tailrace.serve.entries import Entry, V1Id
 from tailrace.serve.logs import EntryLog, RecordLog
 from tailrace.serve.records import Draft, Record, Tail, data_draft
-from tailrace.serve.store import INPUT_PREFIX, NoSuchStream, Page, Run, StreamRemoved
+from tailrace.serve.runs import FoundRuns, Run, RunQuery, find_runs
+from tailrace.serve.store import INPUT_PREFIX, NoSuchStream, Page, StreamRemoved
 from tests.upstream.drafts import trim_draft
 from tests.upstream.notifier import Notifier
 
@@ -46,6 +47,7 @@ class LiveStore:
         self._now_ms = now_ms
         self._runs: dict[str, Run] = {}
         self._run_bells: dict[str, Notifier] = {}
+        self._runs_bell = Notifier()
         self._v1: dict[tuple[str, str], _LiveV1] = {}
         self._v2: dict[tuple[str, str], _LiveV2] = {}
         self._ids = random.Random(0)
@@ -75,6 +77,7 @@ class LiveStore:
                 raise ValueError(f"run {run_id} exists")
             self._runs[run_id] = run
             self._run_bells.setdefault(run_id, Notifier())
+        self._runs_bell.ring()
 
     def set_status(self, run_id: str, status: str) -> None:
         """Only the status: a cancelled run is CANCELED long before it has an end."""
@@ -229,9 +232,24 @@ class LiveStore:
 
         return await self._run_bells[run_id].until(look, block_s)
 
-    async def runs(self) -> Sequence[Run]:
+    async def runs(self, query: RunQuery) -> FoundRuns:
         with self._guard:
-            return list(self._runs.values())
+            runs = list(self._runs.values())
+        return find_runs(runs, query)
+
+    async def runs_changed(self, since: datetime, block_s: float) -> Sequence[Run]:
+        with self._guard:
+            known = {run_id: run.updated_at for run_id, run in self._runs.items()}
+
+        def look() -> list[Run]:
+            with self._guard:
+                runs = list(self._runs.values())
+            return [run for run in runs if run.run_id not in known or run.updated_at > min(since, known[run.run_id])]
+
+        return await self._runs_bell.until(look, block_s)
+
+    async def wire(self, run: Run, key: str) -> Wire:
+        return run.wire
 
     async def v1_stream(self, run_id: str, key: str) -> _LiveV1:
         with self._guard:
@@ -273,6 +291,7 @@ class LiveStore:
             updated_at = max(self._now(), run.updated_at + timedelta(milliseconds=1))
             self._runs[run_id] = replace(change(run), updated_at=updated_at)
         self._run_bells[run_id].ring()
+        self._runs_bell.ring()
 
     def _expect(self, run_id: str, wire: Wire) -> None:
         if self._runs[run_id].wire is not wire:

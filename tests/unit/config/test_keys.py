@@ -21,6 +21,7 @@ key = "tr_prod_{SECRET}"
 key = " tr_preview_{SECRET} "
 api_url = "https://trigger.example/"
 preview_branch = "main"
+environment_id = "id_upstream"
 discover = "tags=b,a"
 """
 
@@ -46,6 +47,7 @@ def test_each_table_is_an_environment_and_the_settings_fill_what_it_leaves_out(t
         *("https://trigger.example", "tags=a,b"),
         "main",
     )
+    assert (production.environment_id, staging.environment_id) == (None, "id_upstream")
     assert staging.key.get_secret_value() == f"tr_preview_{SECRET}"
     assert SECRET not in repr(found)
 
@@ -57,9 +59,10 @@ def test_discovery_can_be_turned_off_for_one(tmp_path: Path) -> None:
 
 
 def test_without_a_file_the_settings_are_one_environment() -> None:
-    settings = load({"TRIGGER_SECRET_KEY": "tr_dev_x", "TAILRACE_ENVIRONMENT": "mine", "TAILRACE_DISCOVER": "all"})
-    (access,) = accesses(settings).values()
+    given = {"TAILRACE_ENVIRONMENT": "mine", "TAILRACE_ENVIRONMENT_ID": "id_mine", "TAILRACE_DISCOVER": "all"}
+    (access,) = accesses(load({"TRIGGER_SECRET_KEY": "tr_dev_x", **given})).values()
     assert (access.name, access.api_url, access.discover) == ("mine", "https://api.trigger.dev", "all")
+    assert access.environment_id == "id_mine"
     with pytest.raises(BadSettings, match="TAILRACE_KEYS_FILE"):
         accesses(load({}))
 
@@ -83,6 +86,8 @@ def test_without_a_file_the_settings_are_one_environment() -> None:
         (f'[a]\nkey = "tr_dev_a"\napi_url = "https://x:{SECRET}@h"', "[a] api_url must not hold a user or password"),
         (f'[a]\nkey = "tr_dev_a"\ndiscover = "{SECRET}"', "[a] discover must be all, tags=a,b or tasks=a,b, or none"),
         (f'[a]\nkey = "tr_dev_a"\npreview_branch = "{SECRET}ü"', "[a] preview_branch must be printable ASCII"),
+        (f'[a]\nkey = "tr_dev_a"\nenvironment_id = "{SECRET}\\nx"', "[a] environment_id must be up to 100 printable"),
+        (f'[a]\nkey = "tr_dev_a"\nprevious_key = "tr_pat_{SECRET}"', "[a] previous_key is a personal access token"),
         ('["  "]\nkey = "tr_dev_a"', "[  ] is no name for an environment"),
         (f'["tr_dev_{SECRET}"]\nkey = 1', "[tr_dev_***] key must be"),
     ],

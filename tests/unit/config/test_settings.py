@@ -58,6 +58,12 @@ def test_an_empty_environment_gives_the_defaults() -> None:
         ({"TAILRACE_LOG_FORMAT": "JSON"}, "log_format", "json"),
         ({"TAILRACE_LOG_LEVEL": "Debug"}, "log_level", "debug"),
         ({"TAILRACE_ENVIRONMENT": "prod"}, "environment", "prod"),
+        (
+            {"TAILRACE_SERVE_ORIGINS": "https://B.example/, https://a.example"},
+            "serve_origins",
+            "https://a.example,https://b.example",
+        ),
+        ({"TAILRACE_SERVE_ORIGINS": "https://a.example,*"}, "serve_origins", "*"),
         ({"TRIGGER_API_URL": "https://trigger.example/"}, "api_url", "https://trigger.example"),
         ({"TRIGGER_API_URL": "http://10.0.0.1:3030/base//"}, "api_url", "http://10.0.0.1:3030/base"),
         ({"TRIGGER_PREVIEW_BRANCH": "a", "VERCEL_GIT_COMMIT_REF": "b"}, "preview_branch", "a"),
@@ -119,6 +125,10 @@ def test_a_missing_key_matters_only_to_those_who_ask_for_it() -> None:
         ({"TAILRACE_SCRUB_HOURS": "24-2"}, "TAILRACE_SCRUB_HOURS must be"),
         ({"TAILRACE_SCRUB_LOAD": "2"}, "TAILRACE_SCRUB_LOAD must be 0 to 1 of the time, not '2'."),
         ({"TAILRACE_ENVIRONMENT": "a\nb"}, "TAILRACE_ENVIRONMENT must be up to 100 printable characters, not 'a\\nb'."),
+        (
+            {"TAILRACE_SERVE_ORIGINS": "a.example"},
+            "TAILRACE_SERVE_ORIGINS must be * or origins (https://app.example.com)",
+        ),
         ({"TRIGGER_API_URL": "api.trigger.dev"}, "TRIGGER_API_URL must be http:// or https://"),
         ({"TRIGGER_API_URL": "https://"}, "TRIGGER_API_URL must be"),
         ({"TRIGGER_API_URL": "https://h:port"}, "TRIGGER_API_URL can't be read as a URL."),
@@ -169,7 +179,7 @@ def test_all_wrong_values_are_named_at_once() -> None:
         (f"tr_dev_{PASSWORD}ü", "holds characters that no key has"),
     ],
 )
-@pytest.mark.parametrize("variable", ["TRIGGER_SECRET_KEY", "TRIGGER_ACCESS_TOKEN"])
+@pytest.mark.parametrize("variable", ["TRIGGER_SECRET_KEY", "TRIGGER_ACCESS_TOKEN", "TAILRACE_PREVIOUS_SECRET_KEY"])
 def test_a_key_of_the_wrong_kind_is_refused_and_not_shown(key: str, message: str, variable: str) -> None:
     with pytest.raises(BadSettings) as refusal:
         load({variable: key})

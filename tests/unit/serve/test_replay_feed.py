@@ -13,10 +13,11 @@ import pytest
 
 from tailrace.model import Wire
 from tailrace.serve.electric import ElectricFeed
-from tailrace.serve.feed import FeedAnswer, NativeFeed, array_literal, feed_request, row_value
+from tailrace.serve.feed import FeedAnswer, array_literal, feed_request, row_value
+from tailrace.serve.native import NativeFeed
 from tailrace.serve.retrieve import run_body
+from tailrace.serve.runs import Run
 from tailrace.serve.statuses import CURRENT_API_VERSION, api_flags, api_status
-from tailrace.serve.store import Run
 from tailrace.serve.timing import Timing
 from tests.unit.serve.virtual_time import now_s, run_virtually
 from tests.upstream.live import LiveStore

@@ -10,7 +10,8 @@ import pytest
 from tailrace.model import Wire
 from tailrace.serve.entries import V1Id
 from tailrace.serve.records import Draft
-from tailrace.serve.store import NoSuchStream, Run
+from tailrace.serve.runs import Run
+from tailrace.serve.store import NoSuchStream
 from tests.upstream.live import LiveStore
 
 CREATED = datetime(2026, 11, 1, tzinfo=UTC)

@@ -18,7 +18,7 @@ from tailrace.serve.feed import array_literal as written
 from tailrace.wire import feed
 from tailrace.wire.feed import FeedRows, array_literal, run_view
 from tailrace.wire.run_fields import timestamp
-from tailrace.wire.statuses import api_status
+from tailrace.wire.statuses import API_STATUS, RUNNING, TERMINAL, api_status, database_status
 from tests.wirecases import load_steps
 
 UP_TO_DATE = {"headers": {"control": "up-to-date"}}
@@ -74,6 +74,11 @@ def test_a_status_is_mapped_as_upstream_maps_it(database: str, api: str, termina
     # The API's own name means the same, whoever says it.
     assert api_status(api) == api
     assert run_view(row(status=api)).terminal == terminal
+
+
+@pytest.mark.parametrize("api", sorted({*TERMINAL, *RUNNING, *API_STATUS.values()}))
+def test_a_name_of_the_database_is_shown_by_the_api_as_the_name_it_was_made_from(api: str) -> None:
+    assert api_status(database_status(api)) == api
 
 
 @pytest.mark.parametrize("unknown", ["ARCHIVED", "completed", "", "COMPLETED_SOMEHOW"])

@@ -21,11 +21,13 @@ from tailrace.cli.exporter import exporter
 from tailrace.cli.forget import forget
 from tailrace.cli.health import health
 from tailrace.cli.ingest import ingest
+from tailrace.cli.key import key
 from tailrace.cli.migrate import migrate
 from tailrace.cli.prune import prune
 from tailrace.cli.replay import replay
 from tailrace.cli.retry import retry
 from tailrace.cli.roles import roles
+from tailrace.cli.serve import serve
 from tailrace.cli.sql import sql
 from tailrace.cli.status import status
 from tailrace.cli.text import text
@@ -49,14 +51,20 @@ app = typer.Typer(
 
 PANELS: dict[str, tuple[Callable[..., None], ...]] = {
     SERVERS: (demo, up, down, migrate, roles, doctor),
-    RUNNING: (ingest, cancel, retry, backfill, worker, exporter, health, replay),
+    RUNNING: (ingest, cancel, retry, backfill, worker, exporter, health, replay, serve),
     READING: (status, chunks, text, sql, verify),
     KEEPING: (export, prune, forget, compact),
 }
 
+GROUPS: dict[str, tuple[typer.Typer, ...]] = {KEEPING: (key,)}
+"""Verbs that have verbs of their own."""
+
 for panel, verbs in PANELS.items():
     for verb in verbs:
         app.command(rich_help_panel=panel, epilog=epilog(verb.__name__))(verb)
+for panel, groups in GROUPS.items():
+    for group in groups:
+        app.add_typer(group, rich_help_panel=panel, epilog=epilog(group.info.name or ""))
 
 
 def _show_version(wanted: bool) -> None:

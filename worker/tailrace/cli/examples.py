@@ -53,6 +53,10 @@ EXAMPLES: dict[str, tuple[Example, ...]] = {
         Example("tailrace replay --port 8790 --speed 0", "serve the recorded runs, all there at once"),
         Example("tailrace replay --port 8790 --key tr_dev_mine", "as they came, to clients with this key"),
     ),
+    "serve": (
+        Example("tailrace serve --port 8787", "serve what is archived to clients of Trigger.dev on this machine"),
+        Example("tailrace serve --host 0.0.0.0 --fallback", "to others too, and pass on what is not archived"),
+    ),
     "status": (
         Example("tailrace status --limit 10", "the ten runs that were asked for last"),
         Example("tailrace status run_abc123", "the streams of one run: how far each is, and who reads it"),
@@ -82,6 +86,11 @@ EXAMPLES: dict[str, tuple[Example, ...]] = {
     "forget": (
         Example("tailrace forget run_abc123 --yes", "delete a run for good, and keep it from coming back"),
         Example("tailrace forget --tag user_42", "every run with this tag, after a question"),
+    ),
+    "key": (
+        Example("tailrace key add web-frontend --environment production", "make a key that reads one environment"),
+        Example("tailrace key list", "see who may read, and which keys nobody uses any more"),
+        Example("tailrace key revoke web-frontend", "take a key back"),
     ),
     "compact": (Example("tailrace compact --retry", "compact all that waits for it, also what failed before"),),
 }

@@ -48,7 +48,14 @@ GOOD_KEY = "a good TRIGGER_SECRET_KEY and a restart, or a good key in TAILRACE_K
 """What workers need whose key is refused."""
 
 
-EXTRAS = {"typer": "worker", "rich": "worker", "gevent": "worker", "starlette": "serve", "uvicorn": "serve"}
+EXTRAS = {
+    "typer": "worker",
+    "rich": "worker",
+    "gevent": "worker",
+    "starlette": "serve",
+    "uvicorn": "serve",
+    "jwt": "serve",
+}
 """Which extra brings a package that a command imports when it runs."""
 
 

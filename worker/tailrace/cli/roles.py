@@ -18,7 +18,8 @@ def roles(
     ] = 60,
 ) -> None:
     """Make the roles tailrace_runtime (workers), tailrace_reader (sees the views only), tailrace_enqueuer (asks for
-    runs), tailrace_monitor (sees states, no chunk) and tailrace_maintenance (prunes, forgets, exports). Safe to repeat.
+    runs), tailrace_monitor (sees states, no chunk), tailrace_maintenance (prunes, forgets, exports, gives keys) and
+    tailrace_server (tailrace serve). Safe to repeat.
 
     Where the database does not let this account make roles, prints the SQL for somebody who may. Run it again after
     each migration.

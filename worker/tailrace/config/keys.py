@@ -10,6 +10,8 @@ The file (``TAILRACE_KEYS_FILE``) is TOML, one table for each environment, and i
     api_url = "https://trigger.example.com"    # else TRIGGER_API_URL
     discover = "tags=eval"                     # else TAILRACE_DISCOVER; "none" for none
     preview_branch = "..."                     # keys of preview environments need one
+    environment_id = "..."                     # upstream's, which public access tokens name
+    previous_key = "tr_stg_..."                # while the key is changed: `tailrace serve` takes it still
 
 No message says what a field holds: anything in this file may be a key.
 """
@@ -45,13 +47,19 @@ NO_DISCOVERY = "none"
 
 @dataclass(frozen=True, slots=True)
 class Access:
-    """How one environment is reached. ``discover``: which of its new runs are archived unasked; None: none."""
+    """How one environment is reached. ``discover``: which of its new runs are archived unasked; None: none.
+
+    ``environment_id``: upstream's; None: it was not said. ``previous_key``: the one before ``key``, if who reads may
+    show it still; upstream is not asked with it.
+    """
 
     name: str
     api_url: str
     key: SecretStr
     preview_branch: str | None = None
     discover: str | None = None
+    environment_id: str | None = None
+    previous_key: SecretStr | None = None
 
 
 def accesses(settings: Settings) -> dict[str, Access]:
@@ -62,8 +70,16 @@ def accesses(settings: Settings) -> dict[str, Access]:
     """
     if settings.keys_file is not None:
         return KeysFile(settings.keys_file, settings).first()
-    key, name = SecretStr(settings.key()), settings.environment
-    return {name: Access(name, settings.api_url, key, settings.preview_branch, settings.discover)}
+    one = Access(
+        settings.environment,
+        settings.api_url,
+        SecretStr(settings.key()),
+        settings.preview_branch,
+        settings.discover,
+        settings.environment_id,
+        settings.previous_secret_key,
+    )
+    return {one.name: one}
 
 
 def meant(settings: Settings, names: Mapping[str, object]) -> str:
@@ -205,6 +221,8 @@ class KeysFile:
             table.key,
             table.preview_branch,
             None if discover == NO_DISCOVERY else discover,
+            table.environment_id,
+            table.previous_key,
         )
 
     def _bad(self, problems: list[str]) -> BadSettings:
@@ -227,6 +245,8 @@ class _Table(BaseModel):
     key: SecretKey
     api_url: ApiUrl | None = None
     preview_branch: HeaderValue | None = None
+    environment_id: EnvironmentName | None = None
+    previous_key: SecretKey | None = None
     discover: Annotated[str, AfterValidator(_rule_or_none)] | None = None
 
     @property
@@ -234,7 +254,11 @@ class _Table(BaseModel):
         return lacks_branch(self.key.get_secret_value(), self.preview_branch)
 
 
-_SETTING_OF = {"key": "secret_key", "api_url": "api_url", "preview_branch": "preview_branch", "discover": "discover"}
+_SETTING_OF = {
+    "key": "secret_key",
+    **{field: field for field in ("api_url", "preview_branch", "environment_id", "discover")},
+    "previous_key": "previous_secret_key",
+}
 
 
 def _problem(name: str, location: tuple[int | str, ...], kind: str, context: Mapping[str, Any]) -> str:

@@ -32,6 +32,7 @@ from tailrace.config.access import (
     lacks_branch,
     without_no_branch,
 )
+from tailrace.config.origins import ORIGINS_ALLOWED, checked_origins
 from tailrace.config.sign_keys import SIGN_KEYS_ALLOWED, checked_sign_keys
 from tailrace.errors import BadSettings
 from tailrace.redaction import redact
@@ -41,6 +42,7 @@ __all__ = [
     "EnvironmentName",
     "HeaderValue",
     "Hours",
+    "Origins",
     "Rule",
     "SecretKey",
     "Settings",
@@ -50,7 +52,7 @@ __all__ = [
 ]
 
 MIB = 1_048_576
-_SECRETS = frozenset({"secret_key", "sign_key"})
+_SECRETS = frozenset({"secret_key", "previous_secret_key", "sign_key"})
 SHOWN_CHARACTERS = 80
 
 
@@ -98,6 +100,10 @@ def _api_url(given: str) -> str:
         raise _refuse(str(error)) from None
 
 
+def _origins(given: str) -> str:
+    return ",".join(checked_origins(given))
+
+
 def _discover(given: str) -> str:
     kind, separator, names = given.strip().partition("=")
     words = [word.strip() for word in names.split(",")]
@@ -123,6 +129,7 @@ SecretKey = Annotated[SecretStr, AfterValidator(_secret_key)]
 ApiUrl = Annotated[str, AfterValidator(_api_url)]
 HeaderValue = Annotated[str, AfterValidator(checked_branch)]
 EnvironmentName = Annotated[str, AfterValidator(partial(checked_environment, "it"))]
+Origins = Annotated[str, AfterValidator(_origins)]
 Rule = Annotated[str, AfterValidator(_discover)]
 """Which new runs are archived unasked."""
 Hours = Annotated[str, AfterValidator(_hours)]
@@ -172,6 +179,18 @@ class Settings(BaseSettings):
         "up to 100 printable characters",
         "One key is one Trigger.dev environment; give each a name of its own when one archive holds several. With "
         "TAILRACE_KEYS_FILE: the default environment.",
+    )
+    environment_id: EnvironmentName | None = _text(
+        None,
+        "up to 100 printable characters",
+        "The environment's id upstream, which public access tokens name. `tailrace serve` needs it to take those of "
+        "development and preview environments, whose branches share a key.",
+    )
+    previous_secret_key: SecretKey | None = _text(
+        None,
+        "a secret key",
+        "While an environment's key is changed: `tailrace serve` takes the one that was, and what it signed, until it "
+        "is not set any more. Upstream is asked with the other alone.",
     )
     keys_file: Path | None = _text(
         None,
@@ -457,6 +476,11 @@ class Settings(BaseSettings):
     )
     home: Path = _text(
         Path(".tailrace"), "a path", "Embedded servers are used only in the directory where `tailrace up` started them."
+    )
+    serve_origins: Origins | None = _text(
+        None,
+        ORIGINS_ALLOWED,
+        "No page of another site reads what `tailrace serve` answers. *: any page that has a key.",
     )
     metrics_port: int | None = _number(
         None, 1, 65_535, "port", "Off. With one, a worker answers /metrics, /live and /ready there over HTTP."

@@ -3,8 +3,9 @@
 from tailrace.serve.app import FeedFormat, create_app, upstream_of
 from tailrace.serve.recorded import RecordedStore
 from tailrace.serve.recording import Recording, parse_recording, read_recording
+from tailrace.serve.runs import Run
 from tailrace.serve.server import main, serve
-from tailrace.serve.store import Run, Store
+from tailrace.serve.store import Store
 from tailrace.serve.timing import Timing
 from tailrace.serve.upstream import Around, Target, Upstream
 

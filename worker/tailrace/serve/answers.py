@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import msgspec
 from starlette.responses import Response
 
 CORS = {"access-control-allow-origin": "*"}
@@ -20,12 +21,19 @@ def refused(text: str) -> Response:
     return Response(text.encode(), 400, {**CORS, "content-type": "text/plain;charset=UTF-8"})
 
 
-def no_key() -> Response:
-    return error(401, b'{"error":"Invalid or Missing API key"}')
+def json(body: bytes) -> Response:
+    """A good answer."""
+    return Response(body, 200, {**CORS, **_JSON})
 
 
-def wrong_key() -> Response:
-    return error(401, b'{"error":"Invalid API key"}')
+def unauthorized(said: str) -> Response:
+    """The 401 of every route, in upstream's words."""
+    return error(401, msgspec.json.encode({"error": said}))
+
+
+def forbidden() -> Response:
+    """The 403 to a token whose scopes do not have what is asked for."""
+    return error(403, b'{"error":"Unauthorized","code":"unauthorized","param":"access_token","type":"authorization"}')
 
 
 def unknown() -> Response:

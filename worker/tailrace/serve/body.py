@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
+from tailrace.errors import StoreUnavailable
 from tailrace.serve.connections import Connections
 
 Answer = TypeVar("Answer")
@@ -56,18 +57,20 @@ class StreamBody(Response):
         await send({"type": "http.response.start", "status": self.status_code, "headers": headers})
         sending = asyncio.create_task(self._send_blocks(send))
         left = asyncio.create_task(client_left(receive))
+        transport = self._connections.begin_stream(scope)
         try:
             await asyncio.wait({sending, left}, return_when=asyncio.FIRST_COMPLETED)
             if not sending.done():
                 return
             if broken := sending.result():
-                if transport := self._connections.of(scope):
+                if transport:
                     broken.end(transport)
                     # Waiting for it to be gone keeps the server from calling the missing end an error.
                     await left
                 return
             await send({"type": "http.response.body", "body": b"", "more_body": False})
         finally:
+            self._connections.end_stream(transport)
             sending.cancel()
             left.cancel()
             await asyncio.gather(sending, left, return_exceptions=True)
@@ -82,6 +85,8 @@ class StreamBody(Response):
                     await asyncio.sleep(0)
         except BrokenOff as broken:
             return broken
+        except StoreUnavailable:  # whoever reads asks again, from where they are
+            return BrokenOff()
         return None
 
 

@@ -19,6 +19,7 @@ class Connections:
     def __init__(self) -> None:
         self._guard = threading.Lock()
         self._open: dict[tuple[str, int], asyncio.Transport] = {}
+        self._streaming: set[asyncio.Transport] = set()
 
     def __len__(self) -> int:
         return len(self._open)
@@ -31,6 +32,23 @@ class Connections:
         """The connection of a request; None when it is not known. Server's loop only."""
         client = scope.get("client")
         return self._open.get((client[0], client[1])) if client else None
+
+    def begin_stream(self, scope: Scope) -> asyncio.Transport | None:
+        """Note that the answer to a request is a stream from now on; return its connection. Server's loop only."""
+        transport = self.of(scope)
+        if transport is not None:
+            self._streaming.add(transport)
+        return transport
+
+    def end_stream(self, transport: asyncio.Transport | None) -> None:
+        """Undo `begin_stream`."""
+        if transport is not None:
+            self._streaming.discard(transport)
+
+    def break_streams(self) -> None:
+        """Break off every stream, after what was written of it. Server's loop only."""
+        for transport in list(self._streaming):
+            transport.close()
 
     def abort_all(self) -> None:
         """Drop every connection. Server's loop only."""

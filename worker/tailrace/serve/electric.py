@@ -7,9 +7,10 @@ update here (protocol §5). A window is fixed when its shape is made: a run that
 
 from __future__ import annotations
 
+import asyncio
 import random
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any
 
@@ -24,7 +25,9 @@ from tailrace.serve.feed import (
     row_value,
     schema_header,
 )
-from tailrace.serve.store import Run, Store
+from tailrace.serve.listing import FeedWindow
+from tailrace.serve.runs import Run
+from tailrace.serve.store import Store
 from tailrace.serve.timing import Timing
 
 _FIRST_HANDLE = 3_833_821
@@ -83,13 +86,21 @@ class ElectricFeed:
             self._bring_up(shape, [changed or run], request)
         return self._answer(shape, request)
 
-    def answer_many(self, window: str, since: datetime, runs: Iterable[Run], request: FeedRequest) -> FeedAnswer:
-        """What the log of many runs holds after the request's offset, at once.
-
-        ``since``: if there is no shape yet, it has the runs that were created then or later.
-        """
-        shape = self._shape((f"runs {window}", request.skip), since)
-        self._bring_up(shape, [run for run in runs if run.created_at >= shape.since], request)
+    async def answer_many(self, window: FeedWindow, now: datetime, request: FeedRequest) -> FeedAnswer:
+        """What the log of the runs of a window holds after the request's offset; with ``live``, waits for something
+        when that is nothing."""
+        shape = self._shape((_name(window), request.skip), window.since(now))
+        query = replace(window.query(shape.since), limit=None)
+        self._bring_up(shape, (await self._store.runs(query)).runs, request)
+        time = asyncio.get_running_loop().time
+        deadline = time() + self._hold_s()
+        since = max((row.updated_at for row in shape.rows.values()), default=shape.since)
+        while request.live and request.handle == shape.handle and not _messages(shape, _after(request)):
+            changed = await self._store.runs_changed(since, max(deadline - time(), 0))
+            if not changed:
+                break
+            since = max(since, *(run.updated_at for run in changed))
+            self._bring_up(shape, [run for run in changed if query.asks_for(run)], request)
         return self._answer(shape, request)
 
     def _shape(self, shape_id: _ShapeId, since: datetime) -> _Shape:
@@ -151,6 +162,10 @@ def _must_refetch(shape: _Shape, request: FeedRequest) -> FeedAnswer:
 
 def _messages(shape: _Shape, after: _Offset) -> list[tuple[_Offset, dict[str, Any]]]:
     return [(offset, message) for offset, message in shape.log if offset > after]
+
+
+def _name(window: FeedWindow) -> str:
+    return f"runs {window.age} {','.join(sorted(window.tags))}"
 
 
 def _begins(request: FeedRequest) -> bool:

@@ -1,18 +1,17 @@
-"""The run feed in the format of upstream's built-in backend: a run's full row each time (protocol §5)."""
+"""What the two formats of the run feed share: questions, rows and headers (protocol §5). Pure."""
 
 from __future__ import annotations
 
-import random
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from typing import Any
 
 import msgspec
 
+from tailrace.serve.runs import Run
 from tailrace.serve.statuses import CURRENT_API_VERSION
-from tailrace.serve.store import INPUT_PREFIX, Run, Store
-from tailrace.serve.timing import Timing
+from tailrace.serve.store import INPUT_PREFIX
 
 UP_TO_DATE = {"headers": {"control": "up-to-date"}}
 
@@ -68,55 +67,20 @@ class FeedAnswer:
     status: int = 200
 
 
-def feed_request(query: Mapping[str, str], headers: Mapping[str, str]) -> FeedRequest:
-    """Read a request; header names are in lower case."""
+def feed_request(
+    query: Mapping[str, str], headers: Mapping[str, str], skip: frozenset[str] = frozenset()
+) -> FeedRequest:
+    """Read a request; header names are in lower case. ``skip``: columns that are left out whatever it says."""
     modern = "x-trigger-electric-version" in headers
     skipped = frozenset(query.get("skipColumns", "").split(","))
     return FeedRequest(
         offset=query.get("offset", "-1"),
         handle=query.get("handle" if modern else "shape_id", ""),
         live=query.get("live") == "true",
-        skip=skipped - _NOT_SKIPPABLE,
+        skip=(skipped | skip) - _NOT_SKIPPABLE,
         modern_headers=modern,
         current_api=headers.get("x-trigger-api-version") == CURRENT_API_VERSION,
     )
-
-
-class NativeFeed:
-    """Answers feed requests from a store. Offsets are ``<updatedAt in ms>_<count of answers>``."""
-
-    def __init__(self, store: Store, timing: Timing, chance: random.Random) -> None:
-        self._store = store
-        self._timing = timing
-        self._chance = chance
-        self._count = 0
-
-    async def answer(self, run: Run, request: FeedRequest) -> FeedAnswer:
-        """The row at once; with ``live`` and a handle, the row when it changed, or only `UP_TO_DATE` after the hold."""
-        if not request.live or not request.handle or request.offset == "-1":
-            handle = request.handle if request.offset != "-1" and request.handle else f"run-{run.row_id}"
-            return self._row(run, "insert", request, {"handle": handle, "schema": schema_header(request.skip)})
-        changed = await self._store.run_changed(run.run_id, _seen(request.offset), self._hold_s())
-        cursor = str(self._count + 1)
-        if changed is None:
-            self._count += 1
-            tokens = {"handle": request.handle, "offset": request.offset, "cursor": cursor}
-            return FeedAnswer(msgspec.json.encode([UP_TO_DATE]), feed_headers(tokens, request))
-        return self._row(changed, "update", request, {"handle": request.handle, "cursor": cursor})
-
-    def _row(self, run: Run, operation: str, request: FeedRequest, tokens: dict[str, str]) -> FeedAnswer:
-        self._count += 1
-        row = {
-            "key": row_key(run),
-            "value": row_value(run, request, "T"),
-            "headers": {"operation": operation},
-        }
-        tokens["offset"] = f"{_ms(run.updated_at)}_{self._count}"
-        return FeedAnswer(msgspec.json.encode([row, UP_TO_DATE]), feed_headers(tokens, request))
-
-    def _hold_s(self) -> float:
-        jitter = self._timing.live_poll_jitter
-        return self._timing.live_poll_s * self._chance.uniform(1 - jitter, 1 + jitter)
 
 
 def row_key(run: Run) -> str:
@@ -188,14 +152,3 @@ def feed_headers(tokens: Mapping[str, str], request: FeedRequest) -> dict[str, s
         "content-type": "application/json",
         **{names.get(name, f"electric-{name}"): value for name, value in tokens.items()},
     }
-
-
-def _seen(offset: str) -> datetime:
-    """The ``updatedAt`` that the client has, from its offset; the epoch when it makes no sense."""
-    digits = offset.split("_")[0]
-    ms = int(digits) if digits.isascii() and digits.isdigit() else 0
-    return datetime.fromtimestamp(0, UTC) + timedelta(milliseconds=ms)
-
-
-def _ms(moment: datetime) -> int:
-    return (moment - datetime.fromtimestamp(0, UTC)) // timedelta(milliseconds=1)

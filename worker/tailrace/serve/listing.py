@@ -1,18 +1,18 @@
-"""Which runs the list and the feed of many runs show, and how the list is cut into pages (protocol §4, §5). Pure."""
+"""Which runs the list and the feed of many runs ask for, and what a page of the list shows (protocol §4, §5). Pure."""
 
 from __future__ import annotations
 
 import base64
 import binascii
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
+from tailrace.serve.retrieve import SHOWN_VERSION
+from tailrace.serve.runs import EPOCH, FoundRuns, Run, RunPlace, RunQuery, place_of
 from tailrace.serve.statuses import api_status
-from tailrace.serve.store import Run
 
-EPOCH = datetime.fromtimestamp(0, UTC)
 FEED_MAX_RUNS = 1_000
 """More than this the feed silently leaves out."""
 FEED_MAX_AGE = timedelta(hours=24)
@@ -24,6 +24,8 @@ _STATUSES = frozenset(
         *("CRASHED", "SYSTEM_FAILURE", "DELAYED", "EXPIRED", "TIMED_OUT"),
     },
 )
+_UNKNOWN = ("schedule", "batch", "bulkAction", "queue", "machine", "region", "error")
+"""Filters by what no run here says of itself: no run fits. To leave them out would show runs that nobody asked for."""
 _DURATION = re.compile(r"(\d+)([smhdw])")
 _UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
 _NO_TAG = re.compile(r'[\x00-\x1f\x7f\\"]')
@@ -37,10 +39,11 @@ class BadQuery(Exception):
 class Index:
     """The index behind the list, which is not the database: runs show up in it ``lag_s`` after their creation.
 
-    It may be changed while the server runs.
+    ``by_status``: it knows statuses, as those of the rows are. It may be changed while the server runs.
     """
 
     lag_s: float = 0.0
+    by_status: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,19 +56,30 @@ class ListPage:
 
 
 @dataclass(frozen=True, slots=True)
-class FeedWindow:
-    """Which runs the feed is asked for: created ``since``, having all of ``tags``."""
+class ListQuery:
+    """What the list is asked for: of these ``runs``, those with one of these ``statuses``; None: with any."""
 
-    since: datetime
+    runs: RunQuery
+    statuses: frozenset[str] | None
+
+
+@dataclass(frozen=True, slots=True)
+class FeedWindow:
+    """Which runs the feed is asked for: at most so old when the window is made, having all of ``tags``."""
+
+    age: timedelta
     tags: frozenset[str]
 
-    def of(self, runs: Iterable[Run]) -> list[Run]:
-        """The runs in it, newest first."""
-        shown = (run for run in runs if run.created_at >= self.since and self.tags <= set(run.tags))
-        return sorted(shown, key=_order, reverse=True)
+    def since(self, now: datetime) -> datetime:
+        """What a window reaches back to that is made now."""
+        return now - self.age
+
+    def query(self, since: datetime) -> RunQuery:
+        """The question for its runs."""
+        return RunQuery(since=since, all_tags=self.tags, limit=FEED_MAX_RUNS)
 
 
-def feed_window(query: Mapping[str, str], now: datetime) -> FeedWindow:
+def feed_window(query: Mapping[str, str]) -> FeedWindow:
     """Read ``createdAt`` and ``tags``.
 
     Raises:
@@ -74,68 +88,72 @@ def feed_window(query: Mapping[str, str], now: datetime) -> FeedWindow:
     tags = frozenset(tag for tag in query.get("tags", "").split(",") if tag)
     if any(_NO_TAG.search(tag) for tag in tags):
         raise BadQuery("tags")
-    return FeedWindow(now - min(_duration(query.get("createdAt", "24h")) or FEED_MAX_AGE, FEED_MAX_AGE), tags)
+    return FeedWindow(min(_duration(query.get("createdAt", "24h")) or FEED_MAX_AGE, FEED_MAX_AGE), tags)
 
 
-def list_page(runs: Iterable[Run], query: Mapping[str, str], now: datetime, index: Index) -> ListPage:
-    """One page of the list, newest first.
-
-    Ids come from the index, rows from the database, and the status filter is applied again to the rows: here it is
-    applied to them only, so that pages come out short and empty more often than upstream's, never in another way.
+def list_query(query: Mapping[str, str], now: datetime, index: Index) -> ListQuery:
+    """Read what the list is asked for.
 
     Raises:
         BadQuery: as upstream's 400.
     """
     size = _size(query.get("page[size]", "25"))
-    wanted = _words(query.get("filter[status]"))
-    if wanted is not None and not wanted <= _STATUSES:
+    statuses = _words(query.get("filter[status]"))
+    if statuses is not None and not statuses <= _STATUSES:
         raise BadQuery("filter[status]")
     since, until = _window(query, now)
     visible = now - timedelta(seconds=index.lag_s)
-    tasks, tags = _words(query.get("filter[taskIdentifier]")), _words(query.get("filter[tag]"))
-    found = [
-        run
-        for run in sorted(runs, key=_order, reverse=True)
-        if run.created_at <= visible
-        and since <= run.created_at
-        and (until is None or run.created_at <= until)
-        and (tasks is None or run.task_identifier in tasks)
-        and (tags is None or tags & set(run.tags))
-    ]
-    page, following, preceding = _cut(found, size, query)
-    shown = [run for run in page if wanted is None or api_status(run.status, "2025-07-16") in wanted]
+    tests = query.get("filter[isTest]", "")
+    if tests not in ("", "true", "false"):
+        raise BadQuery("filter[isTest]")
+    versions = _words(query.get("filter[version]") or None)
+    none = tests == "true" or any(query.get(f"filter[{name}]") for name in _UNKNOWN)
+    if none or (versions is not None and SHOWN_VERSION not in versions):
+        return ListQuery(RunQuery(tasks=frozenset(), limit=size), statuses)
+    # The client goes a page back from one that it came to by its cursor with both; upstream takes the second.
+    after, before = query.get("page[after]"), query.get("page[before]")
+    runs = RunQuery(
+        since=since,
+        until=visible if until is None else min(until, visible),
+        tasks=_words(query.get("filter[taskIdentifier]")),
+        any_tag=_words(query.get("filter[tag]")),
+        statuses=statuses if index.by_status else None,
+        older_than=_place(after) if after and not before else None,
+        newer_than=_place(before) if before else None,
+        limit=size,
+    )
+    return ListQuery(runs, statuses)
+
+
+def list_page(found: FoundRuns, statuses: frozenset[str] | None) -> ListPage:
+    """One page of the list, newest first.
+
+    Ids come from the index, rows from the database, and the status filter is applied again to the rows: by an `Index`
+    that does not know it is applied to them only, so that pages come out short and empty more often than upstream's,
+    never in another way.
+    """
+    page = found.runs
+    shown = [run for run in page if statuses is None or api_status(run.status, "2025-07-16") in statuses]
     return ListPage(
-        shown, _cursor(page[-1]) if page and following else None, _cursor(page[0]) if page and preceding else None
+        shown,
+        _cursor(page[-1]) if page and found.older else None,
+        _cursor(page[0]) if page and found.newer else None,
     )
 
 
-def _cut(found: Sequence[Run], size: int, query: Mapping[str, str]) -> tuple[Sequence[Run], bool, bool]:
-    if after := query.get("page[after]"):
-        position = _position(after)
-        rest = [run for run in found if _order(run) < position]
-        return rest[:size], len(rest) > size, len(rest) < len(found)
-    if before := query.get("page[before]"):
-        position = _position(before)
-        rest = [run for run in found if _order(run) > position]
-        return rest[-size:], len(rest) < len(found), len(rest) > size
-    return found[:size], len(found) > size, False
-
-
-def _order(run: Run) -> tuple[int, str]:
-    return (round(run.created_at.timestamp() * 1000), run.run_id)
-
-
 def _cursor(run: Run) -> str:
-    created_ms, run_id = _order(run)
-    return base64.urlsafe_b64encode(f"{created_ms}:{run_id}".encode()).decode()
+    created_us, run_id = place_of(run)
+    return base64.urlsafe_b64encode(f"{created_us}:{run_id}".encode()).decode()
 
 
-def _position(cursor: str) -> tuple[int, str]:
+def _place(cursor: str) -> RunPlace:
     try:
-        created_ms, _, run_id = base64.urlsafe_b64decode(cursor.encode()).decode().partition(":")
-        return (int(created_ms), run_id)
-    except (ValueError, binascii.Error):
+        created_us, _, run_id = base64.urlsafe_b64decode(cursor.encode()).decode().partition(":")
+        place = RunPlace(int(created_us), run_id)
+        _ = place.created_at
+    except (ValueError, OverflowError, binascii.Error):
         raise BadQuery("page[after]") from None
+    return place
 
 
 def _size(text: str) -> int:
@@ -144,8 +162,8 @@ def _size(text: str) -> int:
     return int(text)
 
 
-def _words(text: str | None) -> set[str] | None:
-    return None if text is None else {word for word in text.split(",") if word}
+def _words(text: str | None) -> frozenset[str] | None:
+    return None if text is None else frozenset(word for word in text.split(",") if word)
 
 
 def _window(query: Mapping[str, str], now: datetime) -> tuple[datetime, datetime | None]:

@@ -18,14 +18,16 @@ async def read_v2(
     timing: Timing,
     now_ms: Callable[[], int],
     chance: random.Random,
+    ahead: int = 0,
 ) -> AsyncIterator[bytes]:
     """Events from number ``start`` on, one per block, until ``wait_s`` passes without a record; then ``[DONE]``.
 
-    A start beyond the tail is moved to it. Batches carry the tail only while following. With ``wait_s`` 0 there is no
-    ping. A stream deleted meanwhile gives an error event and no ``[DONE]``.
+    A start beyond the tail is moved to it, unless it is no more than ``ahead`` of it: then what comes before it is not
+    sent. One below 0 is counted from the tail, -1 the newest record. Batches carry the tail only while following. With
+    ``wait_s`` 0 there is no ping. A stream deleted meanwhile gives an error event and no ``[DONE]``.
     """
     try:
-        async for event in _session(stream, start, wait_s, timing, now_ms, chance):
+        async for event in _session(stream, start, wait_s, timing, now_ms, chance, ahead):
             yield event
     except StreamRemoved:
         yield error_event("unavailable", "stream was deleted while it was being read")
@@ -40,9 +42,13 @@ async def _session(
     timing: Timing,
     now_ms: Callable[[], int],
     chance: random.Random,
+    ahead: int,
 ) -> AsyncIterator[bytes]:
     time = asyncio.get_running_loop().time
-    position = min(start, (await stream.tail()).seq_num)
+    following = (await stream.tail()).seq_num
+    position = start if start >= 0 else max(following + start, 0)
+    if position > following + ahead:
+        position = following
     deadline: float | None = None
     count = size_bytes = 0
 
@@ -59,7 +65,7 @@ async def _session(
             yield take(page, None)
             deadline = time() + wait_s
             page = await stream.since(position, 0)
-        position = page.tail.seq_num  # what was trimmed below the tail will not come any more
+        position = max(position, page.tail.seq_num)  # what was trimmed below the tail will not come any more
         if deadline is None:
             deadline = time() + wait_s
         if deadline <= time():

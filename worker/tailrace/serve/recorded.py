@@ -14,11 +14,13 @@ from collections.abc import Callable, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import TypeVar
 
+from tailrace.model import Wire
 from tailrace.serve.entries import BEGINNING, Entry, V1Id
 from tailrace.serve.logs import EntryLog, RecordLog
 from tailrace.serve.recording import Recording
 from tailrace.serve.records import Draft, Tail
-from tailrace.serve.store import INPUT_PREFIX, Page, Run
+from tailrace.serve.runs import FoundRuns, Run, RunQuery, find_runs
+from tailrace.serve.store import INPUT_PREFIX, Page
 
 Found = TypeVar("Found")
 
@@ -56,9 +58,25 @@ class RecordedStore:
 
         return await run.pace.until(look, run.changes_ms, block_s)
 
-    async def runs(self) -> Sequence[Run]:
+    async def runs(self, query: RunQuery) -> FoundRuns:
         """Begins every run: whoever lists them has asked for them."""
-        return [self._playing(run_id).view() for run_id in self._recordings]
+        return find_runs([self._playing(run_id).view() for run_id in self._recordings], query)
+
+    async def runs_changed(self, since: datetime, block_s: float) -> Sequence[Run]:
+        playing = [self._playing(run_id) for run_id in self._recordings]
+        # Each run has times of its own: one that changes now can be dated before one that changed long ago.
+        known = {view.run_id: view.updated_at for view in (run.view() for run in playing)}
+        deadline_s = self._clock_s() + block_s
+        while True:
+            views = [run.view() for run in playing]
+            changed = [view for view in views if view.updated_at > min(since, known[view.run_id])]
+            left_s = deadline_s - self._clock_s()
+            if changed or left_s <= 0:
+                return changed
+            await asyncio.sleep(min([left_s, *(run.pace.due_in_s(run.changes_ms) for run in playing)]))
+
+    async def wire(self, run: Run, key: str) -> Wire:
+        return run.wire
 
     async def v1_stream(self, run_id: str, key: str) -> _RecordedV1:
         run = self._playing(run_id)
@@ -98,11 +116,13 @@ class _Pace:
             left_s = deadline_s - self._clock_s()
             if found or left_s <= 0:
                 return found
-            elapsed_ms = self.elapsed_ms()
-            following = bisect_right(due_ms, elapsed_ms)
-            if following < len(due_ms):
-                left_s = min(left_s, (due_ms[following] - elapsed_ms) / 1000 / self._speed)
-            await asyncio.sleep(left_s)
+            await asyncio.sleep(min(left_s, self.due_in_s(due_ms)))
+
+    def due_in_s(self, due_ms: Sequence[int]) -> float:
+        """How long it is until the next of these, in order; infinite when none is left."""
+        elapsed_ms = self.elapsed_ms()
+        following = bisect_right(due_ms, elapsed_ms)
+        return (due_ms[following] - elapsed_ms) / 1000 / self._speed if following < len(due_ms) else math.inf
 
 
 class _RecordedRun:

@@ -10,8 +10,11 @@ from typing import Any
 
 import msgspec
 
+from tailrace.serve.runs import Run
 from tailrace.serve.statuses import api_flags, api_status
-from tailrace.serve.store import Run
+
+SHOWN_VERSION = "20261101.1"
+"""What every run here says that it was deployed as."""
 
 
 def run_body(run: Run, api_version: str | None) -> bytes:
@@ -40,7 +43,7 @@ def _fields(run: Run, api_version: str | None) -> dict[str, Any]:
     return {
         "id": run.run_id,
         "taskIdentifier": run.task_identifier,
-        "version": "20261101.1",
+        "version": SHOWN_VERSION,
         "status": status,
         "createdAt": _at(run.created_at),
         "startedAt": _at(run.started_at),

@@ -15,7 +15,7 @@ _RETRIEVE_HEADERS = {"access-control-allow-origin": "*", "content-type": "applic
 async def run_feed(upstream: Upstream, asked: Asked) -> Response:
     """Status and stream keys; with ``live=true`` held until they change."""
     request = asked.request
-    wanted = feed_request(request.query_params, request.headers)
+    wanted = feed_request(request.query_params, request.headers, asked.admitted.skip_columns)
     answer = await unless_left(request.receive, upstream.feed.answer(asked.run, wanted))
     if answer is None:
         return Response()  # to nobody

@@ -9,11 +9,12 @@ import sys
 import threading
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import uvicorn
 from starlette.applications import Starlette
 
-from tailrace.serve.app import create_app, upstream_of
+from tailrace.serve.app import create_app
 from tailrace.serve.connections import Connections
 from tailrace.serve.recorded import RecordedStore
 from tailrace.serve.recording import read_recording
@@ -110,10 +111,9 @@ class Server(uvicorn.Server):
 
 
 def connections_of(app: Starlette) -> Connections:
-    try:
-        return upstream_of(app).connections
-    except TypeError:
-        return Connections()
+    """Return the connections that the parts of an application look in; new ones for an application of another kind."""
+    connections: Any = getattr(app.state, "connections", None)
+    return connections if isinstance(connections, Connections) else Connections()
 
 
 def allow_many_connections() -> None:

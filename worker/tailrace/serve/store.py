@@ -7,15 +7,14 @@ reader wakes as soon as something is there, it never polls.
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass
 from datetime import datetime
 from typing import NamedTuple, Protocol
 
 from tailrace.model import Wire
 from tailrace.serve.entries import Entry, V1Id
 from tailrace.serve.records import Record, Tail
+from tailrace.serve.runs import FoundRuns, Run, RunQuery
 
 INPUT_PREFIX = "$trigger.input:"
 """Begins the stored key of an input stream. Such streams are never listed in the run feed."""
@@ -27,33 +26,6 @@ class NoSuchStream(Exception):
 
 class StreamRemoved(Exception):
     """The stream was deleted while it was being read (v2 only; upstream sends an error event)."""
-
-
-@dataclass(frozen=True, slots=True)
-class Run:
-    """A run as upstream's database holds it. Times are aware UTC; ``status`` is the database's name.
-
-    ``stream_keys`` are in the order in which they were opened and can hold one twice, as upstream's list can.
-    ``updated_at`` grows with every change, by a millisecond at least. ``metadata`` is JSON text.
-    """
-
-    run_id: str
-    wire: Wire
-    status: str
-    task_identifier: str
-    created_at: datetime
-    updated_at: datetime
-    started_at: datetime | None = None
-    finished_at: datetime | None = None
-    tags: tuple[str, ...] = ()
-    stream_keys: tuple[str, ...] = ()
-    metadata: str | None = None
-    row_id: str = ""
-
-    def __post_init__(self) -> None:
-        if not self.row_id:
-            digest = hashlib.sha256(self.run_id.encode()).hexdigest()
-            object.__setattr__(self, "row_id", f"cm{digest[:23]}")
 
 
 class Page(NamedTuple):
@@ -111,8 +83,21 @@ class Store(Protocol):
         """The run once it was updated after ``since``; waits up to ``block_s`` for that, then None."""
         ...
 
-    async def runs(self) -> Sequence[Run]:
-        """Every run there is, in no order."""
+    async def runs(self, query: RunQuery) -> FoundRuns:
+        """The runs that are asked for, by the rule of `runs.find_runs`."""
+        ...
+
+    async def runs_changed(self, since: datetime, block_s: float) -> Sequence[Run]:
+        """The runs that were updated after ``since``, in no order, new ones among them.
+
+        When there are none, waits up to ``block_s`` for some to change, and returns those whatever their time. Empty
+        when that time is over. A change can be left out whose time is before ``since`` and that became visible between
+        two calls.
+        """
+        ...
+
+    async def wire(self, run: Run, key: str) -> Wire:
+        """The wire that a stream of a run speaks. It may take a moment where the run does not tell."""
         ...
 
     async def v1_stream(self, run_id: str, key: str) -> V1Stream:

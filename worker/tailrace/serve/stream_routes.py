@@ -60,7 +60,7 @@ async def input_stream(upstream: Upstream, asked: Asked) -> Response:
 
 
 async def _read(upstream: Upstream, asked: Asked, timeout_s: float | None) -> Response:
-    if asked.run.wire is Wire.V1:
+    if await upstream.store.wire(asked.run, asked.target.key) is Wire.V1:
         blocks, headers = await _v1_blocks(upstream, asked, timeout_s), _V1_HEADERS
         # Express compresses what may be transformed, for a client that offers it; v2 says no-transform.
         compress = upstream.compression and "gzip" in asked.request.headers.get("accept-encoding", "")
@@ -91,9 +91,10 @@ async def _v1_blocks(upstream: Upstream, asked: Asked, timeout_s: float | None) 
 
 async def _v2_blocks(upstream: Upstream, asked: Asked, timeout_s: float | None) -> AsyncIterator[bytes]:
     timing = upstream.timing
-    start = v2_start(asked.request.headers.get("last-event-id", ""))
+    headers = asked.request.headers
+    start = v2_start(headers.get("last-event-id", ""), headers.get("x-trigger-stream-start", ""))
     if timeout_s is not None and math.isnan(timeout_s):
         raise Unreadable("the storage refuses wait=NaN")
     stream = await upstream.store.v2_stream(asked.target.run_id, asked.target.key)
     wait_s = timing.s2_wait_s if timeout_s is None else timeout_s * timing.second_s
-    return read_v2(stream, start, wait_s, timing, upstream.now_ms, upstream.chance)
+    return read_v2(stream, start, wait_s, timing, upstream.now_ms, upstream.chance, upstream.ahead)

@@ -10,16 +10,19 @@ from typing import NamedTuple
 from starlette.requests import Request
 from starlette.responses import Response
 
+from tailrace.serve.admission import Admitted
 from tailrace.serve.connections import Connections
 from tailrace.serve.electric import ElectricFeed
-from tailrace.serve.feed import NativeFeed
+from tailrace.serve.fallback import Fallback
 from tailrace.serve.listing import Index
-from tailrace.serve.store import Run, Store
+from tailrace.serve.native import NativeFeed
+from tailrace.serve.runs import Run
+from tailrace.serve.store import Store
 from tailrace.serve.timing import Timing
 
 
 class Target(NamedTuple):
-    """What a request is for: ``kind`` is stream, feed, api, runs feed or run list."""
+    """What a request is for: ``kind`` is stream, feed, api, runs feed, run list or claims."""
 
     kind: str
     run_id: str = ""
@@ -28,6 +31,7 @@ class Target(NamedTuple):
 
 RUNS_FEED = Target("runs feed")
 RUN_LIST = Target("run list")
+CLAIMS = Target("claims")
 
 Around = Callable[[Target, Callable[[], Awaitable[Response]]], Awaitable[Response]]
 """Stands between a request and its answer: it may answer itself, and change what the answer was going to be.
@@ -43,10 +47,9 @@ async def as_it_is(target: Target, answer: Callable[[], Awaitable[Response]]) ->
 
 @dataclass(frozen=True, slots=True)
 class Upstream:
-    """One per application. ``now_ms`` is the clock that v2 pings show, ``chance`` spreads pings and long polls."""
+    """One per environment. ``now_ms`` is the clock that v2 pings show, ``chance`` spreads pings and long polls."""
 
     store: Store
-    api_key: str
     timing: Timing
     feed: NativeFeed | ElectricFeed
     compression: bool
@@ -54,7 +57,10 @@ class Upstream:
     chance: random.Random
     connections: Connections
     index: Index
-    around: Around
+    ahead: int = 0
+    """So far beyond the tail of a v2 stream a reader may have read it elsewhere."""
+    fallback: Fallback | None = None
+    """Answers what the store does not have; None: nobody does, and it is unknown."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,3 +70,4 @@ class Asked:
     request: Request
     run: Run
     target: Target
+    admitted: Admitted

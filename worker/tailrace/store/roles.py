@@ -15,7 +15,18 @@ from sqlalchemy import exc, pool
 
 from tailrace.store.engine import create_engine, is_unavailable, translated
 
-__all__ = ["ENQUEUER", "MAINTENANCE", "MONITOR", "READER", "RUNTIME", "VIEWS", "RoleSetup", "set_up", "statements"]
+__all__ = [
+    "ENQUEUER",
+    "MAINTENANCE",
+    "MONITOR",
+    "READER",
+    "RUNTIME",
+    "SERVER",
+    "VIEWS",
+    "RoleSetup",
+    "set_up",
+    "statements",
+]
 
 RUNTIME = "tailrace_runtime"
 """Workers."""
@@ -26,7 +37,9 @@ ENQUEUER = "tailrace_enqueuer"
 MONITOR = "tailrace_monitor"
 """Whoever watches: lag, states, workers; no chunk."""
 MAINTENANCE = "tailrace_maintenance"
-"""People and schedules that prune, forget, compact, export and verify; they can't add a chunk."""
+"""People and schedules that prune, forget, compact, export and verify, and who give keys; they can't add a chunk."""
+SERVER = "tailrace_server"
+"""`tailrace serve`: what is archived, for those whose keys it takes. It changes nothing of it, and can give no key."""
 
 VIEWS = ("chunks", "stream_text", "stream_stats", "run_overview", "message_parts", "gaps", "quarantined")
 """What a reader may select from; docs/sql.md describes each."""
@@ -50,6 +63,14 @@ WATCHED = (
 )
 """What says how the archive does, and holds nothing of a stream."""
 
+SERVED = (
+    *("access_keys", "environments", "forgotten", "runs", "streams", "streams_now"),
+    *("segments", "holes", "quarantine"),
+)
+"""What is looked up to admit who asks, and to answer."""
+NOTED = {"access_keys": "last_used_at"}
+"""What a server notes: one column."""
+
 # Tables by what is done to their rows; through the parents, so new partitions need nothing.
 RUNTIME_WRITES = {
     "INSERT, UPDATE": ("environments", "runs", "backfills", "discoveries", "schedules"),
@@ -62,7 +83,7 @@ RUNTIME_WRITES = {
 RUNTIME_CALLS = (*READING, *ASKING, *PARTITIONS, *COUNTING)
 MAINTENANCE_WRITES = {
     "INSERT, UPDATE, DELETE": (
-        *("runs", "facts", "exported", "exporting", "forgotten"),
+        *("access_keys", "runs", "facts", "exported", "exporting", "forgotten"),
         *("mismatches", "verifications", "verified_days"),
     ),
     "INSERT, DELETE": ("search",),
@@ -88,6 +109,7 @@ def statements(
     enqueuer: str = ENQUEUER,
     monitor: str = MONITOR,
     maintenance: str = MAINTENANCE,
+    server: str = SERVER,
     timeout_s: int = 60,
     connection: psycopg.Connection | None = None,
 ) -> list[str]:
@@ -97,12 +119,13 @@ def statements(
     A timeout that belongs to a role holds for those that log in *as* it; give members theirs with ALTER ROLE too.
     """
     composed = [
-        *(each for name in (runtime, reader, enqueuer, monitor, maintenance) for each in _made(name)),
+        *(each for name in (runtime, reader, enqueuer, monitor, maintenance, server) for each in _made(name)),
         *_runtime(sql.Identifier(runtime)),
         *_reader(sql.Identifier(reader), timeout_s),
         *_enqueuer(sql.Identifier(enqueuer)),
         *_monitor(sql.Identifier(monitor), timeout_s),
         *_maintenance(sql.Identifier(maintenance)),
+        *_server(sql.Identifier(server)),
     ]
     return [each.as_string(connection) for each in composed]
 
@@ -149,6 +172,15 @@ def _maintenance(role: sql.Identifier) -> Iterator[sql.Composable]:
     yield from _calls(RUNTIME_CALLS, role)
 
 
+def _server(role: sql.Identifier) -> Iterator[sql.Composable]:
+    yield from _selects(SERVED, role)
+    yield from _calls(("stored_after(bigint, int, bigint)",), role)  # which streams_now calls
+    for table, column in NOTED.items():
+        yield sql.SQL("GRANT UPDATE ({}) ON {} TO {}").format(
+            sql.Identifier(column), sql.Identifier("tailrace", table), role
+        )
+
+
 def _selects(names: tuple[str, ...], role: sql.Identifier) -> Iterator[sql.Composable]:
     for name in names:
         yield sql.SQL("GRANT SELECT ON {} TO {}").format(sql.Identifier("tailrace", name), role)
@@ -178,6 +210,7 @@ def set_up(
     enqueuer: str = ENQUEUER,
     monitor: str = MONITOR,
     maintenance: str = MAINTENANCE,
+    server: str = SERVER,
     timeout_s: int = 60,
 ) -> RoleSetup:
     """Make the roles and grant them what they need, in one transaction. Run it again after each migration.
@@ -185,7 +218,15 @@ def set_up(
     Raises:
         StoreUnavailable: Postgres did not answer.
     """
-    made = statements(runtime, reader, enqueuer=enqueuer, monitor=monitor, maintenance=maintenance, timeout_s=timeout_s)
+    made = statements(
+        runtime,
+        reader,
+        enqueuer=enqueuer,
+        monitor=monitor,
+        maintenance=maintenance,
+        server=server,
+        timeout_s=timeout_s,
+    )
     script = "".join(f"{statement};\n" for statement in made)
     engine = create_engine(database_url, poolclass=pool.NullPool)
     try:

@@ -301,9 +301,15 @@ class Runs:
             ), made AS (
                 INSERT INTO tailrace.streams (run, stream_key, not_before)
                 SELECT r.id, k.k, r.listed_before FROM r CROSS JOIN LATERAL (
-                    SELECT unnest(r.selection) AS k
-                    UNION SELECT json_array_elements_text(r.keys) WHERE r.selection IS NULL
+                    SELECT w.k, min(w.n) AS n FROM (
+                        SELECT * FROM unnest(r.selection) WITH ORDINALITY AS s (k, n)
+                        UNION ALL
+                        SELECT * FROM json_array_elements_text(r.keys) WITH ORDINALITY AS j (k, n)
+                        WHERE r.selection IS NULL
+                    ) w GROUP BY w.k
                 ) k
+                -- Ids grow in the order in which upstream lists them: so does whoever shows the run.
+                ORDER BY r.id, k.n
                 ON CONFLICT (run, stream_key) DO NOTHING
                 RETURNING run
             )

@@ -1,18 +1,15 @@
-"""Read an archived stream, part by part. The only place here that needs SQLAlchemy; imported when it is used.
-
-Each part is read by itself, so nothing is held while the caller thinks: no connection, no transaction, no snapshot.
-That is safe because the archive only grows, and a stream's row never says more than is stored (design §1).
-"""
+"""Read an archived stream, part by part. The only place here that needs SQLAlchemy; imported when it is used."""
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import sqlalchemy as sa
 from sqlalchemy import exc
 
 from tailrace.ingest.v2_order import REPEAT_WINDOW
-from tailrace.model import UNSET_INDEX, Checkpoint, HoleReason, StreamRef, StreamState, Wire
+from tailrace.model import Checkpoint, HoleReason, StreamRef, StreamState, Wire
+from tailrace.store.contents import StreamPlace, read_part
 from tailrace.store.engine import autocommit, create_engine, end, translated
 from tailrace.store.streams import RecentRecords, unpacked
 from tailrace.streams.errors import NotConfigured, StreamError
@@ -22,16 +19,11 @@ CONNECTIONS = 4
 MORE_CONNECTIONS = 4
 
 
-class _Row(NamedTuple):
-    """A stream's row, as far as a reader needs it. ``id`` None: the run is known, but not this stream of it."""
+class _Found(NamedTuple):
+    """A run, and its stream; None: the run is known, but not this stream of it."""
 
     environment: str
-    id: int | None
-    wire: str | None
-    generation: int | None
-    last_index: int | None
-    cursor: dict[str, Any] | None
-    state: str | None
+    stream: StreamPlace | None
 
 
 class ArchiveReader:
@@ -66,35 +58,21 @@ class ArchiveReader:
             raise StreamError(f"The archive can't be read: {str(error).partition(chr(10))[0]}") from error
 
     def _read(self, connection: sa.Connection, ref: StreamRef, fetch: Fetch) -> Page:
-        row = self._row(connection, ref)
-        if row is None:
+        found = self._find(connection, ref)
+        if found is None:
             return Page([], [], fetch.generation, fetch.first_index, None, known=False)
-        if row.id is None or row.generation is None or row.last_index is None:
-            return Page([], [], fetch.generation, fetch.first_index, ArchiveEnd(None, Checkpoint(), False, []))
-        generation, first = fetch.generation, fetch.first_index
-        if generation > row.generation or (generation == row.generation and first > row.last_index):
-            return Page([], [], generation, first, self._end(row, fetch.recent))
-        here = {"stream_id": row.id, "generation": generation}
-        last = row.last_index if generation == row.generation else self._last_of(connection, here)
-        first = self._next_there_is(connection, here, first)
-        if first > last:
-            chunks: list[Chunk] = []
-            upto = last
-        else:
-            upto = min(first + fetch.size - 1, last)
-            chunks, size = self._chunks(connection, row, ref, here, first, upto)
-            if size >= PAGE_BYTES:  # it was cut there
-                upto = chunks[-1].chunk_index
+        stream, generation = found.stream, fetch.generation
+        if stream is None:
+            return Page([], [], generation, fetch.first_index, ArchiveEnd(None, Checkpoint(), False, []))
+        part = read_part(connection, stream, generation, fetch.first_index, fetch.size, PAGE_BYTES)
+        if part is None:
+            return Page([], [], generation, fetch.first_index, self._end(stream, fetch.recent))
+        chunks = [Chunk(generation, index, text, reason) for index, text, reason, _ in part.stored]
         # The hole that ends a generation stands after its last index.
-        gaps = self._gaps(connection, here, fetch.first_index, upto if upto < last else last + 1)
-        if upto < last:
-            return Page(chunks, gaps, generation, upto + 1, None)
-        if generation < row.generation:
-            return Page(chunks, gaps, generation + 1, 0, None)
-        return Page(chunks, gaps, generation, max(last + 1, fetch.first_index), None)
+        gaps = self._gaps(connection, stream.id, generation, fetch.first_index, part.last_index + part.ends)
+        return Page(chunks, gaps, part.next_generation, part.next_index, None)
 
-    def _row(self, connection: sa.Connection, ref: StreamRef) -> _Row | None:
-        """The stream's checkpoint: index, cursor and state are of one moment."""
+    def _find(self, connection: sa.Connection, ref: StreamRef) -> _Found | None:
         rows = connection.execute(
             sa.text(
                 """
@@ -110,101 +88,26 @@ class ArchiveReader:
         if len(rows) > 1:
             names = ", ".join(sorted(row[0] for row in rows))
             raise NotConfigured(f"Run {ref.run_id} is in several environments ({names}): set TAILRACE_ENVIRONMENT")
-        return _Row(*rows[0]) if rows else None
+        for environment, *stream in rows:
+            return _Found(environment, None if stream[0] is None else StreamPlace(*stream))
+        return None
 
-    def _last_of(self, connection: sa.Connection, here: dict[str, int]) -> int:
-        """Where an earlier generation ended: a hole says that the next one began."""
-        found = connection.execute(
-            sa.text(
-                """
-                SELECT first_index - 1 FROM tailrace.holes
-                WHERE stream_id = :stream_id AND generation = :generation AND reason = :reason
-                """
-            ),
-            {**here, "reason": HoleReason.RECREATED.value},
-        ).scalar()
-        return UNSET_INDEX if found is None else int(found)
-
-    def _next_there_is(self, connection: sa.Connection, here: dict[str, int], first: int) -> int:
-        """The next index that may have something, so that a large hole costs nothing. Past the end when nothing has."""
-        found = connection.execute(
-            sa.text(
-                """
-                SELECT least(
-                    (SELECT CASE WHEN g.last_index >= :first THEN CAST(:first AS bigint) END FROM tailrace.segments g
-                     WHERE g.stream_id = :stream_id AND g.generation = :generation AND g.first_index <= :first
-                     ORDER BY g.first_index DESC LIMIT 1),
-                    (SELECT g.first_index FROM tailrace.segments g
-                     WHERE g.stream_id = :stream_id AND g.generation = :generation AND g.first_index > :first
-                     ORDER BY g.first_index LIMIT 1),
-                    (SELECT min(q.chunk_index) FROM tailrace.quarantine q
-                     WHERE q.stream_id = :stream_id AND q.generation = :generation AND q.chunk_index >= :first)
-                )
-                """
-            ),
-            {**here, "first": first},
-        ).scalar()
-        return (1 << 62) if found is None else int(found)
-
-    def _chunks(
-        self, connection: sa.Connection, row: _Row, ref: StreamRef, here: dict[str, int], first: int, last: int
-    ) -> tuple[list[Chunk], int]:
-        """Chunks between two indices, what could not be one too, and their bytes; cut where a page is full."""
-        rows = connection.execute(
-            sa.text(
-                """
-                SELECT chunk_index, data_text, reason, raw, size_bytes
-                FROM (
-                    SELECT *, sum(size_bytes) OVER (ORDER BY chunk_index) - size_bytes AS before_bytes
-                    FROM (
-                        SELECT chunk_index, data_text, '' AS reason, CAST(NULL AS bytea) AS raw,
-                            octet_length(data_text) AS size_bytes
-                        FROM tailrace.chunks_range(:run_id, :stream_key, :first, :last)
-                        WHERE environment = :environment AND generation = :generation
-                        UNION ALL
-                        SELECT chunk_index, NULL, reason, raw, octet_length(raw) FROM tailrace.quarantine
-                        WHERE stream_id = :stream_id AND generation = :generation
-                          AND chunk_index BETWEEN :first AND :last AND reason NOT IN ('repeat', 'unterminated')
-                    ) stored
-                ) summed
-                WHERE before_bytes < :page_bytes ORDER BY chunk_index
-                """
-            ),
-            {
-                **here,
-                "first": first,
-                "last": last,
-                "run_id": ref.run_id,
-                "stream_key": ref.stream_key,
-                "environment": row.environment,
-                "page_bytes": PAGE_BYTES,
-            },
-        ).all()
-        chunks = [
-            Chunk(here["generation"], index, text.encode() if raw is None else bytes(raw), reason)
-            for index, text, reason, raw, _ in rows
-        ]
-        return chunks, sum(row[-1] for row in rows)
-
-    def _gaps(self, connection: sa.Connection, here: dict[str, int], first: int, last: int) -> list[Gap]:
+    def _gaps(self, connection: sa.Connection, stream: int, generation: int, first: int, last: int) -> list[Gap]:
         """Losses that begin between two indices."""
         rows = connection.execute(
             sa.text(
                 """
                 SELECT first_index, last_index, reason FROM tailrace.holes
-                WHERE stream_id = :stream_id AND generation = :generation
+                WHERE stream_id = :stream AND generation = :generation
                   AND first_index BETWEEN :first AND :last
                   AND reason IN ('trimmed', 'expired', 'recreated', 'missing') ORDER BY first_index
                 """
             ),
-            {**here, "first": first, "last": last},
+            {"stream": stream, "generation": generation, "first": first, "last": last},
         ).all()
-        return [Gap(here["generation"], first, last, HoleReason(reason)) for first, last, reason in rows]
+        return [Gap(generation, first, last, HoleReason(reason)) for first, last, reason in rows]
 
-    def _end(self, row: _Row, with_recent: bool) -> ArchiveEnd:
-        assert row.id is not None
-        assert row.generation is not None
-        assert row.last_index is not None
+    def _end(self, row: StreamPlace, with_recent: bool) -> ArchiveEnd:
         wire = None if row.wire is None else Wire(row.wire)
         recent: list[tuple[int, bytes]] = []
         if with_recent and wire is Wire.V2:
