@@ -136,7 +136,7 @@ def test_forget_deletes_and_keeps_out(cli: Cli, archive: Archive) -> None:
 
 def test_roles_can_be_printed_for_somebody_else_to_run(cli: Cli, archive: Archive) -> None:
     printed = cli.run("roles", "--print").stdout.decode()
-    assert printed.count("CREATE ROLE") == 5
+    assert printed.count("CREATE ROLE") == 6
     assert 'GRANT SELECT ON "tailrace"."stream_stats" TO "tailrace_reader";' in printed
 
 
