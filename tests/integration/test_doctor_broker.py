@@ -18,6 +18,7 @@ from tailrace.cli import doctor
 from tailrace.cli.checks.finding import Finding, Severity, made
 from tests.integration.schema_rows import Archive
 from tests.integration.test_doctor_database import worker
+from tests.scraped import free_port
 from tests.throwaway import THROWAWAY, ServerSettings, ephemeral_valkey
 
 PASSWORD = "Xq7-hidden"
@@ -172,7 +173,8 @@ def test_a_read_only_replica(place: Place) -> None:
 
 
 def test_a_cluster(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    clustered = (*THROWAWAY.valkey, ("cluster-enabled", "yes"))
+    # Else it is its own port and 10 000, which may be taken, or none.
+    clustered = (*THROWAWAY.valkey, ("cluster-enabled", "yes"), ("cluster-port", str(free_port())))
     with ephemeral_valkey(tmp_path / "valkey", ServerSettings((), clustered, ())) as server:
         assert list(Place(server.url(), monkeypatch).found()) == ["broker-cluster"]
 
