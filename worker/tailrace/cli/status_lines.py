@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from tailrace.cli.amounts import count, lag, rate, span
+from tailrace.amounts import count, lag, rate, span
 from tailrace.cli.columns import GAP, Column, Cut, Fitted, cells, fitted
 from tailrace.cli.output import shown
 

@@ -17,10 +17,11 @@ from typing import Any, Final, TypeVar
 import sqlalchemy as sa
 
 from tailrace.model import Wire
+from tailrace.store.bounded import ask
 from tailrace.store.keeping.verification import COVERAGE, MISMATCHES_COUNTED, Coverage
 from tailrace.store.lag import LAG_S, RECENT_S
 from tailrace.store.leases import OPEN
-from tailrace.store.statements import QueryRefused, refusing
+from tailrace.store.statements import QueryRefused
 from tailrace.wire.keeping import KEPT_S
 
 __all__ = ["COUNTED", "Figures"]
@@ -39,7 +40,21 @@ WORST: Final = 50
 
 # Who reads it now: the holder of the lease, while its row lives.
 _LEASED = """EXISTS (SELECT FROM tailrace.workers w WHERE w.id = s.worker_id AND w.expires_at > now())"""
-_LIMIT = sa.text("SELECT set_config('statement_timeout', :limit, true)")
+# Of open streams s, and since when nothing new was heard of each: until upstream may forget what was not read.
+_OPEN_FACTS = f"""
+SELECT s.*, {_LEASED} AS leased, coalesce(s.last_chunk_at, s.created_at) AS heard_at,
+       CASE s.wire WHEN 'v2' THEN CAST(:v2_kept_s AS float8) ELSE :v1_kept_s END AS kept_s,
+       -- One lookup for each, however many runs there are: a join might read them all.
+       (SELECT r.environment_id FROM tailrace.runs r WHERE r.id = s.run) AS environment_id
+FROM tailrace.streams s WHERE {OPEN} LIMIT :counted
+"""
+_FORGOTTEN_IN_S = "(extract(epoch FROM o.heard_at - now()) + o.kept_s)"
+# Of such a stream o in environment e: it is not being read as it should.
+_NEGLECTED = """(
+    o.attempt > 0 OR o.stuck_at IS NOT NULL OR e.halted_at IS NOT NULL
+    OR NOT o.leased AND o.next_attempt_at < now() - :overdue_s * interval '1 second'
+)"""
+_KEEPING = {"overdue_s": OVERDUE_S, "v1_kept_s": KEPT_S[Wire.V1], "v2_kept_s": KEPT_S[Wire.V2]}
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +91,19 @@ class Open:
     lag: int | None
     oldest_s: float
     forgotten_in_s: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class Forgotten:
+    """An open stream that is not being read as it should. ``forgotten_in_s``: until upstream may forget what was not
+    read of it; negative: it may have."""
+
+    environment: str
+    run_id: str
+    stream_key: str
+    state: str
+    last_error: str | None
+    forgotten_in_s: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,10 +175,7 @@ class Figures:
         left_s = min(STATEMENT_S, self._until - self._clock())
         if left_s <= 0:
             raise QueryRefused("the figures took too long together")
-        with refusing(), self._engine.begin() as connection:
-            # Of this transaction only: through a pooler the session is everybody's.
-            connection.execute(_LIMIT, {"limit": f"{max(1, round(left_s * 1000))}ms"})
-            return connection.execute(sa.text(statement), parameters).all()
+        return ask(self._engine, left_s, statement, parameters)
 
     def coverage(self) -> Coverage:
         """Read how much is verified, as `Verification.coverage` does."""
@@ -182,24 +207,34 @@ class Figures:
                        count(*) FILTER (WHERE o.attempt > 0) AS troubled,
                        count(*) FILTER (WHERE o.stuck_at IS NOT NULL) AS stuck, max(o.lag) AS lag,
                        max(extract(epoch FROM now() - o.created_at))::float8 AS oldest_s,
-                       min(extract(epoch FROM o.heard_at - now()) + o.kept_s) FILTER (
-                           WHERE o.attempt > 0 OR o.stuck_at IS NOT NULL OR e.halted_at IS NOT NULL
-                              OR NOT o.leased AND o.next_attempt_at < now() - :overdue_s * interval '1 second'
-                       )::float8 AS forgotten_in_s
-                FROM (
-                    SELECT s.*, {_LEASED} AS leased, coalesce(s.last_chunk_at, s.created_at) AS heard_at,
-                           CASE s.wire WHEN 'v2' THEN CAST(:v2_kept_s AS float8) ELSE :v1_kept_s END AS kept_s,
-                           -- One lookup for each, however many runs there are: a join might read them all.
-                           (SELECT r.environment_id FROM tailrace.runs r WHERE r.id = s.run) AS environment_id
-                    FROM tailrace.streams s WHERE {OPEN} LIMIT :counted
-                ) o
+                       min({_FORGOTTEN_IN_S}) FILTER (WHERE {_NEGLECTED})::float8 AS forgotten_in_s
+                FROM ({_OPEN_FACTS}) o
                 JOIN tailrace.environments e ON e.id = o.environment_id
                 GROUP BY 1, 2 ORDER BY 1, 2
                 """,
                 counted=COUNTED,
-                overdue_s=OVERDUE_S,
-                v1_kept_s=KEPT_S[Wire.V1],
-                v2_kept_s=KEPT_S[Wire.V2],
+                **_KEEPING,
+            ),
+        )
+
+    def forgotten_next(self, limit: int, environment: str | None = None) -> list[Forgotten]:
+        """Read which streams that are not being read as they should upstream may forget first, those first."""
+        return _all(
+            Forgotten,
+            self._ask(
+                f"""
+                SELECT e.name AS environment, r.run_id, o.stream_key, o.state, o.last_error,
+                       {_FORGOTTEN_IN_S}::float8 AS forgotten_in_s
+                FROM ({_OPEN_FACTS}) o
+                JOIN tailrace.environments e ON e.id = o.environment_id
+                JOIN tailrace.runs r ON r.id = o.run
+                WHERE {_NEGLECTED} AND (CAST(:environment AS text) IS NULL OR e.name = :environment)
+                ORDER BY forgotten_in_s, o.id LIMIT :limit
+                """,
+                counted=COUNTED,
+                limit=limit,
+                environment=environment,
+                **_KEEPING,
             ),
         )
 

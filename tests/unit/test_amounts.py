@@ -6,7 +6,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from tailrace.cli.amounts import count, lag, rate, span
+from tailrace.amounts import count, lag, rate, span
 from tailrace.cli.looks import OVER_S, Looks
 
 
