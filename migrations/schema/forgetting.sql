@@ -75,6 +75,7 @@ BEGIN
     DELETE FROM tailrace.quarantine q WHERE q.stream_id = ANY (stream_ids);
     DELETE FROM tailrace.mismatches m WHERE m.stream_id = ANY (stream_ids);
     DELETE FROM tailrace.exported x WHERE x.run = v_run;
+    DELETE FROM tailrace.audit a WHERE a.run_id = p_run_id AND a.environment_id = v_environment;
     DELETE FROM tailrace.streams s WHERE s.id = ANY (stream_ids);  -- facts and search with it
     DELETE FROM tailrace.runs r WHERE r.id = v_run;
     INSERT INTO tailrace.forgotten AS f (environment_id, run_hash, exports)
@@ -104,6 +105,9 @@ BEGIN ATOMIC
         UNION ALL SELECT 'facts', count(*) FROM tailrace.facts f WHERE f.stream_id = ANY (p_stream_ids)
         UNION ALL SELECT 'search', count(*) FROM tailrace.search x WHERE x.stream_id = ANY (p_stream_ids)
         UNION ALL SELECT 'mismatches', count(*) FROM tailrace.mismatches m WHERE m.stream_id = ANY (p_stream_ids)
+        UNION ALL SELECT 'audit', count(*) FROM tailrace.audit a
+        JOIN tailrace.environments e ON e.id = a.environment_id
+        WHERE a.run_id = p_run_id AND e.name = p_environment
         UNION ALL SELECT 'exported', count(*) FROM tailrace.exported x WHERE x.stream_id = ANY (p_stream_ids)
     ) t WHERE t.rows_left > 0;
 END;

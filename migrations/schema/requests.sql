@@ -154,7 +154,7 @@ COMMENT ON FUNCTION tailrace.cancel_run(text, text) IS
 -- Take what failed or was cancelled of a run up again, from its checkpoints; what was asked for stays as it was.
 -- Returns how many streams are read again; null: there is no such run.
 CREATE FUNCTION tailrace.retry_run(p_run_id text, p_environment text DEFAULT 'default') RETURNS int
-LANGUAGE plpgsql AS $$
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
     v_run     bigint;
     v_revived int;
@@ -178,6 +178,8 @@ BEGIN
     RETURN v_revived;
 END
 $$;
+
+REVOKE EXECUTE ON FUNCTION tailrace.retry_run(text, text) FROM PUBLIC;
 
 COMMENT ON FUNCTION tailrace.retry_run(text, text) IS
     'Takes failed and cancelled streams of a run up again. Returns their number; null: no such run.';

@@ -4,6 +4,7 @@
 \ir ids.sql
 \ir environments.sql
 \ir access_keys.sql
+\ir audit.sql
 \ir workers.sql
 \ir options.sql
 \ir runs.sql

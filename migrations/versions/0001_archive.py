@@ -58,7 +58,7 @@ DROP FUNCTION tailrace.partition_days(), tailrace.ensure_partitions(int, int),
 DROP TABLE tailrace.counted_on, tailrace.schedules, tailrace.tallied, tailrace.tallies, tailrace.mismatches, tailrace.verifications, tailrace.verified_days, tailrace.discoveries,
     tailrace.backfills, tailrace.forgotten, tailrace.exporting, tailrace.exported, tailrace.search, tailrace.facts,
     tailrace.outbox, tailrace.quarantine, tailrace.holes, tailrace.segments, tailrace.streams, tailrace.runs,
-    tailrace.workers, tailrace.access_keys, tailrace.environments;
+    tailrace.workers, tailrace.access_keys, tailrace.audit, tailrace.environments;
 DROP FUNCTION tailrace.changes_base();
 DROP FUNCTION tailrace.options_problem(json), tailrace.is_traceparent(text), tailrace.check_not_forgotten(), tailrace.run_hash(text), tailrace.note_run_event(),
     tailrace.check_stream_move(), tailrace.span_of_changes(bigint[]);

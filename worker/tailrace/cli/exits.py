@@ -55,6 +55,7 @@ EXTRAS = {
     "starlette": "serve",
     "uvicorn": "serve",
     "jwt": "serve",
+    "jinja2": "serve",
 }
 """Which extra brings a package that a command imports when it runs."""
 

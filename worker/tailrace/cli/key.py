@@ -52,6 +52,9 @@ def add(
             show_default=False,
         ),
     ],
+    acts: Annotated[
+        bool, typer.Option("--acts", help="It may also have runs ingested, retried and cancelled, in the console.")
+    ] = False,
 ) -> None:
     """Make a key and print it, alone on the last line. It is not stored and can't be shown again.
 
@@ -59,8 +62,9 @@ def add(
     """
     made = new_key()
     with changing():
-        _table().add(name, environment, hashed(made))
-    say(f"Key {shown(name)} reads environment {shown(environment)}. It is shown this once:")
+        _table().add(name, environment, hashed(made), acts)
+    does = "reads, and acts on," if acts else "reads"
+    say(f"Key {shown(name)} {does} environment {shown(environment)}. It is shown this once:")
     write(made)
 
 
@@ -91,7 +95,7 @@ def revoke(name: Name) -> None:
 
 
 def _row(each: AccessKey, now: datetime) -> tuple[str, ...]:
-    state = f"revoked {ago(each.revoked_at, now)}" if each.revoked_at else "valid"
+    state = f"revoked {ago(each.revoked_at, now)}" if each.revoked_at else "valid, acts" if each.acts else "valid"
     used = ago(each.last_used_at, now) or "never"
     return each.name, each.environment, ago(each.created_at, now), each.created_by, used, state
 

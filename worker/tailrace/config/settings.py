@@ -32,17 +32,28 @@ from tailrace.config.access import (
     lacks_branch,
     without_no_branch,
 )
+from tailrace.config.console import (
+    ACTORS_ALLOWED,
+    HEADER_ALLOWED,
+    PROXIES_ALLOWED,
+    checked_actors,
+    checked_header,
+    checked_proxies,
+)
 from tailrace.config.origins import ORIGINS_ALLOWED, checked_origins
 from tailrace.config.sign_keys import SIGN_KEYS_ALLOWED, checked_sign_keys
 from tailrace.errors import BadSettings
 from tailrace.redaction import redact
 
 __all__ = [
+    "Actors",
     "ApiUrl",
     "EnvironmentName",
+    "Header",
     "HeaderValue",
     "Hours",
     "Origins",
+    "Proxies",
     "Rule",
     "SecretKey",
     "Settings",
@@ -104,6 +115,14 @@ def _origins(given: str) -> str:
     return ",".join(checked_origins(given))
 
 
+def _proxies(given: str) -> str:
+    return ",".join(map(str, checked_proxies(given)))
+
+
+def _actors(given: str) -> str:
+    return ",".join(checked_actors(given))
+
+
 def _discover(given: str) -> str:
     kind, separator, names = given.strip().partition("=")
     words = [word.strip() for word in names.split(",")]
@@ -130,6 +149,9 @@ ApiUrl = Annotated[str, AfterValidator(_api_url)]
 HeaderValue = Annotated[str, AfterValidator(checked_branch)]
 EnvironmentName = Annotated[str, AfterValidator(partial(checked_environment, "it"))]
 Origins = Annotated[str, AfterValidator(_origins)]
+Header = Annotated[str, AfterValidator(checked_header)]
+Proxies = Annotated[str, AfterValidator(_proxies)]
+Actors = Annotated[str, AfterValidator(_actors)]
 Rule = Annotated[str, AfterValidator(_discover)]
 """Which new runs are archived unasked."""
 Hours = Annotated[str, AfterValidator(_hours)]
@@ -481,6 +503,22 @@ class Settings(BaseSettings):
         None,
         ORIGINS_ALLOWED,
         "No page of another site reads what `tailrace serve` answers. *: any page that has a key.",
+    )
+    console_user_header: Header | None = _text(
+        None,
+        HEADER_ALLOWED,
+        "People show a key. With a header, a reverse proxy in front of `tailrace serve` says who asks, and they see "
+        "every environment.",
+    )
+    console_proxies: Proxies = _text(
+        "127.0.0.1/32,::1/128",
+        PROXIES_ALLOWED,
+        "From where TAILRACE_CONSOLE_USER_HEADER is believed: a proxy on this machine.",
+    )
+    console_actors: Actors | None = _text(
+        None,
+        ACTORS_ALLOWED,
+        "Of those whom the proxy names nobody may ingest, retry or cancel, unless they are named here. *: all of them.",
     )
     metrics_port: int | None = _number(
         None, 1, 65_535, "port", "Off. With one, a worker answers /metrics, /live and /ready there over HTTP."

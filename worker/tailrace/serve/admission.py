@@ -61,6 +61,7 @@ class Admitted:
         skip_columns: what its run feed must leave out.
         key_id: the row of the key, which can be revoked while its reader reads; None when it is another credential.
         signs_as: what tokens name as their environment that are signed with what was shown; None: it signs none.
+        acts: may also have runs of the environment ingested, retried and cancelled, where that is offered.
     """
 
     environment: str
@@ -68,6 +69,7 @@ class Admitted:
     skip_columns: frozenset[str] = frozenset()
     key_id: int | None = None
     signs_as: str | None = None
+    acts: bool = False
 
     def may_read(self, resources: Iterable[Resource]) -> bool:
         """Return whether it may read what is any of these."""

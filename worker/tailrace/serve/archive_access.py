@@ -103,7 +103,7 @@ class ArchiveAccess:
             return admitted_by(credential, _signers(reached))
         fitting = [each for each in reached if same(credential, each.key.get_secret_value())]
         meant = _on_branch(fitting, headers.get(BRANCH_HEADER, "").strip() or None)
-        return Admitted(meant.name, signs_as=meant.environment_id or meant.name)
+        return Admitted(meant.name, signs_as=meant.environment_id or meant.name, acts=True)
 
     async def stands(self, admitted: Admitted) -> bool:
         """As `admission.Admission` says. While the database is away, yes: there is nothing new to be read then."""
@@ -122,7 +122,7 @@ class ArchiveAccess:
         if found is None or not hmac.compare_digest(found.key_hash, key_hash):
             raise NotAdmitted(WRONG_KEY, guessed=True)
         self._used.add(found.id)
-        return Admitted(found.environment, key_id=found.id)
+        return Admitted(found.environment, key_id=found.id, acts=found.acts)
 
     def _look_up(self) -> _Valid:
         used, self._used = self._used, set()

@@ -63,6 +63,7 @@ class Server(uvicorn.Server):
             log_config=None,
             log_level="critical",  # a broken-off body is no error here
             server_header=False,
+            proxy_headers=False,  # a client is who connects: the console believes a proxy by its address
             timeout_keep_alive=_KEEP_ALIVE_S,
         )
         super().__init__(config)

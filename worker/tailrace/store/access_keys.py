@@ -22,7 +22,8 @@ class KeyExists(TerminalError):
 
 
 class AccessKey(NamedTuple):
-    """What there is to know of a key. ``last_used_at`` is up to a minute late."""
+    """What there is to know of a key. ``last_used_at`` is up to a minute late. ``acts``: it is good for more than
+    reading."""
 
     name: str
     environment: str
@@ -30,14 +31,16 @@ class AccessKey(NamedTuple):
     created_by: str
     last_used_at: datetime | None
     revoked_at: datetime | None
+    acts: bool
 
 
 class ValidKey(NamedTuple):
-    """A key that is not revoked. ``key_hash``: SHA-256 of it."""
+    """A key that is not revoked. ``key_hash``: SHA-256 of it. ``acts``: it is good for more than reading."""
 
     id: int
     key_hash: bytes
     environment: str
+    acts: bool = False
 
 
 class AccessKeys:
@@ -50,8 +53,8 @@ class AccessKeys:
     def __init__(self, engine: sa.Engine) -> None:
         self._statements = Statements(engine)
 
-    def add(self, name: str, environment: str, key_hash: bytes) -> None:
-        """Let a key read an environment.
+    def add(self, name: str, environment: str, key_hash: bytes, acts: bool = False) -> None:
+        """Let a key read an environment. ``acts``: and have its runs ingested, retried and cancelled.
 
         Raises:
             UnknownEnvironment: there is none of this name.
@@ -60,13 +63,14 @@ class AccessKeys:
         try:
             added = self._statements.execute(
                 """
-                INSERT INTO tailrace.access_keys (environment_id, name, key_hash)
-                SELECT e.id, :name, :key_hash FROM tailrace.environments e WHERE e.name = :environment
+                INSERT INTO tailrace.access_keys (environment_id, name, key_hash, acts)
+                SELECT e.id, :name, :key_hash, :acts FROM tailrace.environments e WHERE e.name = :environment
                 RETURNING id
                 """,
                 name=name,
                 environment=environment,
                 key_hash=key_hash,
+                acts=acts,
             )
         except exc.IntegrityError as error:
             if isinstance(error.orig, psycopg.Error) and error.orig.diag.constraint_name == "access_keys_name_key":
@@ -96,7 +100,7 @@ class AccessKeys:
         """Return every key that there is or was, by name."""
         rows = self._statements.execute(
             """
-            SELECT k.name, e.name AS environment, k.created_at, k.created_by, k.last_used_at, k.revoked_at
+            SELECT k.name, e.name AS environment, k.created_at, k.created_by, k.last_used_at, k.revoked_at, k.acts
             FROM tailrace.access_keys k JOIN tailrace.environments e ON e.id = k.environment_id ORDER BY k.name
             """
         )
@@ -106,12 +110,12 @@ class AccessKeys:
         """Return the keys that are not revoked, in no order."""
         rows = self._statements.execute(
             """
-            SELECT k.id, k.key_hash, e.name AS environment
+            SELECT k.id, k.key_hash, e.name AS environment, k.acts
             FROM tailrace.access_keys k JOIN tailrace.environments e ON e.id = k.environment_id
             WHERE k.revoked_at IS NULL
             """
         )
-        return [ValidKey(row.id, bytes(row.key_hash), row.environment) for row in rows]
+        return [ValidKey(row.id, bytes(row.key_hash), row.environment, row.acts) for row in rows]
 
     def note_use(self, ids: Collection[int]) -> None:
         """Note that these keys were used now, unless that was noted within the last minute.

@@ -39,7 +39,8 @@ MONITOR = "tailrace_monitor"
 MAINTENANCE = "tailrace_maintenance"
 """People and schedules that prune, forget, compact, export and verify, and who give keys; they can't add a chunk."""
 SERVER = "tailrace_server"
-"""`tailrace serve`: what is archived, for those whose keys it takes. It changes nothing of it, and can give no key."""
+"""`tailrace serve`: what is archived, for those whose keys it takes. It changes nothing of it and can give no key; of runs
+it asks, as an application does, when somebody has it done in the console."""
 
 VIEWS = ("chunks", "stream_text", "stream_stats", "run_overview", "message_parts", "gaps", "quarantined")
 """What a reader may select from; docs/sql.md describes each."""
@@ -51,6 +52,7 @@ READING = (
     "changes_since(bigint, int)",
 )
 ASKING = ("request_ingest(text, text[], text, int, text, json, text)", "cancel_run(text, text)")
+RETRYING = ("retry_run(text, text)",)
 PARTITIONS = ("ensure_partitions(int, int)", "ensure_partition(date)", "drop_day(date)")
 
 COUNTING = ("archived_days()", "recently_stored(bigint, int, double precision)")
@@ -68,8 +70,17 @@ SERVED = (
     *("segments", "holes", "quarantine"),
 )
 """What is looked up to admit who asks, and to answer."""
-NOTED = {"access_keys": "last_used_at"}
-"""What a server notes: one column."""
+LOOKED_AT = (
+    *("audit", "run_overview", "stream_text", "workers", "backfills", "discoveries", "outbox", "tallies", "tallied"),
+    *("mismatches", "verifications", "verified_days"),
+)
+"""What the console shows besides."""
+LOOKING = (
+    *("stored_after(bigint, int, bigint)", "recently_stored(bigint, int, double precision)"),
+    *("parts_of_stream(bigint)", "text_of_stream(bigint)", "search_text(text)"),
+)
+NOTED = {"access_keys": "last_used_at", "audit": "outcome"}
+"""What a server changes of a row: one column. It adds rows to the audit, and rewrites none."""
 
 # Tables by what is done to their rows; through the parents, so new partitions need nothing.
 RUNTIME_WRITES = {
@@ -80,7 +91,7 @@ RUNTIME_WRITES = {
     ),
     "INSERT, DELETE": ("holes", "quarantine", "search", "tallies"),
 }
-RUNTIME_CALLS = (*READING, *ASKING, *PARTITIONS, *COUNTING)
+RUNTIME_CALLS = (*READING, *ASKING, *RETRYING, *PARTITIONS, *COUNTING)
 MAINTENANCE_WRITES = {
     "INSERT, UPDATE, DELETE": (
         *("access_keys", "runs", "facts", "exported", "exporting", "forgotten"),
@@ -88,7 +99,7 @@ MAINTENANCE_WRITES = {
     ),
     "INSERT, DELETE": ("search",),
     "UPDATE, DELETE": ("streams", "segments"),
-    "DELETE": ("holes", "quarantine"),
+    "DELETE": ("audit", "holes", "quarantine"),
     "INSERT": ("outbox",),
 }
 
@@ -173,8 +184,9 @@ def _maintenance(role: sql.Identifier) -> Iterator[sql.Composable]:
 
 
 def _server(role: sql.Identifier) -> Iterator[sql.Composable]:
-    yield from _selects(SERVED, role)
-    yield from _calls(("stored_after(bigint, int, bigint)",), role)  # which streams_now calls
+    yield from _selects((*SERVED, *LOOKED_AT), role)
+    yield from _writes({"INSERT": ("audit",)}, role)
+    yield from _calls((*LOOKING, *ASKING, *RETRYING), role)
     for table, column in NOTED.items():
         yield sql.SQL("GRANT UPDATE ({}) ON {} TO {}").format(
             sql.Identifier(column), sql.Identifier("tailrace", table), role

@@ -122,7 +122,7 @@ class RunSearch:
                 "most": most + 1,
             },
         )
-        found = [FoundRun(*row[4:]) for row in rows if row.run is not None]
+        found = [FoundRun._make(row[4:]) for row in rows if row.run is not None]
         if len(found) > most:
             return FoundPage(found[:most], found[most - 1].run)
         if rows[0].judged == judged:

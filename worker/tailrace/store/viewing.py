@@ -1,5 +1,5 @@
-"""What a person looks at in one stream: its holes, its chunks a page at a time, its text, parts and times. Every look is
-bounded in rows, in characters and in time, however large the stream is; nothing here writes."""
+"""What a person looks at in one stream: its holes, its chunks a page at a time, its text, parts and times. Every look
+is bounded in rows, in characters and in time, however large the stream is; nothing here writes."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import Any, Final, NamedTuple
 
 import sqlalchemy as sa
 
+from tailrace.model import HoleReason
 from tailrace.store.bounded import ask
 
 __all__ = [
@@ -98,7 +99,7 @@ class Stall(NamedTuple):
 class Arrivals(NamedTuple):
     """When the chunks of a generation were written, by upstream's times in ms since 1970.
 
-    ``counts``: how many in each of equal spans from the first to the last. ``stalls``: the longest pauses, longest first.
+    ``counts``: how many in each of equal spans from the first to the last. ``stalls``: the pauses, longest first.
     """
 
     chunks: int
@@ -123,16 +124,14 @@ class Viewing:
         """Read the first `HOLES_SHOWN` holes of a generation, in order."""
         rows = self._ask(
             """
-            SELECT h.first_index, h.last_index, h.reason,
-                   h.reason IN ('trimmed', 'expired', 'recreated', 'missing') AS lost
-            FROM tailrace.holes h WHERE h.stream_id = :stream AND h.generation = :generation
+            SELECT h.first_index, h.last_index, h.reason FROM tailrace.holes h WHERE h.stream_id = :stream AND h.generation = :generation
             ORDER BY h.first_index, h.reason LIMIT :most
             """,
             stream=stream,
             generation=generation,
             most=HOLES_SHOWN,
         )
-        return [ShownHole(*row) for row in rows]
+        return [ShownHole(first, last, reason, HoleReason(reason).lost) for first, last, reason in rows]
 
     def chunks(self, stream: int, generation: int, first: int, most: int, cut: int) -> list[ShownChunk]:
         """Read the chunks of a generation from an index on, ``most`` of them, each cut to so many characters."""
@@ -219,7 +218,8 @@ class Viewing:
             ), bounds AS (
                 SELECT count(*) AS chunks, min(ms) AS first_ms, max(ms) AS last_ms FROM chunk
             ), counted AS (
-                SELECT ((c.ms - b.first_ms) * :spans / greatest(1, b.last_ms - b.first_ms + 1))::int AS span, count(*) AS n
+                SELECT ((c.ms - b.first_ms) * :spans / greatest(1, b.last_ms - b.first_ms + 1))::int AS span,
+                       count(*) AS n
                 FROM chunk c CROSS JOIN bounds b GROUP BY 1
             ), paused AS (
                 SELECT lag(c.ms) OVER (ORDER BY c.chunk_index) AS from_ms, c.ms AS to_ms, c.chunk_index FROM chunk c
@@ -227,7 +227,8 @@ class Viewing:
             SELECT
                 b.chunks, b.first_ms, b.last_ms,
                 (SELECT coalesce(json_object_agg(k.span, k.n), '{}') FROM counted k) AS counts,
-                (SELECT coalesce(json_agg(ARRAY[l.from_ms, l.to_ms, l.chunk_index] ORDER BY l.to_ms - l.from_ms DESC), '[]')
+                (SELECT coalesce(
+                     json_agg(ARRAY[l.from_ms, l.to_ms, l.chunk_index] ORDER BY l.to_ms - l.from_ms DESC), '[]')
                  FROM (
                      SELECT * FROM paused p WHERE p.to_ms - p.from_ms >= :shortest
                      ORDER BY p.to_ms - p.from_ms DESC, p.chunk_index LIMIT :stalls
