@@ -124,7 +124,8 @@ class Viewing:
         """Read the first `HOLES_SHOWN` holes of a generation, in order."""
         rows = self._ask(
             """
-            SELECT h.first_index, h.last_index, h.reason FROM tailrace.holes h WHERE h.stream_id = :stream AND h.generation = :generation
+            SELECT h.first_index, h.last_index, h.reason FROM tailrace.holes h
+            WHERE h.stream_id = :stream AND h.generation = :generation
             ORDER BY h.first_index, h.reason LIMIT :most
             """,
             stream=stream,

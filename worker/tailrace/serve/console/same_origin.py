@@ -1,4 +1,4 @@
-"""Whether a request that changes something was sent by a page of ours: other sites' can have a browser send one. Pure."""
+"""Whether a request that changes something was sent by a page of ours: others' can have a browser send one. Pure."""
 
 from __future__ import annotations
 

@@ -1,8 +1,7 @@
 """Who looks at the pages: somebody with a key, or somebody whom a reverse proxy in front of the server names.
 
-A key is shown once, in a form. The browser gets a random name for it in a cookie, and the key itself stays in memory here:
-with every request it is admitted anew, so a key that is revoked shows nothing more. After a restart people sign in
-again.
+A key is shown once, in a form. The browser gets a random name for it in a cookie, and the key itself stays in memory.
+With every request it is admitted anew: a key that is revoked shows nothing more. After a restart people sign in again.
 """
 
 from __future__ import annotations
