@@ -9,14 +9,14 @@ from typing import Any
 import httpx
 import sqlalchemy as sa
 from starlette.applications import Starlette
-
 from tailrace.config.reader_keys import hashed, new_key
+
 from tailrace.config.settings import Settings
 from tailrace.serve.archive_access import archive_access
 from tailrace.serve.console.app import Console, add_console
 from tailrace.serve.console.archive import ConsoleArchive
 from tailrace.serve.console.visitors import Proxy, Visitors
-from tailrace.serve.refusals import Refusals
+from tailrace.serve.late_answers import LateAnswers
 from tailrace.store.access_keys import AccessKeys
 from tests.upstream import RunningServer, running
 
@@ -49,7 +49,7 @@ def application(
 ) -> tuple[Starlette, Console]:
     """Make an application that has nothing but a console."""
     visitors = Visitors(archive_access(Settings(**settings), engine), proxy)
-    console = Console(ConsoleArchive(database_url), visitors, Refusals(late_s=0))
+    console = Console(ConsoleArchive(database_url), visitors, LateAnswers(late_s=0))
     app = Starlette()
     add_console(app, console)
     return app, console

@@ -43,6 +43,10 @@ def test_it_answers_with_a_key_of_its_own_and_ends_when_told(tmp_path: Path, dat
         taken = cli.run("serve", "--port", url.rpartition(":")[2])
         assert taken.code == 2, taken
         assert "can't be had" in taken.stderr
+        with httpx.Client(base_url=url, trust_env=False, timeout=LONG_S, headers={"origin": url}) as person:
+            shown = person.post("/console/sign-in", data={"key": key}, follow_redirects=True)
+            assert "/console/runs/default/run_1" in shown.text
+            assert person.get("/api/v3/runs/run_1").status_code == 401  # the cookie is good for pages only
         process.send_signal(signal.SIGTERM)
         assert process.wait(LONG_S) == 0
 

@@ -111,6 +111,10 @@ def test_it_holds_one_package_with_its_migrations_and_no_tests(wheel: Path) -> N
     assert schema
     assert {f"tailrace/{name}" for name in schema} <= set(names)
     assert "tailrace/py.typed" in names
+    console = ROOT / "worker" / "tailrace" / "serve" / "console"
+    pages = {path.relative_to(ROOT / "worker").as_posix() for path in console.glob("*/*") if path.suffix != ".pyc"}
+    assert len(pages) > 10
+    assert pages <= set(names)
     assert not [name for name in names if "/tests/" in name or name.endswith(".pyc")]
 
 

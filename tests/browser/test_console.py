@@ -127,11 +127,16 @@ def test_a_text_grows_while_somebody_looks_and_stays_text(page: Page, url: str, 
     stream = archive.whole_stream(['"Once "'])
     page.open(at(url))
     page.until("document.getElementById('text').textContent === 'Once '")
-    archive.segment(stream, ['"upon "', json.dumps(HOSTILE[0]), '"a time"'], first=1)
-    archive.settle(stream, 3, ['"Once "', '"upon "', json.dumps(HOSTILE[0]), '"a time"'])
-    page.until(f"document.getElementById('text').textContent === {json.dumps(f'Once upon {HOSTILE[0]}a time')}")
+    page.do(
+        "window.markup = 0; new MutationObserver(all => all.forEach(each => each.addedNodes.forEach(node => {"
+        " if (node.nodeType === 1 && node.parentElement?.id === 'text') window.markup += 1; })))"
+        ".observe(document.body, { childList: true, subtree: true })"
+    )
+    archive.segment(stream, ['"upon "', json.dumps(HOSTILE[1]), '"a time"'], first=1)
+    archive.settle(stream, 3, ['"Once "', '"upon "', json.dumps(HOSTILE[1]), '"a time"'])
+    page.until(f"document.getElementById('text').textContent === {json.dumps(f'Once upon {HOSTILE[1]}a time')}")
     page.until("document.querySelector('[data-now=chunks]').textContent === '4'")
-    assert page.do("window.pwned === undefined")
+    assert page.do("window.pwned === undefined && window.markup === 0")
     archive.run("UPDATE tailrace.streams SET state = 'active'")
     archive.run("UPDATE tailrace.streams SET state = 'sealed', verdict = 'complete'")
     archive.run("UPDATE tailrace.runs SET state = 'sealed'")

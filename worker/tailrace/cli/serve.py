@@ -27,7 +27,7 @@ def serve(
     """Serve the archive as Trigger.dev serves its runs, until SIGTERM or Ctrl-C: clients change their base URL only.
 
     It takes the keys of `tailrace key`, the secret keys of the environments that are set here, and the public access
-    tokens that those signed. The URL is the first line of output.
+    tokens that those signed. The URL is the first line of output; there, a console shows the archive to people.
     """
     from tailrace.config.settings import load
     from tailrace.serve.archive.process import serve_archive

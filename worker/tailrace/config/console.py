@@ -12,7 +12,7 @@ HEADER_ALLOWED: Final = "the name of a header, such as X-Forwarded-User"
 PROXIES_ALLOWED: Final = "addresses or networks (10.0.0.0/8), separated by commas"
 ACTORS_ALLOWED: Final = "* or names, separated by commas"
 
-_TOKEN = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]{1,100}")  # RFC 9110 §5.6.2
+_TOKEN = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]{1,100}")  # a token of RFC 9110, 5.6.2
 _NEVER: Final = frozenset({"authorization", "cookie", "host", "origin", "sec-fetch-site", "content-type"})
 
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network

@@ -18,6 +18,7 @@ from tailrace.serve.archive.store import ArchiveStore
 from tailrace.serve.archive.to_upstream import ToUpstream, upstream_client
 from tailrace.serve.archive_access import KEPT_S, EnvironmentKeys, archive_access
 from tailrace.serve.connections import Connections
+from tailrace.serve.console.app import add_console, make_console
 from tailrace.serve.draining import serve_until_told
 from tailrace.serve.fresh import Fresh
 from tailrace.serve.listing import Index
@@ -58,13 +59,15 @@ async def _serve(settings: Settings, database_url: str, host: str, port: int, *,
     async def healthy() -> object:
         return await database.at_most(1.0)
 
-    app = create_app_of(
-        archive_access(settings, archive.engine), parts.of, parts.connections, origins=origins, healthy=healthy
-    )
+    admission = archive_access(settings, archive.engine)
+    app = create_app_of(admission, parts.of, parts.connections, origins=origins, healthy=healthy)
+    console = make_console(settings, database_url, admission)
+    add_console(app, console)
 
     async def close() -> None:
         if client is not None:
             await client.aclose()
+        console.close()
         await archive.close()
 
     await serve_until_told(app, host, port, archive.stop_waiting, close)

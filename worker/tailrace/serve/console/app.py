@@ -13,8 +13,10 @@ from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response, StreamingResponse
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from tailrace.config.console import checked_actors, checked_proxies
+from tailrace.config.settings import Settings
 from tailrace.errors import StoreUnavailable, TerminalError, WorkerError
-from tailrace.serve.admission import NotAdmitted
+from tailrace.serve.admission import Admission, NotAdmitted
 from tailrace.serve.console import shown_sql
 from tailrace.serve.console.archive import ConsoleArchive
 from tailrace.serve.console.download import TEXT_MOST_BYTES, attached, json_lines, place_of
@@ -23,14 +25,14 @@ from tailrace.serve.console.pages import HEADERS, STATIC, query, render, run_pat
 from tailrace.serve.console.questions import FIELDS, BadQuestion, number, wanted
 from tailrace.serve.console.run_page import VIEWS, AskedStream, news, run_values, the_run, the_stream
 from tailrace.serve.console.same_origin import from_elsewhere, from_our_page
-from tailrace.serve.console.visitors import Visitor, Visitors, cookie_name, over_tls
-from tailrace.serve.refusals import Refusals
+from tailrace.serve.console.visitors import Proxy, Visitor, Visitors, cookie_name, over_tls
+from tailrace.serve.late_answers import LateAnswers
 from tailrace.store.audit import Action
 from tailrace.store.queries import RunStatus
 from tailrace.store.statements import NotMigrated
 from tailrace.wire.statuses import RUNNING, TERMINAL
 
-__all__ = ["Console", "add_console"]
+__all__ = ["Console", "add_console", "make_console"]
 
 log = structlog.get_logger("tailrace")
 
@@ -64,12 +66,12 @@ class Console:
         self,
         archive: ConsoleArchive,
         visitors: Visitors,
-        refusals: Refusals,
+        late_answers: LateAnswers,
         now: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
         self._archive = archive
         self._visitors = visitors
-        self._refusals = refusals
+        self._late_answers = late_answers
         self._now = now
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -146,7 +148,7 @@ class Console:
         try:
             token = await self._visitors.sign_in(form.get("key", "").strip())
         except NotAdmitted as error:
-            await self._refusals.answer(error, request.receive)  # late, if it was a guess
+            await self._late_answers.answer(error, request.receive)  # late, if it was a guess
             return render(request, "sign_in.html", None, {"onward": onward, "refused": error.said}, 401)
         response = RedirectResponse(onward or "/", 303, HEADERS)
         response.set_cookie(cookie_name(request), token, **_COOKIE, secure=over_tls(request))
@@ -286,6 +288,15 @@ class Console:
 
 
 _COOKIE: dict[str, Any] = {"path": "/", "httponly": True, "samesite": "strict"}
+
+
+def make_console(settings: Settings, database_url: str, admission: Admission) -> Console:
+    """Make the console of an archive, for those whom ``admission`` admits, or whom the proxy of the settings names."""
+    proxy = None
+    if settings.console_user_header is not None:
+        actors = checked_actors(settings.console_actors) if settings.console_actors is not None else ()
+        proxy = Proxy(settings.console_user_header, checked_proxies(settings.console_proxies), actors)
+    return Console(ConsoleArchive(database_url), Visitors(admission, proxy), LateAnswers())
 
 
 def add_console(app: Starlette, console: Console) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from tailrace.arguments import checked_name
 from tailrace.errors import NotFound, TerminalError
-from tailrace.serve.console.threads import Threads
+from tailrace.serve.archive.threads import Threads
 from tailrace.store.audit import Action, Audit
 from tailrace.store.contents import Part, StreamPlace, read_part
 from tailrace.store.engine import create_engine, end

@@ -18,7 +18,7 @@ from typing import Final
 from pydantic import SecretStr
 from starlette.requests import Request
 
-from tailrace.serve.admission import Access, Admitted, NotAdmitted
+from tailrace.serve.admission import Admission, Admitted, NotAdmitted
 
 __all__ = ["Proxy", "Visitor", "Visitors", "cookie_name", "over_tls"]
 
@@ -70,8 +70,10 @@ class _Session:
 class Visitors:
     """Knows who is who. One event loop."""
 
-    def __init__(self, access: Access, proxy: Proxy | None = None, clock: Callable[[], float] = time.monotonic) -> None:
-        self._access = access
+    def __init__(
+        self, admission: Admission, proxy: Proxy | None = None, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._admission = admission
         self._proxy = proxy
         self._clock = clock
         self._sessions: dict[bytes, _Session] = {}
@@ -131,7 +133,7 @@ class Visitors:
         return hmac.compare_digest(self.pledge(visitor, what).encode(), pledge.encode())
 
     async def _admitted(self, key: str) -> Admitted:
-        admitted = await self._access.admit({"authorization": f"Bearer {key}"})
+        admitted = await self._admission.admit({"authorization": f"Bearer {key}"})
         if admitted.scopes is not None:
             raise NotAdmitted("This token reads single runs; the console needs a key.", guessed=False)
         return admitted
