@@ -9,8 +9,8 @@ from typing import Any
 import httpx
 import sqlalchemy as sa
 from starlette.applications import Starlette
-from tailrace.config.reader_keys import hashed, new_key
 
+from tailrace.config.own_keys import hashed, new_key
 from tailrace.config.settings import Settings
 from tailrace.serve.archive_access import archive_access
 from tailrace.serve.console.app import Console, add_console
