@@ -162,8 +162,8 @@ async def test_its_use_is_noted_with_the_next_look() -> None:
 @looped
 async def test_the_secret_key_of_an_environment_reads_it() -> None:
     to = access(secret_key=KEY, environment="production")
-    assert await admitted(to, KEY) == Admitted("production", signs_as="production")
-    assert await admitted(to, KEY, "whatever") == Admitted("production", signs_as="production")
+    assert await admitted(to, KEY) == Admitted("production", signs_as="production", acts=True)
+    assert await admitted(to, KEY, "whatever") == Admitted("production", signs_as="production", acts=True)
     assert (await refused(to, KEY + "x")).guessed
 
 
@@ -188,8 +188,8 @@ async def test_a_public_token_that_a_worker_was_given_is_nobodys_secret() -> Non
 async def test_each_key_of_a_file_reads_its_own(tmp_path: Path) -> None:
     path = keys_file(tmp_path, '[a]\nkey = "tr_prod_a_key"\n[b]\nkey = "tr_stg_b_key"\nenvironment_id = "id_b"')
     to = access(keys_file=path)
-    assert await admitted(to, "tr_prod_a_key") == Admitted("a", signs_as="a")
-    assert await admitted(to, "tr_stg_b_key") == Admitted("b", signs_as="id_b")
+    assert await admitted(to, "tr_prod_a_key") == Admitted("a", signs_as="a", acts=True)
+    assert await admitted(to, "tr_stg_b_key") == Admitted("b", signs_as="id_b", acts=True)
     await refused(to, "tr_prod_b_key")
 
 
