@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import html
+import re
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from typing import Any
@@ -42,6 +44,12 @@ def key(engine: sa.Engine, environment: str = "default", *, acts: bool = False) 
     made = new_key()
     AccessKeys(engine).add(f"key of {environment}{' that acts' if acts else ''}", environment, hashed(made), acts)
     return made
+
+
+def hidden(page: httpx.Response) -> dict[str, str]:
+    """Return what the form of a page brings back that nobody sees."""
+    found = re.findall(r'<input type="hidden" name="(\w+)" value="([^"]*)">', page.text)
+    return {name: html.unescape(value) for name, value in found}
 
 
 def application(

@@ -17,7 +17,7 @@ import sqlalchemy as sa
 from tailrace.serve.console.visitors import Proxy
 from tailrace.store.access_keys import AccessKeys
 from tests import consoles
-from tests.consoles import HOSTILE, SAME
+from tests.consoles import HOSTILE, SAME, hidden
 from tests.integration.schema_rows import Archive
 
 Ask = Callable[[httpx.AsyncClient], Awaitable[None]]
@@ -48,12 +48,6 @@ def console(engine: sa.Engine, database_url: str) -> Asked:
 
 def path(run_id: str, environment: str = "default", more: str = "") -> str:
     return f"/console/runs/{environment}/{run_id}{more}"
-
-
-def pledge_of(page: httpx.Response) -> dict[str, str]:
-    """What the form of a page brings back."""
-    found = re.findall(r'<input type="hidden" name="(\w+)" value="([^"]*)">', page.text)
-    return {name: html.unescape(value) for name, value in found}
 
 
 # --- who may look
@@ -170,7 +164,7 @@ def test_nobody_reads_another_environment(console: Asked, archive: Archive) -> N
         fleet = await client.get("/console/fleet")
         assert "their reason" not in fleet.text
         assert "run_theirs" not in fleet.text
-        form = pledge_of(await client.get("/console/ingest?run_id=run_x&environment=default"))
+        form = hidden(await client.get("/console/ingest?run_id=run_x&environment=default"))
         answer = await client.post("/console/ingest", data={**form, "environment": "other"}, headers=SAME)
         assert answer.status_code == 303
         assert archive.rows(
@@ -196,7 +190,7 @@ def test_a_proxy_names_who_looks_and_they_see_every_environment(console: Asked, 
         assert (
             await client.get(path("run_theirs", "other", "/cancel"), headers={"x-user": "ada <b>"})
         ).status_code == 403
-        form = pledge_of(await client.get(path("run_theirs", "other", "/cancel"), headers={"x-user": "bob"}))
+        form = hidden(await client.get(path("run_theirs", "other", "/cancel"), headers={"x-user": "bob"}))
         headers = {"x-user": "bob", **SAME}
         assert (
             await client.post(path("run_theirs", "other", "/cancel"), data=form, headers=headers)
@@ -380,7 +374,7 @@ def test_what_is_done_was_asked_before_and_is_noted(console: Asked, archive: Arc
         async def answered(action: str) -> httpx.Response:
             asking = await client.get(path("run_1", more=f"/{action}"))
             assert asking.status_code == 200
-            return await client.post(path("run_1", more=f"/{action}"), data=pledge_of(asking), headers=SAME)
+            return await client.post(path("run_1", more=f"/{action}"), data=hidden(asking), headers=SAME)
 
         for action in ("cancel", "retry", "ingest"):
             before = archive.value("SELECT count(*) FROM tailrace.audit")
@@ -405,8 +399,8 @@ def test_nothing_is_done_that_a_page_of_ours_did_not_ask(console: Asked, archive
 
     async def ask(client: httpx.AsyncClient) -> None:
         at = path("run_1", more="/cancel")
-        form = pledge_of(await client.get(at))
-        other = pledge_of(await client.get(path("run_1", more="/retry")))
+        form = hidden(await client.get(at))
+        other = hidden(await client.get(path("run_1", more="/retry")))
         assert (await client.post(at, data=form)).status_code == 403
         assert (await client.post(at, data=form, headers={"sec-fetch-site": "cross-site"})).status_code == 403
         assert (await client.post(at, data=form, headers={"origin": "https://evil.example"})).status_code == 403
@@ -425,13 +419,13 @@ def test_what_is_refused_is_noted_too(console: Asked, archive: Archive) -> None:
     archive.rows("SELECT * FROM tailrace.forget_run('default', 'run_gone')")
 
     async def ask(client: httpx.AsyncClient) -> None:
-        form = pledge_of(await client.get("/console/ingest?run_id=run_gone"))
+        form = hidden(await client.get("/console/ingest?run_id=run_gone"))
         refused = await client.post("/console/ingest", data=form, headers=SAME)
         assert refused.status_code == 400
         assert "forgotten" in refused.text
         (outcome,) = archive.row("SELECT outcome FROM tailrace.audit")
         assert outcome.startswith("refused: ")
-        form = pledge_of(await client.get("/console/ingest?run_id=run_new"))
+        form = hidden(await client.get("/console/ingest?run_id=run_new"))
         assert (await client.post("/console/ingest", data=form, headers=SAME)).headers["location"] == path("run_new")
         assert archive.value("SELECT count(*) FROM tailrace.runs") == 1
 
@@ -442,7 +436,7 @@ def test_the_secret_key_of_an_environment_acts(console: Asked, archive: Archive)
     archive.whole_stream(['"x"'])
 
     async def ask(client: httpx.AsyncClient) -> None:
-        form = pledge_of(await client.get(path("run_1", more="/cancel")))
+        form = hidden(await client.get(path("run_1", more="/cancel")))
         assert (await client.post(path("run_1", more="/cancel"), data=form, headers=SAME)).status_code == 303
         assert archive.rows("SELECT who FROM tailrace.audit") == [("secret key",)]
 

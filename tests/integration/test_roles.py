@@ -37,6 +37,7 @@ from tailrace.store.keeping.progress import Progress
 from tailrace.store.keeping.retention import Retention
 from tailrace.store.keeping.verification import Verification
 from tailrace.store.queries import Archive as Queries
+from tests import consoles
 from tests.chaos.fleet import QUICK, scene, wait_for
 from tests.integration.schema_rows import Archive
 from tests.upstream import LiveStore
@@ -316,6 +317,43 @@ def test_who_serves_readers_reads_all_that_it_serves(database: Database) -> None
             await serving.close()
 
     asyncio.run(go())
+
+
+def test_who_serves_the_console_shows_all_of_it_and_has_runs_asked_for_and_stopped(database: Database) -> None:
+    stream = database.archive.whole_stream(
+        ['{"type":"text-start","id":"1"}', '{"type":"text-delta","id":"1","delta":"one"}']
+    )
+    database.archive.quarantine(stream, 5)
+    database.archive.settle(stream, 1, ["one"])
+    database.archive.run("UPDATE tailrace.streams SET state = 'active', lag = 5, attempt = 1")
+
+    async def go() -> None:
+        with database.engine_of(database.maintenance) as engine:
+            key = consoles.key(engine, acts=True)
+        with database.engine_of(database.server) as engine:
+            app, console = consoles.application(engine, database.url_of(database.server))
+            async with consoles.asking(app, console, key) as client:
+                run = "/console/runs/default/run_1"
+                views = [f"{run}?view={view}" for view in ("text", "parts", "chunks", "arrivals")]
+                for at in ("/", "/?q=one", "/console/fleet", *views, f"{run}/news", f"{run}/download"):
+                    answer = await client.get(at)
+                    assert answer.status_code == 200, answer.text
+                    assert "too large" not in answer.text
+                for action in ("cancel", "retry", "ingest"):
+                    form = consoles.hidden(await client.get(f"{run}/{action}"))
+                    answer = await client.post(f"{run}/{action}", data=form, headers=consoles.SAME)
+                    assert answer.status_code == 303, answer.text
+
+    asyncio.run(go())
+    assert database.archive.value("SELECT count(*) FROM tailrace.audit WHERE outcome IS NOT NULL") == 3
+    for change in (
+        "DELETE FROM tailrace.audit",
+        "UPDATE tailrace.audit SET who = 'somebody else'",
+        "UPDATE tailrace.runs SET state = 'cancelled'",
+        "DELETE FROM tailrace.streams",
+        "SELECT tailrace.forget_run('default', 'run_1')",
+    ):
+        refused(database, database.server, change)
 
 
 def test_a_reader_changes_nothing(database: Database) -> None:

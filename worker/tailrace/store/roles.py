@@ -39,8 +39,8 @@ MONITOR = "tailrace_monitor"
 MAINTENANCE = "tailrace_maintenance"
 """People and schedules that prune, forget, compact, export and verify, and who give keys; they can't add a chunk."""
 SERVER = "tailrace_server"
-"""`tailrace serve`: what is archived, for those whose keys it takes. It changes nothing of it and can give no key; of runs
-it asks, as an application does, when somebody has it done in the console."""
+"""`tailrace serve`: what is archived, for those whose keys it takes. It changes nothing of it and can give no key; it
+asks for runs, as an application does, when somebody has that done in the console."""
 
 VIEWS = ("chunks", "stream_text", "stream_stats", "run_overview", "message_parts", "gaps", "quarantined")
 """What a reader may select from; docs/sql.md describes each."""
@@ -76,8 +76,8 @@ LOOKED_AT = (
 )
 """What the console shows besides."""
 LOOKING = (
-    *("stored_after(bigint, int, bigint)", "recently_stored(bigint, int, double precision)"),
-    *("parts_of_stream(bigint)", "text_of_stream(bigint)", "search_text(text)"),
+    *("stored_after(bigint, int, bigint)", *COUNTING),
+    *("parts_of_stream(bigint)", "parts_of_stream(bigint, text[])", "text_of_stream(bigint)", "search_text(text)"),
 )
 NOTED = {"access_keys": "last_used_at", "audit": "outcome"}
 """What a server changes of a row: one column. It adds rows to the audit, and rewrites none."""
