@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from xdist.scheduler import LoadScopeScheduling
 
-FIRST = ("tests/acceptance/test_demo.py",)
+FIRST = ("tests/acceptance/test_demo.py", "tests/browser/test_console.py")
 """Files whose tests share what takes long to make, longest first."""
 
 APART = (

@@ -13,9 +13,14 @@ from http.cookies import SimpleCookie
 import httpx
 import pytest
 import sqlalchemy as sa
+from starlette.applications import Starlette
 
+from tailrace.config.settings import Settings
+from tailrace.serve.archive_access import archive_access
+from tailrace.serve.console.app import add_console, make_console
 from tailrace.serve.console.visitors import Proxy
 from tailrace.store.access_keys import AccessKeys
+from tailrace.store.statements import TookTooLong
 from tests import consoles
 from tests.consoles import HOSTILE, SAME, hidden
 from tests.integration.schema_rows import Archive
@@ -138,6 +143,11 @@ def test_a_link_from_another_site_is_followed_once_more_by_ours(console: Asked) 
         page = await client.get("/?tag=%22%3E%3Cscript%3E", headers=headers)
         assert page.status_code == 200
         assert 'http-equiv="refresh" content="0; url=/?tag=%22%3E%3Cscript%3E"' in page.text
+        page = await client.get(path("a%2Fb"), headers=headers)
+        assert f'url={path("a%2Fb")}"' in page.text
+        for elsewhere in ("//evil.example/", "///evil.example", "//console/evil.example"):
+            page = await client.get(httpx.URL(consoles.HERE).copy_with(raw_path=elsewhere.encode()), headers=headers)
+            assert 'content="0; url=/"' in page.text, elsewhere
 
     console.by(None, ask)
 
@@ -300,6 +310,88 @@ def test_while_a_stream_grows_its_news_are_what_came_after_an_index(console: Ask
     console.by(key, ask)
 
 
+@pytest.mark.parametrize(
+    "at",
+    [
+        "/console/runs/default/%00",
+        "/console/runs/default/run_1?stream=%00",
+        "/console/runs/default/run_1?stream=%ED%A0%80",
+        "/console/runs/default/%FF%FE",
+        "/console/runs/default/run_1/news?from=9223372036854775807",
+        "/console/runs/default/run_1?view=chunks&from=9223372036854775807",
+        "/console/runs/default/run_1?view=parts&from=9223372036854775807&generation=2147483647",
+        "/console/runs/default/run_1/",
+        "/console/runs/default",
+        "/console/runs//",
+        "/console/static/../app.py",
+        "/console/static/%2e%2e%2fapp.py",
+        "/?before=9223372036854775807",
+        "/?tag=%00",
+        "/?q=%27%22%5C%3A%26%7C%21%28",
+        "/?since=2199-01-01&until=2000-01-01",
+        "//",
+    ],
+)
+def test_no_address_breaks_a_page(console: Asked, archive: Archive, at: str) -> None:
+    archive.whole_stream(['"x"'])
+    key = consoles.key(console.engine)
+
+    async def ask(client: httpx.AsyncClient) -> None:
+        answer = await client.get(httpx.URL(consoles.HERE).copy_with(raw_path=at.encode()))
+        assert answer.status_code in (200, 400, 404, 422), answer.text
+        assert "Traceback" not in answer.text
+
+    console.by(key, ask)
+
+
+def test_what_takes_too_long_is_not_shown_and_the_rest_of_the_page_is(
+    console: Asked, archive: Archive, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    archive.whole_stream(['"x"'])
+    key = consoles.key(console.engine)
+
+    def slow(*_: object, **__: object) -> None:
+        raise TookTooLong("canceling statement due to statement timeout")
+
+    async def ask(client: httpx.AsyncClient) -> None:
+        for view in ("text", "parts", "chunks", "arrivals"):
+            monkeypatch.setattr("tailrace.store.viewing.Viewing._ask", slow)
+            page = await client.get(path("run_1", more=f"?view={view}"))
+            assert page.status_code == 200
+            assert "too large to be shown here" in page.text
+            assert "FROM tailrace." in page.text
+            assert 'class="held"' in page.text
+
+    console.by(key, ask)
+
+
+def test_files_are_sent_once_to_a_browser_that_keeps_them(console: Asked) -> None:
+    async def ask(client: httpx.AsyncClient) -> None:
+        first = await client.get("/console/static/console.css")
+        assert first.headers["content-type"].startswith("text/css")
+        again = await client.get("/console/static/console.css", headers={"if-none-match": first.headers["etag"]})
+        assert (again.status_code, again.content) == (304, b"")
+
+    console.by(None, ask)
+
+
+def test_the_settings_name_the_proxy_and_who_acts(console: Asked, database_url: str, archive: Archive) -> None:
+    archive.whole_stream(['"x"'])
+
+    async def go() -> None:
+        settings = Settings(console_user_header="X-User", console_actors="bob")  # type: ignore[arg-type]
+        made = make_console(settings, database_url, archive_access(settings, console.engine))
+        app = Starlette()
+        add_console(app, made)
+        async with consoles.asking(app, made) as client:
+            assert (await client.get("/")).status_code == 401
+            for name, status in (("ada", 403), ("bob", 200)):
+                assert (await client.get("/", headers={"x-user": name})).status_code == 200
+                assert (await client.get(path("run_1", more="/cancel"), headers={"x-user": name})).status_code == status
+
+    asyncio.run(go())
+
+
 def test_a_stream_is_downloaded_whole_as_json_lines_and_as_text(
     console: Asked, archive: Archive, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -338,7 +430,8 @@ def test_a_search_is_its_address(console: Asked, archive: Archive) -> None:
         second = await client.get(html.unescape(older))
         assert shown(first) + shown(second) == [f"run_{number}" for number in reversed(range(60))]
         assert shown(await client.get("/?tag=a+b%26c")) == ["run_59", "run_1"]
-        assert shown(await client.get("/?q=run_7")) == ["run_7"]
+        assert (await client.get("/?q=run_7")).headers["location"] == path("run_7")
+        assert shown(await client.get("/?q=run_none")) == []
         wrong = await client.get("/?since=never&task=%22x")
         assert wrong.status_code == 400
         assert 'value="never"' in wrong.text

@@ -20,6 +20,7 @@ __all__ = [
     "NotMigrated",
     "QueryRefused",
     "Statements",
+    "TookTooLong",
     "driver_of",
     "fitting",
     "impatient",
@@ -36,6 +37,10 @@ class NotMigrated(TerminalError):
 
 class QueryRefused(TerminalError):
     """Postgres refused the query."""
+
+
+class TookTooLong(QueryRefused):
+    """Postgres ended the query when its time was over."""
 
 
 class Statements:
@@ -135,7 +140,7 @@ def refusal(error: BaseException) -> TerminalError:
     if isinstance(error, psycopg.errors.SyntaxError) and "multiple commands" in said:
         return QueryRefused("Only one statement can be run at a time.")
     if isinstance(error, psycopg.errors.QueryCanceled):
-        return QueryRefused(f"{said}. Give it longer with --timeout.")
+        return TookTooLong(f"{said}. Give it longer with --timeout.")
     if isinstance(error, psycopg.errors.ReadOnlySqlTransaction):
         return QueryRefused(f"{said}. Statements run here can read only.")
     hint = f" ({error.diag.message_hint})" if error.diag.message_hint else ""

@@ -24,6 +24,7 @@ ALERTS: dict[str, dict[str, Any]] = {
 CHORES = Chores(0, None, 0, 30 * 86400.0, 10.0, 1_000, 5, 100)
 CALM = Known(
     Fleet(2, 20, 1.0),
+    3,
     [],
     0,
     [EnvironmentState("prod", None, 5.0)],
@@ -37,7 +38,7 @@ NEEDS = {
     "TailraceNoWorker": replace(CALM, fleet=Fleet(0, 0, 40.0), open=[OPEN]),
     "TailraceKeyRefused": replace(CALM, environments=[EnvironmentState("prod", 61.0, None)]),
     "TailraceForgetsSoon": replace(CALM, open=[replace(OPEN, forgotten_in_s=14_399.0)]),
-    "TailraceSlotsFull": replace(CALM, fleet=Fleet(1, 20, 1.0), open=[replace(OPEN, leased=19)]),
+    "TailraceSlotsFull": replace(CALM, fleet=Fleet(1, 20, 1.0), leased=19),
     "TailracePartitionsEnded": replace(CALM, chores=replace(CHORES, partitions_ahead_s=172_799.0)),
     "TailraceDiscoveryStopped": replace(CALM, environments=[EnvironmentState("prod", None, 21_601.0)]),
     "TailraceMismatch": replace(CALM, coverage=Coverage(1, 0, None, 1, 1, None)),

@@ -19,9 +19,11 @@ _LESS = {"<": operator.lt, ">": operator.gt, ">=": operator.ge, "==": operator.e
 
 @dataclass(frozen=True, slots=True)
 class Known:
-    """The figures, as they are now. ``lag_s``: for how long the worst stream of each environment has been behind."""
+    """The figures, as they are now. ``leased``: streams that are read, of every environment. ``lag_s``: for how long
+    the worst stream of each environment has been behind."""
 
     fleet: Fleet
+    leased: int
     open: Sequence[Open]
     open_runs: int
     environments: Sequence[EnvironmentState]
@@ -111,7 +113,7 @@ ALARMS: Final = (
     _Rule(
         "TailraceSlotsFull",
         True,
-        _one(lambda known: sum(each.leased for each in known.open) / known.fleet.slots if known.fleet.slots else None),
+        _one(lambda known: known.leased / known.fleet.slots if known.fleet.slots else None),
         ">=",
         0.95,
         "{share} of all slots are taken: streams wait for their turn.",

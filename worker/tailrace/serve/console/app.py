@@ -21,7 +21,7 @@ from tailrace.serve.console import shown_sql
 from tailrace.serve.console.archive import ConsoleArchive
 from tailrace.serve.console.download import TEXT_MOST_BYTES, attached, json_lines, place_of
 from tailrace.serve.console.fleet_page import fleet_values
-from tailrace.serve.console.pages import HEADERS, STATIC, query, render, run_path
+from tailrace.serve.console.pages import HEADERS, STATIC, path_of, query, render, run_path, static
 from tailrace.serve.console.questions import FIELDS, BadQuestion, number, wanted
 from tailrace.serve.console.run_page import VIEWS, AskedStream, news, run_values, the_run, the_stream
 from tailrace.serve.console.same_origin import from_elsewhere, from_our_page
@@ -29,7 +29,7 @@ from tailrace.serve.console.visitors import Proxy, Visitor, Visitors, cookie_nam
 from tailrace.serve.late_answers import LateAnswers
 from tailrace.store.audit import Action
 from tailrace.store.queries import RunStatus
-from tailrace.store.statements import NotMigrated
+from tailrace.store.statements import NotMigrated, TookTooLong
 from tailrace.wire.statuses import RUNNING, TERMINAL
 
 __all__ = ["Console", "add_console", "make_console"]
@@ -54,6 +54,7 @@ class _Refused(Exception):
 
 
 NOT_FOUND = _Refused(404, "Not found", "There is no such page, or it is not for you to see.")
+TOO_LONG = _Refused(503, "That takes too long", "Look for less: for a shorter time, a task or a tag.")
 NO_RUN = _Refused(
     404, "No such run", "The archive has no run of this id in this environment, or it is not for you to see."
 )
@@ -100,6 +101,8 @@ class Console:
             )
         except NotMigrated as error:
             response = _problem(request, visitor, _Refused(503, "There is no archive yet", str(error)))
+        except TookTooLong:
+            response = _problem(request, visitor, TOO_LONG)
         except TerminalError as error:
             response = _problem(request, visitor, _Refused(422, "The archive refuses", str(error)))
         await response(scope, receive, send)
@@ -112,8 +115,7 @@ class Console:
         """Answer what needs nobody's right."""
         match segments:
             case ["console", "static", name] if name in STATIC:
-                content, kind = STATIC[name]
-                return Response(content, 200, {**HEADERS, "cache-control": "no-cache"}, kind)
+                return static(request, name)
             case ["console", "sign-in"] if not self._visitors.by_proxy:
                 if request.method == "POST":
                     return await self._sign_in(request)
@@ -133,7 +135,7 @@ class Console:
         cookie that they keep back when another site's link is followed (SameSite=Strict)."""
         if self._visitors.by_proxy:
             raise _Refused(401, "Who are you?", "The proxy in front of this server did not say who asks.")
-        here = request.url.path + (f"?{request.url.query}" if request.url.query else "")
+        here = _safe(path_of(request.scope) + (f"?{request.url.query}" if request.url.query else "")) or "/"
         if request.method == "GET" and from_elsewhere(request.headers) and cookie_name(request) not in request.cookies:
             return render(request, "again.html", None, {"onward": here})
         if request.method == "GET" and "text/html" in request.headers.get("accept", ""):
@@ -189,11 +191,9 @@ class Console:
             what = wanted(asked, seen, self._now())
         except BadQuestion as error:
             return render(request, "runs.html", visitor, values | {"problem": f"{error}."}, 400)
-        if what.run_id is not None and what.before is None:
-            found = await self._archive.run(self._archive.overview.runs_named, what.run_id, what.environment)
-            if len(found) == 1 and asked.get("go"):
-                return RedirectResponse(run_path(found[0].environment, what.run_id), 303, HEADERS)
         page = await self._archive.run(self._archive.search.page, what, RUNS_SHOWN)
+        if what.run_id is not None and len(page.runs) == 1:  # who looks for a run wants to see it
+            return RedirectResponse(run_path(page.runs[0].environment, what.run_id), 303, HEADERS)
         older = None
         if page.more is not None:
             older = "/" + query(**{name: asked.get(name, "") for name in FIELDS}, before=page.more)
@@ -315,9 +315,8 @@ class _Both:
 
 
 def _segments(scope: Scope) -> list[str]:
-    raw_path: bytes = scope.get("raw_path") or scope["path"].encode()
     # Cut first, decoded after: an encoded slash is part of a segment.
-    return [unquote(segment) for segment in raw_path.decode("latin-1").partition("?")[0].split("/")[1:]] or [""]
+    return [unquote(segment) for segment in path_of(scope).split("/")[1:]] or [""]
 
 
 def _asked_stream(request: Request) -> AskedStream:

@@ -28,9 +28,11 @@ def fleet_values(archive: ConsoleArchive, environment: str | None) -> dict[str, 
         return environment is None or name is None or name == environment
 
     figures = archive.figures
+    everywhere = figures.open()
     known = Known(
         fleet=figures.fleet(),
-        open=[each for each in figures.open() if seen(each.environment)],
+        leased=sum(each.leased for each in everywhere),
+        open=[each for each in everywhere if seen(each.environment)],
         open_runs=sum(number for name, _, number in figures.runs() if seen(name)),
         environments=[each for each in figures.environments() if seen(each.environment)],
         lag_s={name: lag_s for name, lag_s in figures.lag_seconds().items() if seen(name)},
@@ -54,7 +56,7 @@ def fleet_values(archive: ConsoleArchive, environment: str | None) -> dict[str, 
         "workers": archive.fleet.workers(),
         "open": [asdict(each) for each in known.open],
         "open_streams": sum(each.streams for each in known.open),
-        "leased": sum(each.leased for each in known.open),
+        "leased": known.leased,
         "open_runs": known.open_runs,
         "held_streams": sum(each.streams for each in held),
         "held_chunks": sum(each.chunks for each in held) + sum(each.chunks for each in known.open),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
@@ -11,20 +12,21 @@ from urllib.parse import quote, urlencode
 import jinja2
 from starlette.requests import Request
 from starlette.responses import Response
+from starlette.types import Scope
 
 from tailrace import amounts
 from tailrace.serve.console.indent import indented
 from tailrace.serve.console.visitors import Visitor
 
-__all__ = ["HEADERS", "STATIC", "query", "render", "run_path"]
+__all__ = ["HEADERS", "STATIC", "path_of", "query", "render", "run_path", "static"]
 
 HERE: Final = Path(__file__).parent
 STATIC: Final = {
-    each.name: (each.read_bytes(), kind)
+    each.name: (each.read_bytes(), kind, f'"{hashlib.sha256(each.read_bytes()).hexdigest()[:32]}"')
     for each in sorted((HERE / "static").iterdir())
     if (kind := {".css": "text/css", ".js": "text/javascript", ".svg": "image/svg+xml"}.get(each.suffix))
 }
-"""Files that pages load, and what they are."""
+"""Files that pages load, what they are, and a mark of each that changes with it."""
 
 HEADERS: Final = {
     # Nothing is loaded but from here, nothing that stands in a page runs, and no other page shows ours in a frame.
@@ -45,8 +47,23 @@ def render(
     request: Request, template: str, visitor: Visitor | None, values: Mapping[str, Any], status: int = 200
 ) -> Response:
     """Make a page. Whatever ``values`` hold is text in it."""
-    page = _TEMPLATES.get_template(template).render(values, visitor=visitor, here=request.url.path)
+    page = _TEMPLATES.get_template(template).render(values, visitor=visitor, here=path_of(request.scope))
     return Response(page, status, HEADERS, "text/html")
+
+
+def static(request: Request, name: str) -> Response:
+    """Answer with a file that pages load; without it, to a browser that has it."""
+    content, kind, mark = STATIC[name]
+    headers = {**HEADERS, "cache-control": "no-cache", "etag": mark}
+    if request.headers.get("if-none-match") == mark:
+        return Response(None, 304, headers)
+    return Response(content, 200, headers, kind)
+
+
+def path_of(scope: Scope) -> str:
+    """Return the path of a request as it was sent: an encoded slash is part of a segment."""
+    raw_path: bytes = scope.get("raw_path") or quote(scope["path"]).encode()
+    return raw_path.decode("latin-1").partition("?")[0]
 
 
 def run_path(environment: str, run_id: str, *more: str) -> str:

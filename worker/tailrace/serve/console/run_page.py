@@ -14,7 +14,7 @@ from tailrace.serve.console.questions import BadQuestion
 from tailrace.store.overview import RunProgress, StreamProgress
 from tailrace.store.queries import RunStatus
 from tailrace.store.search import FoundRun, Wanted
-from tailrace.store.statements import QueryRefused
+from tailrace.store.statements import TookTooLong
 
 __all__ = ["CUT_CHUNK", "CUT_TEXT", "PAGE", "VIEWS", "AskedStream", "news", "run_values", "the_run", "the_stream"]
 
@@ -81,7 +81,7 @@ def run_values(archive: ConsoleArchive, run: RunStatus, asked: AskedStream) -> d
         "open": _is_open(progress, streams),
         "done": archive.audit.of_run(run.environment, run.run_id, ACTIONS_SHOWN),
         "sql": shown_sql.of_run(run.environment, run.run_id),
-        "too_large": None,
+        "too_large": False,
     }
     if stream is not None:
         generation = stream.generation if asked.generation is None else min(asked.generation, stream.generation)
@@ -94,8 +94,8 @@ def run_values(archive: ConsoleArchive, run: RunStatus, asked: AskedStream) -> d
         )
         try:
             values |= _SHOW[asked.view](archive, stream, generation, asked.first, names)
-        except QueryRefused as error:
-            values |= {"too_large": str(error), "sql": _SQL_OF[asked.view](names)}
+        except TookTooLong:
+            values |= {"too_large": True, "sql": _SQL_OF[asked.view](names)}
     return values
 
 
