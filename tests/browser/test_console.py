@@ -144,6 +144,18 @@ def test_a_text_grows_while_somebody_looks_and_stays_text(page: Page, url: str, 
     assert page.complaints == []
 
 
+def test_pictures_are_made_anew_while_the_text_stays(page: Page, url: str, archive: Archive) -> None:
+    stream = archive.whole_stream(['"Once "'])
+    page.open(at(url))
+    page.do("window.seen = document.querySelector('svg.held-large'); document.getElementById('run').dataset.every = 20")
+    archive.run("UPDATE tailrace.streams SET lag = 3 WHERE id = %s", stream)
+    page.until(
+        "document.querySelector('svg.held-large') !== window.seen && document.querySelector('rect.unread') !== null"
+    )
+    assert page.do("document.getElementById('text').textContent") == "Once "
+    assert page.complaints == []
+
+
 def test_keys_lead_through_runs_to_a_chunk(page: Page, url: str, archive: Archive) -> None:
     ms = [EPOCH_MS, EPOCH_MS + 10, EPOCH_MS + 9_000]
     for number in range(3):

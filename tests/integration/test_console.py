@@ -306,6 +306,10 @@ def test_while_a_stream_grows_its_news_are_what_came_after_an_index(console: Ask
         assert (told["open"], told["verdict"], told["checkpoint"], told["generation"]) == (True, "open", 2, 0)
         assert told["chunks"] == [[1, None, "two "], [2, "x", None]]
         assert told["streams"][str(stream)][:3] == ["pending", "open", 3]
+        assert "one two" in (await client.get(path("run_1"))).text
+        bare = (await client.get(path("run_1", more="?bare=yes"))).text
+        assert "one two" not in bare
+        assert '<rect class="held"' in bare
 
     console.by(key, ask)
 

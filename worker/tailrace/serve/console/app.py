@@ -328,7 +328,7 @@ def _asked_stream(request: Request) -> AskedStream:
     first = number("from", asked.get("from", ""), 0)
     if generation is not None and generation > 2_147_483_647:
         raise BadQuestion("generation is too large")
-    return AskedStream(asked.get("stream"), view, generation, first or 0)
+    return AskedStream(asked.get("stream"), view, generation, first or 0, asked.get("bare") == "yes")
 
 
 def _onward(request: Request) -> str:

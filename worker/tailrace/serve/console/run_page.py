@@ -35,12 +35,14 @@ ACTIONS_SHOWN: Final = 20
 
 @dataclass(frozen=True, slots=True)
 class AskedStream:
-    """Which stream of a run is looked at, and how. ``key`` None: the first. ``generation`` None: the newest."""
+    """Which stream of a run is looked at, and how. ``key`` None: the first. ``generation`` None: the newest. ``bare``:
+    without its text, which whoever asks has: to put a long one together takes a second."""
 
     key: str | None
     view: str
     generation: int | None
     first: int
+    bare: bool = False
 
 
 def the_run(archive: ConsoleArchive, environment: str, run_id: str) -> RunStatus | None:
@@ -93,7 +95,8 @@ def run_values(archive: ConsoleArchive, run: RunStatus, asked: AskedStream) -> d
             else _drawn(archive, stream, generation)
         )
         try:
-            values |= _SHOW[asked.view](archive, stream, generation, asked.first, names)
+            show = _bare if asked.bare and asked.view == "text" else _SHOW[asked.view]
+            values |= show(archive, stream, generation, asked.first, names)
         except TookTooLong:
             values |= {"too_large": True, "sql": _SQL_OF[asked.view](names)}
     return values
@@ -151,6 +154,12 @@ def _text(
     found = [each for each in archive.viewing.texts(stream.id, CUT_TEXT) if each.generation == generation]
     text = found[0] if found else None
     return {"text": text, "cut": CUT_TEXT, "sql": shown_sql.of_text(names)}
+
+
+def _bare(
+    _archive: ConsoleArchive, _stream: StreamProgress, _generation: int, _first: int, names: shown_sql.StreamNames
+) -> dict[str, Any]:
+    return {"text": None, "cut": CUT_TEXT, "sql": shown_sql.of_text(names)}
 
 
 def _parts(

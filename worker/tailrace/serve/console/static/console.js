@@ -58,8 +58,11 @@ document.addEventListener("click", async (event) => {
 
 // Replace what the page shows by what it would show now; what is unfolded stays so. The page that comes is parsed
 // without running anything of it.
-export async function fresh() {
-  const answer = await fetch(location.href, { headers: { accept: "text/html" }, redirect: "error" });
+// ``more``: what the address says besides.
+export async function fresh(more = {}) {
+  const url = new URL(location.href);
+  for (const [name, value] of Object.entries(more)) url.searchParams.set(name, value);
+  const answer = await fetch(url, { headers: { accept: "text/html" }, redirect: "error" });
   if (!answer.ok) throw new Error(`${answer.status}`);
   const page = new DOMParser().parseFromString(await answer.text(), "text/html");
   const main = page.getElementById("main");

@@ -13,7 +13,7 @@ let after = Number(page().dataset.checkpoint ?? -1);
 async function turn() {
   const run = page();
   if (run.dataset.open !== "yes") return;
-  setTimeout(turn, EVERY_MS);
+  setTimeout(turn, Number(run.dataset.every ?? EVERY_MS));
   if (document.visibilityState !== "visible" || document.querySelector("dialog[open]")) return;
   try {
     const told = await news(run);
@@ -47,15 +47,14 @@ async function whole() {
   after = Number(page().dataset.checkpoint ?? -1);
 }
 
-// The picture is the server's; the text stays, somebody reads it.
+// The pictures are the server's; the text stays, somebody reads it.
 async function bars() {
+  const shown = document.getElementById("text")?.textContent ?? "";
+  await fresh({ bare: "yes" });
   const text = document.getElementById("text");
-  const shown = text?.textContent;
-  const kept = after;
-  await fresh();
-  const now = document.getElementById("text");
-  if (now && shown !== undefined && shown.startsWith(now.textContent)) now.textContent = shown;
-  after = Math.max(kept, Number(page().dataset.checkpoint ?? -1));
+  if (!text || !shown) return;
+  text.textContent = shown;
+  document.getElementById("no-text")?.remove();
 }
 
 function show(id, [state, verdict, chunks, bytes, lag, rate]) {
