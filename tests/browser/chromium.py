@@ -112,14 +112,17 @@ class Page:
     def __init__(self, browser: Browser, session: str) -> None:
         self._browser = browser
         self._session = session
-        self._loaded = threading.Event()
+        self._loads = 0
+        self._loaded = threading.Condition()
         self.complaints: list[str] = []
         self.asked: list[str] = []
 
     def hear(self, event: str, told: dict[str, Any]) -> None:
         """Take an event."""
         if event == "Page.loadEventFired":
-            self._loaded.set()
+            with self._loaded:
+                self._loads += 1
+                self._loaded.notify_all()
         elif event == "Runtime.exceptionThrown":
             self.complaints.append(str(told["exceptionDetails"].get("exception", told["exceptionDetails"])))
         elif event == "Log.entryAdded" and told["entry"]["level"] == "error":
@@ -132,16 +135,20 @@ class Page:
 
     def open(self, url: str) -> None:
         """Go to an address, and wait until all of it is there."""
-        self._loaded.clear()
+        before = self._loads
         gone = self.call("Page.navigate", url=url)
         assert not gone.get("errorText"), gone["errorText"]
-        assert self._loaded.wait(WAIT_S), f"{url} does not load"
+        self._wait(before + 1)
 
-    def following(self, script: str) -> None:
-        """Do something that leads to another page, and wait until that is there."""
-        self._loaded.clear()
+    def following(self, script: str, pages: int = 1) -> None:
+        """Do something that leads to another page, or through several, and wait until the last is there."""
+        before = self._loads
         self.do(script)
-        assert self._loaded.wait(WAIT_S), "no page followed"
+        self._wait(before + pages)
+
+    def _wait(self, loads: int) -> None:
+        with self._loaded:
+            assert self._loaded.wait_for(lambda: self._loads >= loads, WAIT_S), "no page came"
 
     def do(self, script: str) -> Any:
         """Run a script in the page, as its console does, and return what it says; a promise is waited for."""

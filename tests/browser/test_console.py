@@ -177,6 +177,15 @@ def test_keys_lead_through_runs_to_a_chunk(page: Page, url: str, archive: Archiv
     assert page.do("location.pathname") == "/console/fleet"
 
 
+def test_a_link_that_somebody_was_sent_opens_for_who_is_signed_in(page: Page, url: str, archive: Archive) -> None:
+    """The browser keeps the cookie back at first, because the link stands on another site."""
+    archive.whole_stream(['"a"'])
+    page.open(f"data:text/html,<a href='{at(url, '?view=chunks')}'>look</a>")
+    page.following("document.querySelector('a').click()", pages=2)
+    assert page.do("location.href") == at(url, "?view=chunks")
+    assert page.do("document.querySelectorAll('tr[id^=chunk-]').length") == 1
+
+
 def test_a_run_is_cancelled_after_it_was_asked(page: Page, url: str, archive: Archive) -> None:
     archive.whole_stream(['"a"'])
     page.open(at(url))
