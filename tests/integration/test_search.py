@@ -92,8 +92,7 @@ def test_what_is_not_among_those_that_were_looked_at_is_looked_for_on_the_next_p
         assert page.more is not None
         wanted, looks = Wanted(task="rare", before=page.more), looks + 1
     assert looks == 2
-    monkeypatch.setattr(search, "JUDGED", 5)
-    monkeypatch.setattr(search, "LOOKED_AT", 100)
+    monkeypatch.setattr(search, "LOOKED_AT", 5)
     first = looking.page(Wanted(verdict="complete"), 3)
     assert first.runs == []
     assert looking.page(Wanted(verdict="complete", before=first.more), 3) == ([], None)

@@ -15,9 +15,8 @@ __all__ = ["LOOKED_AT", "STATEMENT_S", "FoundPage", "FoundRun", "RunSearch", "Wa
 
 STATEMENT_S: Final = 5.0
 LOOKED_AT: Final = 20_000
-"""A page looks at so many rows of runs: a tenth of a second."""
-JUDGED: Final = 1_000
-"""And of so many it works out the verdict, from the rows of their streams."""
+"""A page looks at so many rows of runs: some hundredths of a second. To work out the verdict of each of them, from the
+rows of their streams, takes some tenths."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,7 +85,7 @@ class RunSearch:
     def page(self, wanted: Wanted, most: int) -> FoundPage:
         """Read the newest runs that are wanted, ``most`` at most."""
         where, order, parameters = _narrowed(wanted)
-        judged = most + 1 if wanted.verdict is None else JUDGED
+        judged = most + 1 if wanted.verdict is None else LOOKED_AT
         rows = ask(
             self._engine,
             STATEMENT_S,
