@@ -152,7 +152,12 @@ def test_a_key_is_shown_once_and_then_only_listed(cli: Cli, archive: Archive) ->
         assert (done.code != 0, done.stdout) == (True, b""), done
     assert cli.run("key", "add", "named-by-a-variable").code == 2
     listed = json.loads(cli.run("key", "list", "--json").stdout)
-    assert (listed["name"], listed["environment"], listed["revoked_at"]) == ("web", "default", None)
+    assert (listed["name"], listed["environment"], listed["revoked_at"], listed["acts"]) == (
+        "web",
+        "default",
+        None,
+        False,
+    )
     assert cli.run("key", "revoke", "nobody").code == 2
     for words in ("refused from now on", "revoked before"):
         done = cli.run("key", "revoke", "web")
@@ -162,5 +167,7 @@ def test_a_key_is_shown_once_and_then_only_listed(cli: Cli, archive: Archive) ->
     assert b"revoked" in shown.stdout
     stored = archive.rows("SELECT k::text FROM tailrace.access_keys k")
     assert len(stored) == 1
+    assert "acts on," in cli.run("key", "add", "oncall", "--environment", "default", "--acts").stderr
+    assert b"valid, acts" in cli.run("key", "list").stdout
     for piece in (key[:9], key[-9:]):
         assert piece not in f"{stored}{shown}{listed}"
