@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import re
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import httpx
 import pytest
 
 from tailrace.devtools.demo.recordings import chunks_of
@@ -87,6 +89,19 @@ def test_the_queries_it_shows_can_be_repeated(cli: Cli, demo: tuple[Done, float]
     assert {row["stream_key"]: row["chunks"] for row in rows} == {
         key: len(texts) for key, texts in SENT["demo_ai"].items()
     }
+
+
+def test_the_page_that_it_names_shows_what_it_archived(cli: Cli, demo: tuple[Done, float]) -> None:
+    told = demo[0].stdout.decode()
+    assert "http://127.0.0.1:8787/ while" in told  # here another port: that one may be taken
+    [command] = re.findall(r"(key add NAME --environment \w+)", told)
+    key = cli.run(*command.split()).stdout.decode().strip()
+    with cli.started("serve", "--port", "0") as server:
+        assert server.stdout is not None
+        url = server.stdout.readline().decode().strip()
+        with httpx.Client(base_url=url, trust_env=False, timeout=60, headers={"origin": url}) as person:
+            shown = person.post("/console/sign-in", data={"key": key}, follow_redirects=True).text
+    assert "run_demo_ai" in shown
 
 
 def test_commands_use_the_embedded_servers_only_where_nothing_is_set(

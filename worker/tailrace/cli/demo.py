@@ -15,6 +15,7 @@ from tailrace.cli import servers
 from tailrace.cli.exits import Exit
 from tailrace.cli.output import table, write, write_json
 from tailrace.cli.progress import progress_view
+from tailrace.cli.serve import DEFAULT_PORT, HOST
 from tailrace.cli.waiting import SETTLED_STREAM, Line, View, words
 
 if TYPE_CHECKING:
@@ -47,6 +48,10 @@ def demo() -> None:
     )
     command = _command()
     write(f'Try it: {command} sql "SELECT type, count(*) FROM tailrace.chunks GROUP BY type ORDER BY 2 DESC"')
+    write(
+        f"Look at it: http://{HOST}:{DEFAULT_PORT}/ while `{command} serve` runs, "
+        f"with a key of `{command} key add NAME --environment {result.environment}`"
+    )
     write(f"The servers of {home} stay up for that; `{command} down` stops them.")
     if os.environ.get("TAILRACE_DATABASE_URL") or os.environ.get("DATABASE_URL"):
         write("DATABASE_URL is set here, and `tailrace sql` asks that database: unset it to see the demo's archive.")

@@ -9,14 +9,14 @@ import typer
 
 from tailrace.cli import servers
 
-DEFAULT_PORT = 8787
+HOST, DEFAULT_PORT = "127.0.0.1", 8787
 
 
 def serve(
     port: Annotated[
         int, typer.Option("--port", min=0, max=65_535, metavar="N", help="Which port; 0: a free one.")
     ] = DEFAULT_PORT,
-    host: Annotated[str, typer.Option("--host", metavar="ADDRESS", help="On which address.")] = "127.0.0.1",
+    host: Annotated[str, typer.Option("--host", metavar="ADDRESS", help="On which address.")] = HOST,
     fallback: Annotated[
         bool,
         typer.Option(

@@ -58,8 +58,10 @@ class Show(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """What the demonstration found. ``resumed_at``: the index of the answer's first chunk after the kill."""
+    """What the demonstration found. ``resumed_at``: the index of the answer's first chunk after the kill;
+    ``environment``: under which name the archive has it."""
 
+    environment: str
     runs: int
     streams: int
     chunks: int
@@ -258,7 +260,14 @@ class _Demo:
         sent = [texts for run in self._runs for texts in run.chunks.values()]
         expected = (len(self._runs), len(sent), sum(len(texts) for texts in sent))
         return Result(
-            len(statuses), streams, chunks, *total(found), resumed_at=resumed_at, sealed=sealed, expected=expected
+            self._environment,
+            len(statuses),
+            streams,
+            chunks,
+            *total(found),
+            resumed_at=resumed_at,
+            sealed=sealed,
+            expected=expected,
         )
 
     def _value(self, statement: str) -> Any:
