@@ -6,6 +6,7 @@ import json
 import threading
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
+from functools import partial
 
 import pytest
 
@@ -125,6 +126,29 @@ def test_a_burst_between_two_looks_is_a_gap(database_url: str) -> None:
         ingestion.until_sealed()
         assert ingestion.holes() == [(0, 3, None, "trimmed")]
         assert ingestion.verdict(RUN) == "complete_with_gaps"
+
+
+@pytest.mark.trap(21)
+def test_a_stream_emptied_after_its_last_line_was_archived_has_no_gap(database_url: str) -> None:
+    """``XTRIM`` to nothing, then another worker reads on: what comes follows by its number. Was there more? A doubt."""
+    store = born(Wire.V1, MINUTE)
+    chunks, at = numbered(250), int(datetime.now(UTC).timestamp() * 1000)
+    write = partial(store.append_entry, RUN, "ai")
+    with ingesting(database_url, store) as (ingestion, _):
+        ingestion.request(RUN)
+        for n in range(200):
+            write(chunks[n] + "\n", f"{at}-{n}")
+        ingestion.turn()
+        store.trim_entries(RUN, "ai", 0)
+        assert store.entries(RUN, "ai") == []
+        ingestion.restart()
+        for n in range(200, 250):
+            write(chunks[n] + "\n", f"{at}-{n}")
+        store.finish_run(RUN)
+        ingestion.until_sealed()
+        assert ingestion.texts(RUN) == [chunk.encode() for chunk in chunks]
+        assert ingestion.holes() == []
+        assert ingestion.verdict(RUN) == "possibly_truncated"
 
 
 @pytest.mark.trap(21)
