@@ -77,7 +77,7 @@ SELECT
     s.worker_id, s.token, s.attempt, s.next_attempt_at, s.last_error, s.swept_at, s.swept_index,
     coalesce(s.first_chunk_at, a.first_committed_at) AS first_chunk_at,
     coalesce(a.last_committed_at, s.last_chunk_at) AS last_chunk_at, s.sealed_at, s.created_at,
-    s.stuck_at
+    s.stuck_at, s.doubt
 FROM tailrace.streams s
 LEFT JOIN LATERAL tailrace.stored_after(
     CASE WHEN s.state <> 'sealed' THEN s.id END, s.generation, s.last_chunk_index

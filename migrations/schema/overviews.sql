@@ -64,7 +64,8 @@ SELECT
     coalesce(kept.text_chunks, live.text_chunks, 0) AS text_chunks,
     coalesce(kept.text_characters, live.text_characters, 0) AS text_characters,
     coalesce(kept.chunk_types, live.chunk_types, '{}') AS chunk_types,
-    s.lag, s.last_error, s.id AS stream_id
+    s.lag, s.last_error, s.id AS stream_id,
+    tailrace.verdict_reason(s.state, s.verdict, s.doubt, s.lost_count, s.last_error) AS verdict_reason
 FROM tailrace.runs r
 JOIN tailrace.environments e ON e.id = r.environment_id
 JOIN tailrace.streams_now s ON s.run = r.id
@@ -87,19 +88,13 @@ COMMENT ON VIEW tailrace.stream_stats IS
 CREATE VIEW tailrace.run_overview AS
 SELECT
     e.name AS environment, r.run_id, r.task_identifier, r.status, r.tags, r.created_at, r.started_at, r.finished_at,
-    r.state,
-    CASE
-        WHEN r.pruned_at IS NOT NULL AND t.streams = 0 THEN 'pruned'
-        -- Upstream's list named it, and nothing else of upstream's knows it any more.
-        WHEN r.state = 'failed' AND t.streams = 0 AND r.status IS NOT NULL THEN 'gone'
-        WHEN r.state = 'failed' OR t.failed > 0 THEN 'failed'
-        WHEN r.state <> 'sealed' OR t.open > 0 THEN 'open'
-        WHEN t.truncated > 0 THEN 'possibly_truncated'
-        WHEN t.gaps > 0 THEN 'complete_with_gaps'
-        ELSE 'complete'
-    END AS verdict,
+    r.state, v.verdict,
     t.streams, t.sealed, t.chunks, t.bytes, t.gaps, t.quarantined, t.lag, t.last_chunk_at AS last_committed_at,
-    r.requested_at, r.sealed_at, r.pruned_at, coalesce(r.last_error, t.last_error) AS last_error, r.id AS run
+    r.requested_at, r.sealed_at, r.pruned_at, coalesce(r.last_error, t.last_error) AS last_error, r.id AS run,
+    CASE
+        WHEN r.state <> 'failed' AND t.worst = v.verdict THEN t.worst_reason
+        ELSE tailrace.run_reason(v.verdict, r.state, r.last_error)
+    END AS verdict_reason
 FROM tailrace.runs r
 JOIN tailrace.environments e ON e.id = r.environment_id
 CROSS JOIN LATERAL (
@@ -109,15 +104,47 @@ CROSS JOIN LATERAL (
         count(*) FILTER (WHERE s.state IN ('pending', 'active', 'parked')) AS open,
         count(*) FILTER (WHERE s.state = 'failed' OR s.verdict = 'failed') AS failed,
         count(*) FILTER (WHERE s.verdict = 'possibly_truncated') AS truncated,
+        count(*) FILTER (WHERE s.verdict = 'complete_with_gaps') AS gapped,
         coalesce(sum(s.chunk_count), 0)::bigint AS chunks,
         coalesce(sum(s.byte_count), 0)::bigint AS bytes,
         coalesce(sum(s.lost_count), 0)::bigint AS gaps,
         coalesce(sum(s.quarantine_count), 0)::bigint AS quarantined,
         max(s.lag) FILTER (WHERE s.state IN ('pending', 'active', 'parked')) AS lag,
         max(s.last_chunk_at) AS last_chunk_at,
-        max(s.last_error) AS last_error
-    FROM tailrace.streams_now s WHERE s.run = r.id
-) t;
+        max(s.last_error) AS last_error,
+        (array_agg(w.verdict ORDER BY w.rank, s.stream_key))[1] AS worst,
+        (array_agg(
+            s.stream_key || ': ' || tailrace.verdict_reason(s.state, s.verdict, s.doubt, s.lost_count, s.last_error)
+            ORDER BY w.rank, s.stream_key
+        ))[1] AS worst_reason
+    FROM tailrace.streams_now s
+    CROSS JOIN LATERAL (
+        SELECT
+            CASE WHEN s.state IN ('failed', 'pending', 'active', 'parked') THEN
+                CASE s.state WHEN 'failed' THEN 'failed' ELSE 'open' END
+            ELSE s.verdict END AS verdict,
+            CASE
+                WHEN s.state = 'failed' OR s.verdict = 'failed' THEN 1
+                WHEN s.state IN ('pending', 'active', 'parked') THEN 2
+                WHEN s.verdict = 'possibly_truncated' THEN 3
+                WHEN s.verdict = 'complete_with_gaps' THEN 4
+                ELSE 5
+            END AS rank
+    ) w
+    WHERE s.run = r.id
+) t
+CROSS JOIN LATERAL (
+    SELECT CASE
+        WHEN r.pruned_at IS NOT NULL AND t.streams = 0 THEN 'pruned'
+        -- Upstream's list named it, and nothing else of upstream's knows it any more.
+        WHEN r.state = 'failed' AND t.streams = 0 AND r.status IS NOT NULL THEN 'gone'
+        WHEN r.state = 'failed' OR t.failed > 0 THEN 'failed'
+        WHEN r.state <> 'sealed' OR t.open > 0 THEN 'open'
+        WHEN t.truncated > 0 THEN 'possibly_truncated'
+        WHEN t.gaps > 0 OR t.gapped > 0 THEN 'complete_with_gaps'
+        ELSE 'complete'
+    END AS verdict
+) v;
 
 COMMENT ON VIEW tailrace.run_overview IS
     'One row for each run. verdict is the worst of its streams: failed, open, possibly_truncated, complete_with_gaps, '
