@@ -82,6 +82,34 @@ COMMENT ON VIEW tailrace.stream_stats IS
     'One row for each stream. Times are upstream''s. first_chunk_s and first_text_s count from the run''s start (else '
     'its creation); longest_stall_s is the longest pause between two chunks, the second of which is stalled_before; '
     'chunk_types are up to 100 different types. Sealed streams cost a lookup, others are unpacked.';
+COMMENT ON COLUMN tailrace.stream_stats.environment IS 'Name of the environment of Trigger.dev.';
+COMMENT ON COLUMN tailrace.stream_stats.run_id IS 'The run''s id upstream.';
+COMMENT ON COLUMN tailrace.stream_stats.stream_key IS 'The stream''s key.';
+COMMENT ON COLUMN tailrace.stream_stats.task_identifier IS 'The task.';
+COMMENT ON COLUMN tailrace.stream_stats.state IS 'pending, active, parked, sealed, failed, cancelled.';
+COMMENT ON COLUMN tailrace.stream_stats.verdict IS 'open, complete, complete_with_gaps, possibly_truncated, failed.';
+COMMENT ON COLUMN tailrace.stream_stats.chunks IS 'Chunks archived.';
+COMMENT ON COLUMN tailrace.stream_stats.bytes IS 'Bytes of their JSON text.';
+COMMENT ON COLUMN tailrace.stream_stats.first_chunk_at IS 'Upstream''s time of the first chunk.';
+COMMENT ON COLUMN tailrace.stream_stats.last_chunk_at IS 'Of the last.';
+COMMENT ON COLUMN tailrace.stream_stats.first_chunk_s IS
+    'Seconds from the run''s start (else its creation) to the first chunk.';
+COMMENT ON COLUMN tailrace.stream_stats.first_text_s IS 'To the first chunk with text: time to first token.';
+COMMENT ON COLUMN tailrace.stream_stats.duration_s IS 'From the first to the last chunk.';
+COMMENT ON COLUMN tailrace.stream_stats.chunks_per_s IS 'Chunks by that.';
+COMMENT ON COLUMN tailrace.stream_stats.longest_stall_s IS 'The longest pause between two chunks.';
+COMMENT ON COLUMN tailrace.stream_stats.stalled_before IS 'The index after that pause.';
+COMMENT ON COLUMN tailrace.stream_stats.text_chunks IS 'Chunks that add text: about the tokens of an answer.';
+COMMENT ON COLUMN tailrace.stream_stats.text_characters IS 'Characters of all of them, retried attempts too.';
+COMMENT ON COLUMN tailrace.stream_stats.chunk_types IS 'Up to 100 different types, each cut at 100 characters.';
+COMMENT ON COLUMN tailrace.stream_stats.lag IS
+    'How many records the archive was behind upstream when last heard (v2, open streams).';
+COMMENT ON COLUMN tailrace.stream_stats.last_error IS 'What went wrong last; null when nothing did.';
+COMMENT ON COLUMN tailrace.stream_stats.stream_id IS
+    'Ours; grows with the time at which the stream was found. stream_id >= tailrace.stream_id_at(''2026-11-01'') '
+    'reads no older partition.';
+COMMENT ON COLUMN tailrace.stream_stats.verdict_reason IS
+    'Why the verdict is what it is, and what would have made it complete, in words; null for complete.';
 
 
 -- One row for each run, however many streams it has.
@@ -150,3 +178,31 @@ COMMENT ON VIEW tailrace.run_overview IS
     'One row for each run. verdict is the worst of its streams: failed, open, possibly_truncated, complete_with_gaps, '
     'complete; pruned when retention dropped them; gone when upstream listed the run and no longer serves it. '
     'gaps counts losses; lag is that of the stream furthest behind.';
+COMMENT ON COLUMN tailrace.run_overview.environment IS 'Name of the environment of Trigger.dev.';
+COMMENT ON COLUMN tailrace.run_overview.run_id IS 'The run''s id upstream.';
+COMMENT ON COLUMN tailrace.run_overview.task_identifier IS 'The task.';
+COMMENT ON COLUMN tailrace.run_overview.status IS 'Upstream''s, by the API''s name.';
+COMMENT ON COLUMN tailrace.run_overview.tags IS 'The run''s tags.';
+COMMENT ON COLUMN tailrace.run_overview.created_at IS 'Upstream''s time.';
+COMMENT ON COLUMN tailrace.run_overview.started_at IS 'Upstream''s time.';
+COMMENT ON COLUMN tailrace.run_overview.finished_at IS 'Upstream''s time.';
+COMMENT ON COLUMN tailrace.run_overview.state IS 'requested, watched, sealed, failed, cancelled.';
+COMMENT ON COLUMN tailrace.run_overview.verdict IS
+    'The worst of its streams; pruned: retention dropped them; gone: upstream listed it and no longer serves it.';
+COMMENT ON COLUMN tailrace.run_overview.streams IS 'How many.';
+COMMENT ON COLUMN tailrace.run_overview.sealed IS 'How many of them are sealed.';
+COMMENT ON COLUMN tailrace.run_overview.chunks IS 'Sum.';
+COMMENT ON COLUMN tailrace.run_overview.bytes IS 'Sum.';
+COMMENT ON COLUMN tailrace.run_overview.gaps IS 'Losses, see gaps.';
+COMMENT ON COLUMN tailrace.run_overview.quarantined IS 'See quarantined.';
+COMMENT ON COLUMN tailrace.run_overview.lag IS
+    'How many records the archive was behind upstream when last heard (v2, open streams).';
+COMMENT ON COLUMN tailrace.run_overview.last_committed_at IS 'When something was archived last.';
+COMMENT ON COLUMN tailrace.run_overview.requested_at IS 'When it was asked for.';
+COMMENT ON COLUMN tailrace.run_overview.sealed_at IS 'When all of it was proven complete.';
+COMMENT ON COLUMN tailrace.run_overview.pruned_at IS 'When retention dropped its streams.';
+COMMENT ON COLUMN tailrace.run_overview.last_error IS 'What went wrong last; null when nothing did.';
+COMMENT ON COLUMN tailrace.run_overview.run IS 'Ours.';
+COMMENT ON COLUMN tailrace.run_overview.verdict_reason IS
+    'Of the worst stream, by key (or of the run): why, and what would have made it complete, in words; null for '
+    'complete.';

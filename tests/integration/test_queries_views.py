@@ -471,6 +471,27 @@ def test_the_views_have_the_columns_that_are_promised(archive: Archive) -> None:
         assert promised == actual, view
 
 
+def test_every_view_and_every_column_says_what_it_is(archive: Archive) -> None:
+    """`\\d+` is the manual: what docs/sql.md says of a column stands there too, in the same words."""
+    said: dict[str, dict[str, str]] = {}
+    for view, column, comment in archive.rows(
+        """SELECT c.relname, coalesce(a.attname, ''), coalesce(col_description(c.oid, a.attnum), '')
+           FROM pg_class c JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum > 0
+           WHERE c.relnamespace = 'tailrace'::regnamespace AND c.relkind IN ('v', 'm')
+           UNION ALL
+           SELECT c.relname, '', coalesce(obj_description(c.oid, 'pg_class'), '') FROM pg_class c
+           WHERE c.relnamespace = 'tailrace'::regnamespace AND c.relkind IN ('v', 'm')"""
+    ):
+        assert comment.strip(), f"{view}.{column} has no comment"
+        said.setdefault(view, {})[column] = comment
+    assert set(said) == {*VIEWS, "streams_now"}
+    for view in VIEWS:
+        section = DOCUMENT.split(f"### `{view}`", 1)[1].split("\n## ", 1)[0].split("\n### ", 1)[0]
+        cells = [[cell.strip() for cell in line.split("|")] for line in section.splitlines() if line.startswith("| `")]
+        documented = {name.strip("`"): words.replace("`", "") for _, name, _, words, _ in cells}
+        assert documented == {column: comment for column, comment in said[view].items() if column}
+
+
 def test_the_functions_that_are_promised_are_there(archive: Archive) -> None:
     """By name and number of arguments, those of the table of docs/sql.md."""
     section = DOCUMENT.split("\n## Functions\n", 1)[1].split("\n## ", 1)[0]
