@@ -77,10 +77,43 @@ SELECT
     s.worker_id, s.token, s.attempt, s.next_attempt_at, s.last_error, s.swept_at, s.swept_index,
     coalesce(s.first_chunk_at, a.first_committed_at) AS first_chunk_at,
     coalesce(a.last_committed_at, s.last_chunk_at) AS last_chunk_at, s.sealed_at, s.created_at,
-    s.stuck_at
+    s.stuck_at, s.doubt
 FROM tailrace.streams s
 LEFT JOIN LATERAL tailrace.stored_after(
     CASE WHEN s.state <> 'sealed' THEN s.id END, s.generation, s.last_chunk_index
 ) a ON true;
 
 COMMENT ON VIEW tailrace.streams_now IS 'Streams, with their checkpoints, counts and times as they are at this moment.';
+COMMENT ON COLUMN tailrace.streams_now.id IS 'Ours; grows with the time at which the stream was found.';
+COMMENT ON COLUMN tailrace.streams_now.run IS 'The id of its run in runs.';
+COMMENT ON COLUMN tailrace.streams_now.stream_key IS 'The stream''s key.';
+COMMENT ON COLUMN tailrace.streams_now.wire IS 'v1 (Redis) or v2 (S2); null: nobody has connected yet.';
+COMMENT ON COLUMN tailrace.streams_now.generation IS 'Grows when upstream began the stream anew; nearly always 0.';
+COMMENT ON COLUMN tailrace.streams_now.last_chunk_index IS
+    'Every index of this generation up to here is a chunk or in a hole. -1: nothing yet.';
+COMMENT ON COLUMN tailrace.streams_now.cursor IS 'Opaque resume position that goes with it.';
+COMMENT ON COLUMN tailrace.streams_now.rev IS 'Grows by one with every commit that the stream''s row follows.';
+COMMENT ON COLUMN tailrace.streams_now.state IS 'pending, active, parked, sealed, failed, cancelled.';
+COMMENT ON COLUMN tailrace.streams_now.verdict IS 'open, complete, complete_with_gaps, possibly_truncated, failed.';
+COMMENT ON COLUMN tailrace.streams_now.chunk_count IS 'Chunks stored, over all generations.';
+COMMENT ON COLUMN tailrace.streams_now.byte_count IS 'Sum of octet_length of the chunks'' texts, over all generations.';
+COMMENT ON COLUMN tailrace.streams_now.hole_count IS 'Rows in holes, over all generations.';
+COMMENT ON COLUMN tailrace.streams_now.lost_count IS 'Rows in holes whose reason is a loss.';
+COMMENT ON COLUMN tailrace.streams_now.quarantine_count IS 'Rows in quarantine.';
+COMMENT ON COLUMN tailrace.streams_now.lag IS
+    'How far the checkpoint was behind upstream''s tail when last heard (v2).';
+COMMENT ON COLUMN tailrace.streams_now.worker_id IS 'Who holds the lease; null: nobody.';
+COMMENT ON COLUMN tailrace.streams_now.token IS
+    'Grows with every takeover; a write with another token changes nothing.';
+COMMENT ON COLUMN tailrace.streams_now.attempt IS 'How many times in a row something went wrong.';
+COMMENT ON COLUMN tailrace.streams_now.next_attempt_at IS 'When it is read next, if nobody reads it.';
+COMMENT ON COLUMN tailrace.streams_now.last_error IS 'What went wrong last; null when nothing did.';
+COMMENT ON COLUMN tailrace.streams_now.swept_at IS 'When a final sweep ended.';
+COMMENT ON COLUMN tailrace.streams_now.swept_index IS 'The checkpoint at which it ended.';
+COMMENT ON COLUMN tailrace.streams_now.first_chunk_at IS 'When a chunk was archived first.';
+COMMENT ON COLUMN tailrace.streams_now.last_chunk_at IS 'When a chunk was archived last.';
+COMMENT ON COLUMN tailrace.streams_now.sealed_at IS 'When it was sealed.';
+COMMENT ON COLUMN tailrace.streams_now.created_at IS 'When the stream was found.';
+COMMENT ON COLUMN tailrace.streams_now.stuck_at IS
+    'Since when its reader gets nothing although there is more; null: it is not so.';
+COMMENT ON COLUMN tailrace.streams_now.doubt IS 'Why the verdict claims no more; verdicts.sql has the words.';

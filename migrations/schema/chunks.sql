@@ -98,20 +98,24 @@ CROSS JOIN LATERAL tailrace.unpack(
 
 COMMENT ON VIEW tailrace.chunks IS
     'Every chunk of every stream. Order by generation, chunk_index. No column raises an error, whatever a chunk holds.';
+COMMENT ON COLUMN tailrace.chunks.environment IS 'Name of the environment of Trigger.dev.';
+COMMENT ON COLUMN tailrace.chunks.run_id IS 'The run''s id upstream.';
+COMMENT ON COLUMN tailrace.chunks.stream_key IS 'The stream''s key.';
 COMMENT ON COLUMN tailrace.chunks.generation IS 'Grows when upstream began the stream anew; nearly always 0.';
-COMMENT ON COLUMN tailrace.chunks.data IS 'The chunk as it was sent. Operators of type json can raise on it.';
-COMMENT ON COLUMN tailrace.chunks.data_text IS 'The chunk''s JSON text, byte for byte as it was sent.';
+COMMENT ON COLUMN tailrace.chunks.chunk_index IS 'Upstream''s index.';
+COMMENT ON COLUMN tailrace.chunks.data IS 'The chunk as it was sent; operators of type json can raise on it.';
+COMMENT ON COLUMN tailrace.chunks.data_text IS 'Its JSON text, byte for byte as it was sent.';
 COMMENT ON COLUMN tailrace.chunks.data_jsonb IS
-    'The chunk as jsonb, with U+FFFD in the place of \u0000 and of halves of surrogate pairs. Null where jsonb can''t '
-    'hold it: above 16 MiB, exponents from 1000 up (100 above 1 MiB), numbers of 15 000 digits.';
-COMMENT ON COLUMN tailrace.chunks.type IS 'The chunk''s "type" when that is a string.';
+    'As jsonb, U+FFFD for \u0000 and halves of surrogate pairs; null where jsonb can''t hold it: above 16 MiB, '
+    'exponents from 1000 up (100 above 1 MiB), numbers of 15 000 digits.';
+COMMENT ON COLUMN tailrace.chunks.type IS 'Its type, when that is a string.';
 COMMENT ON COLUMN tailrace.chunks.text_delta IS
-    'The text this chunk adds: a string chunk itself, or the delta of the AI SDK, OpenAI or Anthropic.';
-COMMENT ON COLUMN tailrace.chunks.emitted_at IS 'Upstream''s time of the chunk.';
-COMMENT ON COLUMN tailrace.chunks.committed_at IS 'When the chunk was committed here.';
+    'The text it adds: a string chunk itself, or the delta of AI SDK, OpenAI or Anthropic.';
+COMMENT ON COLUMN tailrace.chunks.emitted_at IS 'Upstream''s time.';
+COMMENT ON COLUMN tailrace.chunks.committed_at IS 'When it was archived; compaction keeps it.';
 COMMENT ON COLUMN tailrace.chunks.stream_id IS
-    'Grows with the time at which the stream was found: stream_id >= tailrace.stream_id_at(''2026-11-01'') reads no '
-    'older partition.';
+    'Ours; grows with the time at which the stream was found. stream_id >= tailrace.stream_id_at(''2026-11-01'') '
+    'reads no older partition.';
 
 
 -- The chunks of one stream between two indices, both included, in order. Reads only the segments that hold them:

@@ -55,6 +55,20 @@ WHERE h.reason IN ('trimmed', 'expired', 'recreated', 'missing');
 COMMENT ON VIEW tailrace.gaps IS
     'Chunks that upstream dropped before they were read. last_index and lost are null when their number is unknown: '
     'then the loss lies before first_index.';
+COMMENT ON COLUMN tailrace.gaps.environment IS 'Name of the environment of Trigger.dev.';
+COMMENT ON COLUMN tailrace.gaps.run_id IS 'The run''s id upstream.';
+COMMENT ON COLUMN tailrace.gaps.stream_key IS 'The stream''s key.';
+COMMENT ON COLUMN tailrace.gaps.generation IS 'Grows when upstream began the stream anew; nearly always 0.';
+COMMENT ON COLUMN tailrace.gaps.first_index IS 'First lost index.';
+COMMENT ON COLUMN tailrace.gaps.last_index IS 'Last one; null: how many is unknown, the loss lies before first_index.';
+COMMENT ON COLUMN tailrace.gaps.lost IS 'How many; null: unknown.';
+COMMENT ON COLUMN tailrace.gaps.reason IS
+    'trimmed, expired, recreated, or missing (upstream gave out what stands before and after, for at least ten '
+    'minutes).';
+COMMENT ON COLUMN tailrace.gaps.detected_at IS 'When it was noticed.';
+COMMENT ON COLUMN tailrace.gaps.stream_id IS
+    'Ours; grows with the time at which the stream was found. stream_id >= tailrace.stream_id_at(''2026-11-01'') '
+    'reads no older partition.';
 
 
 -- What could not be decoded or stored, raw.
@@ -68,3 +82,14 @@ JOIN tailrace.runs r ON r.id = s.run
 JOIN tailrace.environments e ON e.id = r.environment_id;
 
 COMMENT ON VIEW tailrace.quarantined IS 'Records that could not be chunks (or repeat one), as they came.';
+COMMENT ON COLUMN tailrace.quarantined.environment IS 'Name of the environment of Trigger.dev.';
+COMMENT ON COLUMN tailrace.quarantined.run_id IS 'The run''s id upstream.';
+COMMENT ON COLUMN tailrace.quarantined.stream_key IS 'The stream''s key.';
+COMMENT ON COLUMN tailrace.quarantined.generation IS 'Grows when upstream began the stream anew; nearly always 0.';
+COMMENT ON COLUMN tailrace.quarantined.chunk_index IS 'Its index.';
+COMMENT ON COLUMN tailrace.quarantined.reason IS 'Why.';
+COMMENT ON COLUMN tailrace.quarantined.raw IS 'The bytes.';
+COMMENT ON COLUMN tailrace.quarantined.detected_at IS 'When it came.';
+COMMENT ON COLUMN tailrace.quarantined.stream_id IS
+    'Ours; grows with the time at which the stream was found. stream_id >= tailrace.stream_id_at(''2026-11-01'') '
+    'reads no older partition.';

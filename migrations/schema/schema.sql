@@ -16,6 +16,7 @@
 \ir chunk_json.sql
 \ir chunks.sql
 \ir text.sql
+\ir verdicts.sql
 \ir overviews.sql
 \ir messages.sql
 \ir changes.sql

@@ -43,6 +43,8 @@ CREATE TABLE tailrace.streams (
     not_before       timestamptz,
     known_verdict    text,
     known_rows       bigint,
+    doubt            text,
+    known_doubt      text,
     created_at       timestamptz NOT NULL DEFAULT now(),
     CONSTRAINT streams_run_stream_key_key UNIQUE (run, stream_key),
     CONSTRAINT streams_wire_check CHECK (wire IN ('v1', 'v2')),
@@ -52,6 +54,8 @@ CREATE TABLE tailrace.streams (
         CHECK (verdict IN ('open', 'complete', 'complete_with_gaps', 'possibly_truncated', 'failed')),
     CONSTRAINT streams_known_verdict_check
         CHECK (known_verdict IN ('open', 'complete', 'complete_with_gaps', 'possibly_truncated', 'failed')),
+    CONSTRAINT streams_doubt_check
+        CHECK (doubt IN ('old', 'undated', 'backlog', 'not_there', 'unconfirmed', 'unserved')),
     CONSTRAINT streams_checkpoint_check CHECK (generation >= 0 AND last_chunk_index >= -1),
     CONSTRAINT streams_lease_check CHECK (worker_id IS NULL OR state IN ('pending', 'active', 'parked'))
 ) WITH (
@@ -99,6 +103,10 @@ COMMENT ON COLUMN tailrace.streams.not_before IS
 COMMENT ON COLUMN tailrace.streams.known_verdict IS
     'Of a stream that was sealed before and is read again: what its verdict was; else null.';
 COMMENT ON COLUMN tailrace.streams.known_rows IS 'And how many chunks, holes and quarantined records it had.';
+COMMENT ON COLUMN tailrace.streams.doubt IS
+    'Why the verdict claims no more (verdicts.sql has the words); null: nothing is in doubt. Follows the verdict: of a '
+    'stream that is read again, it is what was.';
+COMMENT ON COLUMN tailrace.streams.known_doubt IS 'And what was in doubt then.';
 
 -- Streams by who reads them, those that nobody reads by when they are due. Sealed ones are not in it, so a million of them
 -- costs nothing.
@@ -139,6 +147,7 @@ BEGIN
         NEW.keep_error := NULL;
         DELETE FROM tailrace.facts f WHERE f.stream_id = OLD.id;
         NEW.known_verdict := OLD.verdict;
+        NEW.known_doubt := OLD.doubt;
         NEW.known_rows := OLD.chunk_count + OLD.hole_count + OLD.quarantine_count;
     ELSIF NEW.state IN ('sealed', 'failed') AND OLD.known_verdict IS NOT NULL THEN
         IF NEW.verdict IN ('possibly_truncated', 'failed')
@@ -149,9 +158,11 @@ BEGIN
                 NEW.sealed_at := now();
             END IF;
             NEW.verdict := OLD.known_verdict;
+            NEW.doubt := OLD.known_doubt;
         END IF;
         IF NEW.state = 'sealed' THEN
             NEW.known_verdict := NULL;
+            NEW.known_doubt := NULL;
             NEW.known_rows := NULL;
         END IF;
     END IF;

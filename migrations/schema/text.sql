@@ -82,6 +82,15 @@ COMMENT ON VIEW tailrace.stream_text IS
     'by a blank line. Chat Completions with several choices: one block for each. Any other stream: its deltas one '
     'after the other. Strings that hold JSON are taken as they are. \u0000 and halves of surrogate pairs appear as '
     'U+FFFD.';
+COMMENT ON COLUMN tailrace.stream_text.environment IS 'Name of the environment of Trigger.dev.';
+COMMENT ON COLUMN tailrace.stream_text.run_id IS 'The run''s id upstream.';
+COMMENT ON COLUMN tailrace.stream_text.stream_key IS 'The stream''s key.';
+COMMENT ON COLUMN tailrace.stream_text.generation IS 'Grows when upstream began the stream anew; nearly always 0.';
+COMMENT ON COLUMN tailrace.stream_text.text IS
+    'The text of the last message; null when there is none, or above 512 MiB of chunks.';
+COMMENT ON COLUMN tailrace.stream_text.stream_id IS
+    'Ours; grows with the time at which the stream was found. stream_id >= tailrace.stream_id_at(''2026-11-01'') '
+    'reads no older partition.';
 
 
 -- The words of sealed streams' texts, in pieces: a tsvector holds 1 MB and 16 383 positions.

@@ -42,6 +42,8 @@ DROP FUNCTION tailrace.search_text(text), tailrace.index_text(bigint);
 DROP FUNCTION tailrace.chunks_range(text, text, bigint, bigint);
 DROP VIEW tailrace.chunks, tailrace.stream_text, tailrace.stream_stats, tailrace.run_overview, tailrace.message_parts,
     tailrace.gaps, tailrace.quarantined;
+DROP FUNCTION tailrace.run_reason(text, text, text),
+    tailrace.verdict_reason(text, text, text, bigint, text), tailrace.doubt_reason(text, text);
 DROP VIEW tailrace.streams_now;
 DROP FUNCTION tailrace.stored_after(bigint, int, bigint),
     tailrace.recently_stored(bigint, int, double precision);

@@ -193,11 +193,13 @@ def test_the_verdict_that_was_known_stays_if_nothing_new_came(
 ) -> None:
     with ingesting(database_url, store_with(Wire.V2, numbered(3))) as (ingestion, _):
         sealed(ingestion)
-        ingestion.run(f"UPDATE tailrace.streams SET verdict = '{known}'")
+        ingestion.run(f"UPDATE tailrace.streams SET verdict = '{known}', doubt = 'old'")
         ingestion.request(RUN)
         ingestion.run(
-            f"""UPDATE tailrace.streams SET state = '{says[0]}', verdict = '{says[1]}',
+            f"""UPDATE tailrace.streams SET state = '{says[0]}', verdict = '{says[1]}', doubt = 'unserved',
                 hole_count = hole_count + {news}"""
         )
         assert (ingestion.state(RUN), ingestion.verdict(RUN)) == expected
+        stays = expected != says and expected[1] == known
+        assert ingestion.value("SELECT doubt FROM tailrace.streams") == ("old" if stays else "unserved")
         ingestion.run(f"UPDATE tailrace.streams SET hole_count = hole_count - {news}")

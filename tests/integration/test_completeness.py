@@ -6,6 +6,7 @@ import json
 import threading
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
+from functools import partial
 
 import pytest
 
@@ -60,30 +61,40 @@ def written_again(store: LiveStore) -> None:
 
 
 MINUTE = timedelta(minutes=1)
-VERDICTS: list[tuple[Wire, Callable[[LiveStore], None], timedelta, str]] = [
-    (Wire.V1, whole, MINUTE, "complete"),
-    (Wire.V1, opened, MINUTE, "complete"),
-    (Wire.V1, much, MINUTE, "possibly_truncated"),
-    (Wire.V1, trimmed, MINUTE, "possibly_truncated"),
-    (Wire.V1, whole, DAY, "possibly_truncated"),
-    (Wire.V1, opened, DAY, "possibly_truncated"),
-    (Wire.V1, expired, DAY, "possibly_truncated"),
-    (Wire.V1, written_again, DAY, "possibly_truncated"),
-    (Wire.V2, whole, 5 * DAY, "complete"),
-    (Wire.V2, opened, 5 * DAY, "complete"),
-    (Wire.V2, much, 5 * DAY, "complete"),
-    (Wire.V2, trimmed, 5 * DAY, "complete_with_gaps"),
-    (Wire.V2, expired, 5 * DAY, "complete_with_gaps"),
-    (Wire.V2, written_again, 5 * DAY, "complete_with_gaps"),
+VERDICTS: list[tuple[Wire, Callable[[LiveStore], None], timedelta, str, str | None]] = [
+    (Wire.V1, whole, MINUTE, "complete", None),
+    (Wire.V1, opened, MINUTE, "complete", None),
+    (Wire.V1, much, MINUTE, "possibly_truncated", "before 900 were waiting"),
+    (Wire.V1, trimmed, MINUTE, "possibly_truncated", "before 900 were waiting"),
+    (Wire.V1, whole, DAY, "possibly_truncated", "within 23 hours"),
+    (Wire.V1, opened, DAY, "possibly_truncated", "within 23 hours"),
+    (Wire.V1, expired, DAY, "possibly_truncated", "within 23 hours"),
+    (Wire.V1, written_again, DAY, "possibly_truncated", "within 23 hours"),
+    (Wire.V2, whole, 5 * DAY, "complete", None),
+    (Wire.V2, opened, 5 * DAY, "complete", None),
+    (Wire.V2, much, 5 * DAY, "complete", None),
+    (Wire.V2, trimmed, 5 * DAY, "complete_with_gaps", "(1 gap)"),
+    (Wire.V2, expired, 5 * DAY, "complete_with_gaps", "(1 gap)"),
+    (Wire.V2, written_again, 5 * DAY, "complete_with_gaps", "(1 gap)"),
 ]
+
+
+def reason(ingestion: Ingestion) -> str | None:
+    """Why the verdict is what it is, of the only stream; the run says the same of it."""
+    ((of_stream, of_run),) = ingestion.rows(
+        "SELECT s.verdict_reason, r.verdict_reason"
+        " FROM tailrace.stream_stats s JOIN tailrace.run_overview r USING (environment, run_id)"
+    )
+    assert of_run == (None if of_stream is None else f"ai: {of_stream}")
+    return of_stream  # type: ignore[no-any-return]
 
 
 @pytest.mark.trap(21)
 @pytest.mark.trap(22)
 @pytest.mark.trap(25)
-@pytest.mark.parametrize(("wire", "write", "age", "verdict"), VERDICTS)
+@pytest.mark.parametrize(("wire", "write", "age", "verdict", "why"), VERDICTS)
 def test_a_stream_found_after_its_run(
-    wire: Wire, write: Callable[[LiveStore], None], age: timedelta, verdict: str, database_url: str
+    wire: Wire, write: Callable[[LiveStore], None], age: timedelta, verdict: str, why: str | None, database_url: str
 ) -> None:
     store = born(wire, age)
     write(store)
@@ -92,6 +103,7 @@ def test_a_stream_found_after_its_run(
         ingestion.request(RUN)
         ingestion.until_sealed()
         assert ingestion.verdict(RUN) == verdict
+        assert reason(ingestion) is None if why is None else why in (reason(ingestion) or "")
         kept = store.entries(RUN, "ai") if wire is Wire.V1 else store.records(RUN, "ai")
         assert len(ingestion.texts(RUN)) == len(kept)
 
@@ -128,6 +140,30 @@ def test_a_burst_between_two_looks_is_a_gap(database_url: str) -> None:
 
 
 @pytest.mark.trap(21)
+def test_a_stream_emptied_after_its_last_line_was_archived_has_no_gap(database_url: str) -> None:
+    """``XTRIM`` to nothing, then another worker reads on: what comes follows by its number. Was there more? A doubt."""
+    store = born(Wire.V1, MINUTE)
+    chunks, at = numbered(250), int(datetime.now(UTC).timestamp() * 1000)
+    write = partial(store.append_entry, RUN, "ai")
+    with ingesting(database_url, store) as (ingestion, _):
+        ingestion.request(RUN)
+        for n in range(200):
+            write(chunks[n] + "\n", f"{at}-{n}")
+        ingestion.turn()
+        store.trim_entries(RUN, "ai", 0)
+        assert store.entries(RUN, "ai") == []
+        ingestion.restart()
+        for n in range(200, 250):
+            write(chunks[n] + "\n", f"{at}-{n}")
+        store.finish_run(RUN)
+        ingestion.until_sealed()
+        assert ingestion.texts(RUN) == [chunk.encode() for chunk in chunks]
+        assert ingestion.holes() == []
+        assert ingestion.verdict(RUN) == "possibly_truncated"
+        assert "had that line been there at every reconnect" in (reason(ingestion) or "")
+
+
+@pytest.mark.trap(21)
 def test_a_burst_before_the_first_chunk_that_we_see_is_a_doubt(database_url: str) -> None:
     """The stream was empty when we looked first: that look proves nothing about what came before the next."""
     store = born(Wire.V1, MINUTE)
@@ -156,6 +192,7 @@ def test_a_stream_that_expired_while_nobody_looked_is_a_doubt(database_url: str)
         ingestion.until_sealed()
         assert len(ingestion.texts(RUN)) == 3
         assert ingestion.verdict(RUN) == "possibly_truncated"
+        assert "The last sweeps did not bring back the newest chunk" in (reason(ingestion) or "")
 
 
 def test_a_key_that_appears_late_is_young_however_old_its_run(database_url: str) -> None:

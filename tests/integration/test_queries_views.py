@@ -11,6 +11,7 @@ from typing import Any
 import psycopg
 import pytest
 
+from tailrace.model import Doubt
 from tests.integration.schema_rows import EPOCH_MS, Archive
 from tests.integration.test_views_chunks import CHUNKS, TEXTS
 
@@ -259,6 +260,80 @@ def test_the_verdict_of_a_run_is_its_worst_streams(
     assert archive.value("SELECT verdict FROM tailrace.run_overview") == expected
 
 
+@pytest.mark.parametrize("doubt", list(Doubt))
+def test_each_doubt_says_what_would_have_made_the_verdict_complete(archive: Archive, doubt: Doubt) -> None:
+    said = archive.rows("SELECT tailrace.doubt_reason(d, 'HTTP 500') FROM unnest(%s::text[]) d", list(Doubt))
+    assert len(set(said)) == len(Doubt)
+    why = archive.value("SELECT tailrace.doubt_reason(%s, 'HTTP 500')", doubt)
+    assert re.fullmatch(r"[A-Z].+\. Complete, had .+\.", why)
+    assert ("(HTTP 500)" in why) == (doubt is Doubt.UNSERVED)
+    reason = "SELECT tailrace.verdict_reason('sealed', %s, %s, %s, NULL)"
+    assert archive.value(reason, "possibly_truncated", doubt, 0) == archive.value(
+        "SELECT tailrace.doubt_reason(%s, NULL)", doubt
+    )
+    assert archive.value(reason, "complete_with_gaps", doubt, 2).endswith("Besides: " + why.replace(" (HTTP 500)", ""))
+
+
+@pytest.mark.parametrize(
+    ("state", "verdict", "losses", "error", "said"),
+    [
+        ("sealed", "complete", 0, "cut", None),
+        ("sealed", "complete_with_gaps", 3, None, "view gaps names (3 gaps)"),
+        ("sealed", "complete_with_gaps", 0, None, "larger than TAILRACE_EVENT_MAX_BYTES"),
+        ("sealed", "possibly_truncated", 0, None, "why was not noted"),
+        ("failed", "failed", 0, "HTTP 404", "(HTTP 404)"),
+        ("failed", "complete", 0, "HTTP 404", "could not be read again (HTTP 404)"),
+        ("pending", "open", 0, None, "waits to be read. Complete once"),
+        ("active", "open", 0, "cut", "being read (cut). Complete once"),
+        ("parked", "open", 0, None, "looked at now and then"),
+        ("cancelled", "open", 0, None, "cancelled"),
+    ],
+)
+def test_a_verdict_is_explained_in_words(
+    archive: Archive, state: str, verdict: str, losses: int, error: str | None, said: str | None
+) -> None:
+    run = archive.value("SELECT tailrace.request_ingest('run_1')")
+    archive.run(
+        """INSERT INTO tailrace.streams (run, stream_key, state, verdict, lost_count, last_error)
+           VALUES (%s, 'ai', %s, %s, %s, %s)""",
+        *(run, state, verdict, losses, error),
+    )
+    why = archive.value("SELECT verdict_reason FROM tailrace.stream_stats")
+    assert why is None if said is None else said in why
+
+
+@pytest.mark.parametrize(
+    ("state", "streams", "said"),
+    [
+        ("sealed", [("a", "sealed", "complete"), ("b", "sealed", "complete")], None),
+        ("sealed", [("a", "sealed", "complete_with_gaps"), ("b", "sealed", "possibly_truncated")], "b: Something may"),
+        ("sealed", [("a", "sealed", "complete_with_gaps"), ("b", "sealed", "complete")], "a: An event was larger"),
+        ("sealed", [("gap", "sealed", "complete_with_gaps"), ("b", "sealed", "complete")], "gap: Upstream dropped"),
+        ("sealed", [("gap", "cancelled", "open"), ("b", "sealed", "complete")], "Upstream dropped or left out"),
+        ("sealed", [("a", "sealed", "possibly_truncated"), ("b", "sealed", "failed")], "b: Upstream does not"),
+        ("sealed", [("a", "failed", "possibly_truncated"), ("b", "sealed", "complete")], "a: Something may"),
+        ("watched", [("a", "sealed", "possibly_truncated"), ("b", "parked", "open")], "b: It is looked at"),
+        ("watched", [("a", "sealed", "possibly_truncated")], "The run goes on"),
+        ("requested", [], "Nothing has been heard"),
+        ("cancelled", [("a", "cancelled", "open")], "ingestion was cancelled"),
+        ("failed", [("a", "failed", "failed")], "The run could not be read (no such run)"),
+    ],
+)
+def test_a_run_says_the_reason_of_its_worst_stream_or_its_own(
+    archive: Archive, state: str, streams: list[tuple[str, str, str]], said: str | None
+) -> None:
+    run = archive.value("SELECT tailrace.request_ingest('run_1')")
+    for key, stream_state, verdict in streams:
+        archive.run(
+            """INSERT INTO tailrace.streams (run, stream_key, state, verdict, lost_count)
+               VALUES (%s, %s, %s, %s, %s)""",
+            *(run, key, stream_state, verdict, int(key == "gap")),
+        )
+    archive.run("UPDATE tailrace.runs SET state = %s, last_error = 'no such run'", state)
+    why = archive.value("SELECT verdict_reason FROM tailrace.run_overview")
+    assert why is None if said is None else said in why
+
+
 class TestChanges:
     def test_each_chunk_comes_once_in_order(self, archive: Archive) -> None:
         a, b = archive.stream(key="a"), archive.stream(key="b")
@@ -394,6 +469,27 @@ def test_the_views_have_the_columns_that_are_promised(archive: Archive) -> None:
             f"tailrace.{view}",
         )
         assert promised == actual, view
+
+
+def test_every_view_and_every_column_says_what_it_is(archive: Archive) -> None:
+    """`\\d+` is the manual: what docs/sql.md says of a column stands there too, in the same words."""
+    said: dict[str, dict[str, str]] = {}
+    for view, column, comment in archive.rows(
+        """SELECT c.relname, coalesce(a.attname, ''), coalesce(col_description(c.oid, a.attnum), '')
+           FROM pg_class c JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum > 0
+           WHERE c.relnamespace = 'tailrace'::regnamespace AND c.relkind IN ('v', 'm')
+           UNION ALL
+           SELECT c.relname, '', coalesce(obj_description(c.oid, 'pg_class'), '') FROM pg_class c
+           WHERE c.relnamespace = 'tailrace'::regnamespace AND c.relkind IN ('v', 'm')"""
+    ):
+        assert comment.strip(), f"{view}.{column} has no comment"
+        said.setdefault(view, {})[column] = comment
+    assert set(said) == {*VIEWS, "streams_now"}
+    for view in VIEWS:
+        section = DOCUMENT.split(f"### `{view}`", 1)[1].split("\n## ", 1)[0].split("\n### ", 1)[0]
+        cells = [[cell.strip() for cell in line.split("|")] for line in section.splitlines() if line.startswith("| `")]
+        documented = {name.strip("`"): words.replace("`", "") for _, name, _, words, _ in cells}
+        assert documented == {column: comment for column, comment in said[view].items() if column}
 
 
 def test_the_functions_that_are_promised_are_there(archive: Archive) -> None:

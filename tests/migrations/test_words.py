@@ -9,7 +9,7 @@ from enum import StrEnum
 import psycopg
 import pytest
 
-from tailrace.model import OPEN_STATES, HoleReason, RunEvent, RunState, StreamState, Verdict, Wire
+from tailrace.model import OPEN_STATES, Doubt, HoleReason, RunEvent, RunState, StreamState, Verdict, Wire
 
 RULES: dict[str, Iterable[StrEnum]] = {
     "runs_state_check": RunState,
@@ -17,6 +17,7 @@ RULES: dict[str, Iterable[StrEnum]] = {
     "streams_state_check": StreamState,
     "streams_verdict_check": Verdict,
     "streams_known_verdict_check": Verdict,
+    "streams_doubt_check": Doubt,
     "streams_lease_check": OPEN_STATES,
     "holes_reason_check": HoleReason,
     "holes_range_check": [reason for reason in HoleReason if reason.lost],

@@ -18,9 +18,10 @@ from tailrace.cli import columns
 from tailrace.config import unknown
 from tailrace.errors import RequestRefused, SourceUnavailable, TransientError
 from tailrace.hold import Hold
-from tailrace.ingest import assembly, completeness, late, reader, v2_order
+from tailrace.ingest import assembly, completeness, late, reader, v1_order, v2_order
 from tailrace.ingest.assembly import Assembly
 from tailrace.ingest.completeness import Completeness
+from tailrace.ingest.ending import Claim
 from tailrace.ingest.reader import Reader
 from tailrace.ingest.v1_order import V1Order
 from tailrace.ingest.v2_order import V2Order
@@ -38,6 +39,7 @@ from tailrace.tasks import envelope, refused
 from tailrace.tasks.checked import CheckedTask
 from tailrace.telemetry import Failing
 from tailrace.wire import events, feed, run_fields, statuses, v1, v2
+from tailrace.wire.chunk_json import PLAIN
 from tailrace.wire.envelope import Envelope
 from tailrace.wire.events import Framer
 from tailrace.wire.feed import FeedRows
@@ -47,7 +49,14 @@ from tests import foreignmessages, optioncases
 from tests.unit import test_arguments, test_hold, test_retry, test_room, test_telemetry
 from tests.unit.cli import test_status_lines
 from tests.unit.config import test_unknown
-from tests.unit.ingest import test_completeness_of_v1, test_ingest_reader, test_late, test_v1_order, test_v2_order
+from tests.unit.ingest import (
+    test_completeness_of_v1,
+    test_ingest_reader,
+    test_late,
+    test_v1_order,
+    test_v1_schedules,
+    test_v2_order,
+)
 from tests.unit.service import test_reach, test_sharing, test_telling, test_watch_list, test_watch_turns
 from tests.unit.source import test_body, test_room_of_readers
 from tests.unit.streams import test_streams_follow
@@ -237,6 +246,29 @@ V1 = [
         "gap: none",
         put(V1Order, "_seen_before", no_gap),
         test_v1_order.test_a_newest_line_that_does_not_come_back_is_a_gap_of_unknown_size,
+    ),
+    Mutant(
+        "gap: before whatever comes instead of the newest line",
+        put(V1Order, "_tells_of_a_loss", lambda self, this, raw: True),
+        test_v1_order.test_a_line_that_follows_by_its_number_tells_of_no_gap,
+        ('{"n":4}',),
+    ),
+    Mutant(
+        "gap: none before a line that follows by its number, be it the rest of one",
+        put(v1_order, "check", lambda chunk: PLAIN),
+        test_v1_order.test_a_line_that_does_not_follow_or_is_the_rest_of_one_tells_of_a_gap,
+        (V1Record(6, 1, '"n":4}'),),
+    ),
+    Mutant(
+        "doubt: none where the newest line was gone",
+        put(Completeness, "add", lambda self, doubt: None),
+        test_v1_schedules.test_no_gap_is_told_before_what_follows_and_nothing_is_lost_in_silence,
+    ),
+    Mutant(
+        "completeness: a line from upstream's future was seen being written",
+        put(Completeness, "watched", lambda self, written_ms: self._opened_ms < written_ms),
+        test_v1_order.test_a_line_that_was_written_while_we_were_connected_tells_of_no_gap,
+        (60_000, test_v1_order.GAP),
     ),
     Mutant(
         "repeats: a step back within a connection is news",
@@ -627,8 +659,8 @@ def end_is_the_end(*_: Any, **__: Any) -> Outcome:
     return Outcome(StreamState.SEALED, verdict=Verdict.COMPLETE)
 
 
-def one_sweep_is_enough(end: Any, run_end: Any, verdict: Any, *_: Any, **__: Any) -> Outcome | None:
-    return Outcome(StreamState.SEALED, verdict=verdict) if run_end.over else None
+def one_sweep_is_enough(end: Any, run_end: Any, claim: Claim, *_: Any, **__: Any) -> Outcome | None:
+    return Outcome(StreamState.SEALED, verdict=claim.verdict) if run_end.over else None
 
 
 def faults_are_ends(patch: Patch) -> None:
@@ -679,7 +711,7 @@ LOOP = [
     ),
     Mutant(
         "verdict: gaps are forgotten",
-        put(reader, "verdict_of", lambda **_: Verdict.COMPLETE),
+        put(reader, "claim_of", lambda **_: Claim(Verdict.COMPLETE)),
         test_ingest_reader.test_a_gap_stays_in_the_verdict,
     ),
     Mutant(

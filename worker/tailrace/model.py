@@ -81,6 +81,17 @@ class Verdict(StrEnum):
     FAILED = "failed"
 
 
+class Doubt(StrEnum):
+    """Why nobody can say that all of a stream is here; the words for it are those of SQL's `verdict_reason`."""
+
+    OLD = "old"  # v1: it can have been written, and forgotten, before our first visit
+    UNDATED = "undated"  # v1: the answers have no Date, so nobody knows how old it was at our first visit
+    BACKLOG = "backlog"  # v1: so much was waiting that upstream may have dropped what came before it
+    NOT_THERE = "not_there"  # v1: the newest line that is held was gone when the stream was read on
+    UNCONFIRMED = "unconfirmed"  # the newest chunk that is held did not come back in the last sweeps
+    UNSERVED = "unserved"  # upstream stopped serving it, or what it served could not be read, after some of it was
+
+
 class HoleReason(StrEnum):
     """Why indices have no chunk. The first four are losses (*gaps*), the others are skips."""
 
@@ -269,6 +280,7 @@ class Outcome:
     """How a reader leaves its stream; committed together with the last of its chunks, and the lease ends with it.
 
     ``delay_s``: how long nobody needs to look at it. ``swept``: a final sweep ended here, with all of it read.
+    ``doubt``: goes with the verdict.
     """
 
     state: StreamState
@@ -277,6 +289,7 @@ class Outcome:
     error: str | None = None
     verdict: Verdict | None = None
     swept: bool = False
+    doubt: Doubt | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,7 +6,7 @@ import pytest
 
 from tailrace.ingest.completeness import CLOCK_SLACK_MS, FORGOTTEN_MS, KEPT_ENTRIES, PIECE_BYTES
 from tailrace.ingest.v1_order import V1Order
-from tailrace.model import Checkpoint, V1Record
+from tailrace.model import Checkpoint, Doubt, V1Record
 
 NOW = 1_795_000_000_000
 
@@ -36,9 +36,9 @@ def admit(order: V1Order, records: list[V1Record], size: int = 200) -> Checkpoin
 def test_many_entries_at_the_first_visit_are_a_doubt(entries: int, doubted: bool) -> None:
     order = visit(Checkpoint())
     checkpoint = admit(order, lines(entries, NOW - 10_000))
-    assert order.unsure == doubted
+    assert (order.unsure is not None) == doubted
     if entries:
-        assert visit(checkpoint).unsure == doubted
+        assert (visit(checkpoint).unsure is not None) == doubted
 
 
 def test_what_is_written_while_we_read_is_no_doubt() -> None:
@@ -150,7 +150,7 @@ def test_lines_can_be_many_entries(records: list[V1Record], doubted: bool) -> No
     """Long ones are cut, and the entries of a millisecond are counted by their ids, also those that no event names."""
     order = visit(Checkpoint())
     admit(order, records)
-    assert order.unsure == doubted
+    assert (order.unsure is not None) == doubted
 
 
 @pytest.mark.trap(25)
@@ -163,15 +163,24 @@ def test_a_first_visit_a_day_late_is_a_doubt(began_ms: int | None, doubted: bool
     """An expired stream answers like one that was never written, and one that was written again like a new one."""
     order = visit(Checkpoint(), began_ms=began_ms)
     checkpoint = admit(order, lines(entries, NOW - 10))
-    assert order.unsure == doubted
+    assert (order.unsure is not None) == doubted
     if entries:
         # What was young once is not doubted later, and a doubt never goes.
-        assert visit(checkpoint, NOW + 10 * FORGOTTEN_MS, began_ms).unsure == doubted
+        assert (visit(checkpoint, NOW + 10 * FORGOTTEN_MS, began_ms).unsure is not None) == doubted
 
 
 def test_an_answer_without_a_date_proves_nothing() -> None:
     order = visit(Checkpoint(), date_ms=None)
-    assert order.unsure
+    assert order.unsure is Doubt.UNDATED
+
+
+def test_the_first_doubt_is_the_one_that_is_kept() -> None:
+    order = visit(Checkpoint(), began_ms=None)
+    checkpoint = admit(order, lines(2_500, NOW - 10_000))
+    assert order.unsure is Doubt.OLD
+    assert visit(checkpoint).unsure is Doubt.OLD
+    order = visit(Checkpoint())
+    assert visit(admit(order, lines(2_500, NOW - 10_000))).unsure is Doubt.BACKLOG
 
 
 def test_a_huge_line_counts_as_what_is_kept_of_it_and_marks_the_stream_otherwise() -> None:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from tailrace.ingest.ending import UNANCHORED, UNANCHORED_SWEEPS, Clean, after_clean_end, verdict_of
-from tailrace.model import Outcome, RunEnd, StreamState, Verdict
+from tailrace.ingest.ending import UNANCHORED, UNANCHORED_SWEEPS, Claim, Clean, after_clean_end, claim_of
+from tailrace.model import Doubt, Outcome, RunEnd, StreamState, Verdict
 
 LIVE = RunEnd(over=False)
 PARKED, SEALED = StreamState.PARKED, StreamState.SEALED
@@ -63,20 +63,30 @@ def clean(**fields: object) -> Clean:
     ],
 )
 def test_how_a_stream_is_left(end: Clean, run_end: RunEnd, outcome: Outcome | None) -> None:
-    assert after_clean_end(end, run_end, Verdict.COMPLETE, 60.0, 300.0, 10.0) == outcome
+    assert after_clean_end(end, run_end, Claim(Verdict.COMPLETE), 60.0, 300.0, 10.0) == outcome
 
 
 @pytest.mark.parametrize(
-    ("lost", "unsure", "anchored", "verdict"),
+    ("lost", "unsure", "anchored", "claim"),
     [
-        (False, False, True, Verdict.COMPLETE),
-        (False, True, True, Verdict.POSSIBLY_TRUNCATED),
-        (True, False, True, Verdict.COMPLETE_WITH_GAPS),
-        (True, True, True, Verdict.COMPLETE_WITH_GAPS),
-        (False, False, False, Verdict.POSSIBLY_TRUNCATED),
-        (True, False, False, Verdict.POSSIBLY_TRUNCATED),
-        (True, True, False, Verdict.POSSIBLY_TRUNCATED),
+        (False, None, True, Claim(Verdict.COMPLETE)),
+        (False, Doubt.BACKLOG, True, Claim(Verdict.POSSIBLY_TRUNCATED, Doubt.BACKLOG)),
+        (True, None, True, Claim(Verdict.COMPLETE_WITH_GAPS)),
+        (True, Doubt.OLD, True, Claim(Verdict.COMPLETE_WITH_GAPS, Doubt.OLD)),
+        (False, None, False, Claim(Verdict.POSSIBLY_TRUNCATED, Doubt.UNCONFIRMED)),
+        (True, None, False, Claim(Verdict.POSSIBLY_TRUNCATED, Doubt.UNCONFIRMED)),
+        (True, Doubt.OLD, False, Claim(Verdict.POSSIBLY_TRUNCATED, Doubt.UNCONFIRMED)),
     ],
 )
-def test_the_verdict_claims_no_more_than_is_proven(lost: bool, unsure: bool, anchored: bool, verdict: Verdict) -> None:
-    assert verdict_of(lost=lost, unsure=unsure, anchored=anchored) is verdict
+def test_the_verdict_claims_no_more_than_is_proven(
+    lost: bool, unsure: Doubt | None, anchored: bool, claim: Claim
+) -> None:
+    assert claim_of(lost=lost, unsure=unsure, anchored=anchored) == claim
+
+
+def test_a_sealed_stream_keeps_why_it_may_be_truncated() -> None:
+    claim = Claim(Verdict.POSSIBLY_TRUNCATED, Doubt.BACKLOG)
+    for end in (clean(sweep=True), clean(sweep=True, unwritten=True)):
+        assert after_clean_end(end, over(60.0), claim, 60.0, 300.0, 10.0) == Outcome(
+            SEALED, verdict=claim.verdict, doubt=claim.doubt
+        )

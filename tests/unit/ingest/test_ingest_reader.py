@@ -21,6 +21,7 @@ from tailrace.model import (
     Arrival,
     Batch,
     Checkpoint,
+    Doubt,
     Hole,
     HoleReason,
     RunEnd,
@@ -383,6 +384,7 @@ def test_a_stream_given_up_after_some_of_it_was_read_is_possibly_truncated() -> 
     stream = replace(leased(Wire.V2, held_v2(), OVER, attempt=19), troubled_s=601.0)
     outcome = play(Answer(Wire.V2, refused=SourceUnavailable("500", status=500)), stream=stream).outcome
     assert (outcome.state, outcome.verdict) == (StreamState.FAILED, Verdict.POSSIBLY_TRUNCATED)
+    assert outcome.doubt is Doubt.UNSERVED
 
 
 def test_a_request_that_is_refused_once_is_made_again() -> None:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import pytest
 
+from tailrace.ingest.completeness import CLOCK_SLACK_MS
 from tailrace.ingest.order import order_for
 from tailrace.ingest.v1_order import V1Order
-from tailrace.model import Batch, Checkpoint, Hole, HoleReason, Quarantined, V1Record, Wire
+from tailrace.model import Batch, Checkpoint, Doubt, Hole, HoleReason, Quarantined, V1Record, Wire
 
 DATE_MS = 1_795_000_000_000
 
@@ -99,6 +100,48 @@ def test_a_newest_line_that_does_not_come_back_is_a_gap_of_unknown_size() -> Non
     batch = order.admit([record(9, 0, "7")])
     assert (batch.texts, batch.indices, batch.holes) == ([b"7"], [3], [Hole(0, 3, None, HoleReason.TRIMMED)])
     assert order.admit([record(9, 1, "8")]).holes == []
+
+
+def read_on(line: V1Record, at_ms: int = 0) -> tuple[list[Hole], Doubt | None]:
+    """What a line tells that comes, so long after the connection was opened, instead of all that is held."""
+    order = opened(held(A, B, C))
+    order.passed(at_ms)
+    batch = order.admit([line])
+    return [hole for hole in batch.holes if hole.reason.lost], order.unsure
+
+
+GAP = [Hole(0, 3, None, HoleReason.TRIMMED)], None
+DOUBT = [], Doubt.NOT_THERE
+
+
+@pytest.mark.trap(21)
+@pytest.mark.parametrize("text", ['{"n":4}', " [4] ", '"4"', "4", "null"])
+def test_a_line_that_follows_by_its_number_tells_of_no_gap(text: str) -> None:
+    """Upstream has dropped the last that is held, and perhaps nothing else."""
+    assert read_on(record(6, 1, text)) == DOUBT
+
+
+@pytest.mark.trap(21)
+@pytest.mark.parametrize("line", [record(6, 2, "{}"), record(7, 0, "{}"), record(6, 1, '"n":4}')])
+def test_a_line_that_does_not_follow_or_is_the_rest_of_one_tells_of_a_gap(line: V1Record) -> None:
+    assert read_on(line) == GAP
+
+
+@pytest.mark.trap(21)
+@pytest.mark.parametrize(
+    ("written_ms", "told"),
+    [(-60_000, GAP), (CLOCK_SLACK_MS, GAP), (CLOCK_SLACK_MS + 1, DOUBT), (30_000, DOUBT), (60_000, GAP)],
+)
+def test_a_line_that_was_written_while_we_were_connected_tells_of_no_gap(
+    written_ms: int, told: tuple[list[Hole], Doubt | None]
+) -> None:
+    """The stream had been emptied. A line from upstream's future may have waited: the answer's date was an old one."""
+    assert read_on(record(DATE_MS + written_ms, 0, "{}"), at_ms=30_000 + CLOCK_SLACK_MS) == told
+
+
+def test_what_followed_once_leaves_its_doubt_in_the_cursor() -> None:
+    order = opened(held(A, B, C))
+    assert opened(order.admit([record(6, 1, "4")]).checkpoint).unsure is Doubt.NOT_THERE
 
 
 @pytest.mark.parametrize(

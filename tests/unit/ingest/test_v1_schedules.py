@@ -11,9 +11,12 @@ from tailrace.ingest import completeness, reader
 from tailrace.ingest.reader import Reader, Timing
 from tailrace.ingest.signal import Signal
 from tailrace.ingest.v1_order import V1Order
-from tailrace.model import Outcome, StreamState, Verdict
+from tailrace.model import Checkpoint, Outcome, StreamState, V1Record, Verdict
+from tailrace.serve.entries import Entry, LineJoiner
+from tailrace.wire.events import Framer
+from tailrace.wire.v1 import V1Decoder
 from tests.schedules import schedules
-from tests.simulation.archive import Archive, read_until_settled
+from tests.simulation.archive import BEGAN_MS, Archive, read_until_settled
 from tests.simulation.v1 import STYLES, V1Upstream, entries_of
 
 SCHEDULES = schedules(20_000)
@@ -123,3 +126,61 @@ def test_what_was_trimmed_is_never_called_complete(monkeypatch: pytest.MonkeyPat
     assert false == []
     assert lost > 300
     assert complete > 300
+
+
+LINES = ('{"n":%d}', "[%d]", "%d", '"w%d"', '"\\"%d"', "true", '{"a":{"n":%d}}')
+
+
+def read_on_after_a_trim(seed: int) -> tuple[list[bytes], list[bytes], bool, bool, bool]:
+    """Read a part; all of it, and perhaps more, is trimmed; read on.
+
+    Returns what was written and what is archived, whether a gap was told, whether there is a doubt, and whether the
+    first entry that was left is the next by its number, and begins with a whole line.
+    """
+    dice = random.Random(seed)
+    lines = [dice.choice(LINES).replace("%d", str(n)) for n in range(dice.randint(2, 12))]
+    entries = entries_of(lines, dice)
+    at = dice.randint(1, max(1, len(entries) - 1))
+    records = records_of(entries[:at])
+    held = visit(Checkpoint()).admit(records[: dice.choice((len(records), dice.randint(0, len(records))))])
+    order = visit(held.checkpoint)
+    left = entries[at + dice.choice((0, 0, 0, 1, 2)) :]
+    rest = order.admit(records_of(left))
+    gap = not held.texts or any(hole.reason.lost for hole in rest.holes)
+    newest = V1Order(held.checkpoint)._ids[-1:]
+    follows = bool(left) and [(left[0].id.ms, left[0].id.seq - 1)] == [*newest]
+    return (
+        [line.encode() for line in lines],
+        held.texts + rest.texts,
+        gap,
+        order.unsure is not None,
+        follows and bool(rest.texts) and left[0].data.startswith(rest.texts[0] + b"\n"),
+    )
+
+
+def visit(checkpoint: Checkpoint) -> V1Order:
+    order = V1Order(checkpoint, BEGAN_MS)
+    order.resume()
+    order.opened(BEGAN_MS + 60_000)
+    return order
+
+
+def records_of(entries: list[Entry]) -> list[V1Record]:
+    """Return what a response shows of entries, as long as it does not end."""
+    events = Framer(1 << 20).feed(LineJoiner().add(entries).decode())
+    return [record for arrival in V1Decoder().decode(events) for record in arrival.records]
+
+
+@pytest.mark.trap(21)
+def test_no_gap_is_told_before_what_follows_and_nothing_is_lost_in_silence() -> None:
+    """However lines were cut into entries, and wherever a read broke off."""
+    lost = following = 0
+    for seed in range(SCHEDULES // 4):
+        written, archived, gap, doubt, follows = read_on_after_a_trim(seed)
+        if archived != written[: len(archived)]:
+            lost += 1
+            assert gap or doubt, seed
+        if follows:
+            following += 1
+            assert (gap, doubt) == (False, True), seed
+    assert min(lost, following) > 50

@@ -4,7 +4,7 @@ Upstream keeps about the last 1 000 entries of a v1 stream, forgets all of it a 
 neither (protocol §1.5). Three things prove that nothing is missing, each in its case:
 
 - At our first visit: the stream can't be older than a day, and few entries were there. The rest we saw being written.
-- At a later visit: the newest line that we hold came back, so nothing after it was dropped (`order` looks for it).
+- At a later visit: the newest line that we hold came back, so nothing after it was dropped (`v1_order` looks for it).
 - While we read: whenever lines reached us, few entries were waiting behind them.
 
 Whatever is not proven is a doubt, and a doubt stays: the stream's verdict is then `possibly_truncated`.
@@ -13,6 +13,8 @@ Whatever is not proven is a doubt, and a doubt stays: the stream's verdict is th
 from __future__ import annotations
 
 from typing import Any
+
+from tailrace.model import Doubt
 
 KEPT_ENTRIES = 900
 """Fewer than this are there: nothing was trimmed. A little less than the 1 000 that upstream keeps."""
@@ -41,29 +43,47 @@ class Completeness:
     def __init__(self, cursor: dict[str, Any], not_before_ms: int | None) -> None:
         """``not_before_ms``: nothing of the stream can have been written before; None when nobody knows."""
         self._not_before_ms = not_before_ms
-        self._known = bool(cursor.get("doubted", False))
+        self._known = Doubt(cursor["doubted"]) if "doubted" in cursor else None
         self._moments: list[tuple[int, int]] = [(at_ms, count) for at_ms, count in cursor.get("moments", ())]
         self._opened_ms = self._now_ms = FOREVER_MS
 
     @property
-    def any(self) -> bool:
-        """Something may be missing."""
+    def doubt(self) -> Doubt | None:
+        """Why something may be missing, the first reason that there was; None: nothing is."""
         return self._known
+
+    def add(self, doubt: Doubt) -> None:
+        """Something may be missing for a reason that is not seen here."""
+        self._known = self._known or doubt
 
     def cursor(self) -> dict[str, Any]:
         """Return what has to be kept."""
-        return {"doubted": True} if self._known else {"moments": self._moments}
+        return {"doubted": self._known} if self._known else {"moments": self._moments}
 
     def opened(self, date_ms: int | None, holding: bool) -> None:
         """A connection was opened when upstream's clock said so. ``holding``: something of the stream is held."""
         self._opened_ms = self._now_ms = FOREVER_MS if date_ms is None else date_ms + CLOCK_SLACK_MS
         if not holding:
             self._moments = [(self._now_ms, 0)]
-            self._known = self._not_before_ms is None or self._now_ms - self._not_before_ms > FORGOTTEN_MS
+            self._known = self._first_visit()
+
+    def _first_visit(self) -> Doubt | None:
+        if self._not_before_ms is None:
+            return Doubt.OLD
+        if self._opened_ms == FOREVER_MS:
+            return Doubt.UNDATED
+        return Doubt.OLD if self._opened_ms - self._not_before_ms > FORGOTTEN_MS else None
 
     def passed(self, ms: int) -> None:
         """Note how long the connection has been open."""
         self._now_ms = self._opened_ms + ms
+
+    def watched(self, written_ms: int) -> bool:
+        """Return whether a line was written while this connection was open.
+
+        One from upstream's future shows that the answer's ``Date`` was older than the answer, and proves nothing.
+        """
+        return self._opened_ms < written_ms <= self._now_ms
 
     def saw(self, entries: int, size_bytes: int, first_ms: int, *, anchored: bool) -> None:
         """New lines came: of at least so many entries, the oldest of this time.
@@ -81,7 +101,8 @@ class Completeness:
             else:
                 moments.append((self._now_ms, entries))
         self._moments = moments
-        self._known = bool(moments) and moments[0][1] >= KEPT_ENTRIES
+        if moments and moments[0][1] >= KEPT_ENTRIES:
+            self._known = Doubt.BACKLOG
 
     def _correct(self, written_ms: int) -> None:
         """No line comes before it was written: if one seems to, the answer's ``Date`` was older than the answer.

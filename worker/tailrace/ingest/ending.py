@@ -7,8 +7,9 @@ that bring nothing over a quiet period, prove that a stream is over.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
-from tailrace.model import Outcome, RunEnd, StreamState, Verdict
+from tailrace.model import Doubt, Outcome, RunEnd, StreamState, Verdict
 
 UNANCHORED_SWEEPS = 3
 """So often a sweep that does not show the newest chunk we hold is made again: something on the way may have ended it.
@@ -37,8 +38,15 @@ class Clean:
     unwritten: bool = False
 
 
+class Claim(NamedTuple):
+    """What the archive can claim about a stream, and why nobody can say that all else is there; None: it is."""
+
+    verdict: Verdict
+    doubt: Doubt | None = None
+
+
 def after_clean_end(
-    end: Clean, run_end: RunEnd, verdict: Verdict, quiet_s: float, park_after_s: float, park_s: float
+    end: Clean, run_end: RunEnd, claim: Claim, quiet_s: float, park_after_s: float, park_s: float
 ) -> Outcome | None:
     """Return how to leave the stream, or None to connect again at once."""
     if not run_end.over:
@@ -48,22 +56,26 @@ def after_clean_end(
     if not end.anchored and end.attempt < UNANCHORED_SWEEPS:
         return Outcome(StreamState.PARKED, delay_s=quiet_s, attempt=end.attempt + 1, error=UNANCHORED)
     if end.anchored and end.unwritten:  # what this one brought, the next must confirm; there is nothing to wait for
-        return None if end.brought else Outcome(StreamState.SEALED, verdict=verdict)
+        return None if end.brought else _sealed(claim)
     if end.brought or run_end.swept_for_s is None:
         return Outcome(StreamState.PARKED, delay_s=quiet_s, swept=True)
     if run_end.swept_for_s < quiet_s:
         return Outcome(StreamState.PARKED, delay_s=quiet_s - run_end.swept_for_s)
-    return Outcome(StreamState.SEALED, verdict=verdict)
+    return _sealed(claim)
 
 
-def verdict_of(*, lost: bool, unsure: bool, anchored: bool) -> Verdict:
+def _sealed(claim: Claim) -> Outcome:
+    return Outcome(StreamState.SEALED, verdict=claim.verdict, doubt=claim.doubt)
+
+
+def claim_of(*, lost: bool, unsure: Doubt | None, anchored: bool) -> Claim:
     """Return what the archive can claim about a stream that is being sealed.
 
     ``anchored``: what is held is up to where upstream is. If it is not, that some loss is known does not make it all
     that is lost: the stream may have been made anew since.
     """
     if not anchored:
-        return Verdict.POSSIBLY_TRUNCATED
+        return Claim(Verdict.POSSIBLY_TRUNCATED, Doubt.UNCONFIRMED)
     if lost:
-        return Verdict.COMPLETE_WITH_GAPS
-    return Verdict.POSSIBLY_TRUNCATED if unsure else Verdict.COMPLETE
+        return Claim(Verdict.COMPLETE_WITH_GAPS, unsure)
+    return Claim(Verdict.COMPLETE if unsure is None else Verdict.POSSIBLY_TRUNCATED, unsure)

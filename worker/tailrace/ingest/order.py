@@ -12,7 +12,7 @@ from typing import Any, Protocol
 
 from tailrace.ingest.v1_order import V1Order
 from tailrace.ingest.v2_order import V2Order
-from tailrace.model import Batch, Checkpoint, Wire
+from tailrace.model import Batch, Checkpoint, Doubt, Wire
 
 
 class Order(Protocol):
@@ -30,8 +30,8 @@ class Order(Protocol):
         """Take what the next connection says as it is: it has been contradicting what is held for too long."""
 
     @property
-    def unsure(self) -> bool:
-        """v1: upstream may have dropped something before we could see it (see `ingest.completeness`)."""
+    def unsure(self) -> Doubt | None:
+        """v1: why upstream may have dropped something before we could see it (see `ingest.completeness`)."""
 
     @property
     def cut_short(self) -> bool:

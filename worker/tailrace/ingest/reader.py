@@ -25,7 +25,7 @@ from tailrace.errors import (
     WorkerError,
 )
 from tailrace.ingest.assembly import Assembly, Records, generation_wait_s
-from tailrace.ingest.ending import UNWRITTEN_AFTER_S, Clean, after_clean_end, verdict_of
+from tailrace.ingest.ending import UNWRITTEN_AFTER_S, Clean, after_clean_end, claim_of
 from tailrace.ingest.signal import Signal
 from tailrace.ingest.stuck import Sign, Stuck
 from tailrace.model import (
@@ -33,6 +33,7 @@ from tailrace.model import (
     Arrival,
     Batch,
     Checkpoint,
+    Doubt,
     LeasedStream,
     Outcome,
     RunEnd,
@@ -324,12 +325,13 @@ class Reader:
 
     def _give_up(self, error: WorkerError, senseless: bool) -> Outcome:
         progress = self._progress
-        empty = self._assembly.checkpoint.last_index == UNSET_INDEX
+        failed = senseless or self._assembly.checkpoint.last_index == UNSET_INDEX
         return Outcome(
             StreamState.FAILED,
             attempt=progress.attempt,
             error=f"{error} (given up after {progress.attempt} attempts in {progress.troubled_s:.0f} s)",
-            verdict=Verdict.FAILED if senseless or empty else Verdict.POSSIBLY_TRUNCATED,
+            verdict=Verdict.FAILED if failed else Verdict.POSSIBLY_TRUNCATED,
+            doubt=None if failed else Doubt.UNSERVED,
         )
 
     def _over_it(self) -> None:
@@ -356,7 +358,7 @@ class Reader:
                 and self._run_end.over_for_s >= UNWRITTEN_AFTER_S,
             ),
             self._run_end,
-            verdict_of(
+            claim_of(
                 lost=progress.lost or order.cut_short,
                 unsure=order.unsure,
                 anchored=order.anchored,

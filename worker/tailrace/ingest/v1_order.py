@@ -8,7 +8,7 @@ from typing import Any
 
 from tailrace.ingest.completeness import Completeness
 from tailrace.ingest.storable import TOO_LARGE, as_sent, storable
-from tailrace.model import UNSET_INDEX, Batch, Checkpoint, Hole, HoleReason, Quarantined, V1Record
+from tailrace.model import UNSET_INDEX, Batch, Checkpoint, Doubt, Hole, HoleReason, Quarantined, V1Record
 from tailrace.wire.chunk_json import BAD, PLAIN, all_plain, bare, check, reason
 
 Id = tuple[int, int]
@@ -47,8 +47,8 @@ class V1Order:
         self._last: Id = (0, 0)  # the id that this connection brought last
 
     @property
-    def unsure(self) -> bool:
-        return self._completeness.any
+    def unsure(self) -> Doubt | None:
+        return self._completeness.doubt
 
     @property
     def anchored(self) -> bool:
@@ -158,8 +158,22 @@ class V1Order:
             if self._again == 1 and not self._previous_came_back and self._first_is_missing(raw):
                 self._again = 2
             return self._again <= self._count
-        if self._again == 0 and not self._stepped_back:
+        if self._again == 0 and not self._stepped_back and self._tells_of_a_loss(this, raw):
             batch.holes.append(Hole(self._generation, index + 1, None, HoleReason.TRIMMED))
+        return False
+
+    def _tells_of_a_loss(self, this: Id, raw: bytes) -> bool:
+        """Look at the first line that comes instead of the newest that is held, which upstream has no more.
+
+        None when it stands in the entry that Redis numbers right after that one's, or was written while we were
+        connected, so that nothing was there when we came. That nothing is lost it does not prove: the entry before may
+        have held more lines, or another that only the next one ended, and an emptied stream may have held more. That
+        leaves a doubt. A line that is no JSON may be the rest of one, whose beginning is lost.
+        """
+        ms, seq = self._ids[-1]
+        if check(bare(raw)) == BAD or not (this == (ms, seq + 1) or self._completeness.watched(this[0])):
+            return True
+        self._completeness.add(Doubt.NOT_THERE)
         return False
 
     def _first_is_missing(self, raw: bytes) -> bool:

@@ -13,6 +13,7 @@ from tailrace.model import (
     UNSET_INDEX,
     Batch,
     Checkpoint,
+    Doubt,
     Hole,
     HoleReason,
     Kind,
@@ -50,7 +51,7 @@ class V2Order:
     shown before within one connection, and is the same, is no news.
     """
 
-    unsure = False  # what is missing is a gap that can be counted
+    unsure: Doubt | None = None  # what is missing is a gap that can be counted
 
     def __init__(
         self, checkpoint: Checkpoint, recent: list[tuple[int, bytes]], previous: Collection[bytes] = ()

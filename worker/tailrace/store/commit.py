@@ -42,9 +42,9 @@ WITH u AS MATERIALIZED (
     %(cursor)b::json[], %(wire)b::text[], %(chunks)b::bigint[], %(bytes)b::bigint[], %(holes)b::bigint[],
     %(lost)b::bigint[], %(quarantined)b::bigint[], %(lag)b::bigint[], %(state)b::text[], %(delay_s)b::float8[],
     %(attempt)b::int[], %(error)b::text[], %(verdict)b::text[], %(swept)b::bool[], %(follows)b::bool[],
-    %(adds)b::bool[], %(stuck)b::bool[]
+    %(adds)b::bool[], %(stuck)b::bool[], %(doubt)b::text[]
   ) AS u(id, token, rev, generation, last_index, cursor, wire, chunks, bytes, holes, lost, quarantined, lag,
-         state, delay_s, attempt, error, verdict, swept, follows, adds, stuck)
+         state, delay_s, attempt, error, verdict, swept, follows, adds, stuck, doubt)
 ), l AS MATERIALIZED (
   SELECT s.id, s.token, s.rev, s.worker_id FROM tailrace.streams s
   WHERE s.id IN (SELECT id FROM u) AND pg_postmaster_start_time() = %(server)s
@@ -78,6 +78,7 @@ WITH u AS MATERIALIZED (
     last_error = u.error,
     stuck_at = CASE WHEN u.stuck THEN coalesce(s.stuck_at, now()) END,
     verdict = coalesce(u.verdict, s.verdict),
+    doubt = CASE WHEN u.verdict IS NULL THEN s.doubt ELSE u.doubt END,
     swept_at = CASE WHEN u.swept THEN now() ELSE s.swept_at END,
     swept_index = CASE WHEN u.swept THEN u.last_index ELSE s.swept_index END,
     sealed_at = CASE WHEN u.state = 'sealed' THEN now() ELSE s.sealed_at END,
@@ -349,6 +350,7 @@ def _parameters(flushes: list[Flush]) -> dict[str, object]:
         "attempt": arrays.int4s([(flush.outcome or flush).attempt for flush in flushes]),
         "error": arrays.texts([_fitting((flush.outcome or flush).error) for flush in flushes]),
         "verdict": arrays.texts([outcome.verdict if outcome else None for outcome in outcomes]),
+        "doubt": arrays.texts([outcome.doubt if outcome else None for outcome in outcomes]),
         "swept": arrays.bools([outcome.swept if outcome else False for outcome in outcomes]),
         "follows": arrays.bools(follows),
         "stuck": arrays.bools([flush.stuck for flush in flushes]),

@@ -100,6 +100,7 @@ class StreamStats(ReadModel):
     lag: Mapped[int | None]
     last_error: Mapped[str | None]
     stream_id: Mapped[int] = mapped_column(primary_key=True)
+    verdict_reason: Mapped[str | None]
 
 
 class RunOverview(ReadModel):
@@ -130,6 +131,7 @@ class RunOverview(ReadModel):
     pruned_at: Mapped[datetime | None]
     last_error: Mapped[str | None]
     run: Mapped[int] = mapped_column(primary_key=True)
+    verdict_reason: Mapped[str | None]
 
 
 class MessagePart(ReadModel):
