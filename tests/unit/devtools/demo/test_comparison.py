@@ -44,8 +44,8 @@ def test_the_differences_of_all_streams_add_up() -> None:
 def test_one_wrong_figure_makes_the_result_bad(change: dict[str, int]) -> None:
     good = {"runs": 2, "streams": 3, "chunks": 10, "lost": 0, "duplicated": 0, "out_of_order": 0}
     good |= {"resumed_at": 4, "sealed": 3}
-    assert Result(**good, expected=(2, 3, 10)).good
-    assert not Result(**{**good, **change}, expected=(2, 3, 10)).good
+    assert Result("demo", **good, expected=(2, 3, 10)).good
+    assert not Result("demo", **{**good, **change}, expected=(2, 3, 10)).good
 
 
 def test_the_recordings_hold_what_the_demonstration_promises(tmp_path: Path) -> None:
