@@ -6,7 +6,7 @@ import math
 
 import pytest
 
-from tailrace.serve.cursors import Unreadable, js_number, timeout_seconds, v1_cursor, v2_start
+from tailrace.serve.cursors import NEWEST_RECORD, Unreadable, js_number, timeout_seconds, v1_cursor, v2_start
 from tailrace.serve.entries import V1Id
 
 
@@ -50,6 +50,14 @@ def test_redis_refuses_everything_else(header: str) -> None:
 )
 def test_v2_starts_at_one_more_than_a_javascript_number(header: str, start: int) -> None:
     assert v2_start(header) == start
+
+
+@pytest.mark.parametrize(
+    ("header", "stream_start", "start"),
+    [("", "latest", NEWEST_RECORD), ("41,17,903", "latest", NEWEST_RECORD), ("41", "latest", 42), ("", "newest", 0)],
+)
+def test_v2_starts_at_the_newest_record_when_no_other_is_named(header: str, stream_start: str, start: int) -> None:
+    assert v2_start(header, stream_start) == start
 
 
 @pytest.mark.parametrize("header", ["1.5", "1e30", "18446744073709551616"])

@@ -11,7 +11,7 @@ from itertools import pairwise
 import pytest
 
 from tailrace.model import Wire
-from tailrace.serve.cursors import timeout_seconds, v2_start
+from tailrace.serve.cursors import NEWEST_RECORD, timeout_seconds, v2_start
 from tailrace.serve.read_v2 import read_v2
 from tailrace.serve.records import DONE, Draft
 from tailrace.serve.timing import Timing
@@ -134,6 +134,17 @@ def read_all(store: LiveStore, start: int, during: Callable[[], object] = lambda
 def test_a_start_beyond_the_tail_is_moved_to_it_and_shows_in_the_ping_only() -> None:
     store = store_of([Draft(b"x", (), 5)] * 3)
     assert read_all(store, 1_000) == b'event: ping\ndata: {"timestamp":1,"tail":{"seq_num":3,"timestamp":5}}\n\n' + DONE
+
+
+@pytest.mark.parametrize(("kept", "first"), [(3, 2), (1, 0)])
+def test_a_start_below_zero_is_counted_from_the_tail(kept: int, first: int) -> None:
+    body = read_all(store_of([Draft(b"x", (), 5)] * kept), NEWEST_RECORD)
+    assert re.findall(rb'"records":\[\{"seq_num":(\d+)', body) == [b"%d" % first]
+    assert body.count(b'"body"') == 1
+
+
+def test_an_empty_stream_has_no_newest_record() -> None:
+    assert b"batch" not in read_all(store_of([]), NEWEST_RECORD)
 
 
 def test_a_batch_holds_at_most_one_mebibyte_or_one_larger_record() -> None:

@@ -14,6 +14,9 @@ from tailrace.serve.entries import V1Id
 NEWEST = "$"
 """v1: only what comes after this moment."""
 
+NEWEST_RECORD = -1
+"""v2: from the newest record on, which a number from the end says."""
+
 _REDIS_ID = re.compile(r"\+?(\d+)(?:-\+?(\d+))?", re.ASCII)
 _JS_DECIMAL = re.compile(r"[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?", re.ASCII)
 _JS_PREFIXED = re.compile(r"0(?:[xX][0-9a-fA-F]+|[oO][0-7]+|[bB][01]+)")
@@ -40,20 +43,27 @@ def v1_cursor(last_event_id: str) -> V1Id:
     return V1Id(ms, seq)
 
 
-def v2_start(last_event_id: str) -> int:
+def v2_start(last_event_id: str, stream_start: str = "") -> int:
     """The number at which upstream starts to read, before the storage clamps it to the tail.
 
-    The rule: the text before the first ``-``, as a JavaScript number, plus one; 0 when that is not finite or negative.
-    So ``0`` and ``-1`` both start at 1, and the event's own id ``41,17,903`` starts at 0. Empty is absent: 0.
+    The rule: the text before the first ``-``, as a JavaScript number, plus one. When that is not finite or negative it
+    says nothing, and neither does an empty one: then 0, or `NEWEST_RECORD` for ``latest`` in the other header. So ``0``
+    and ``-1`` both start at 1, and the event's own id ``41,17,903`` starts at 0.
+
+    Args:
+        last_event_id: the header ``Last-Event-ID``; empty when it is absent.
+        stream_start: the header ``X-Trigger-Stream-Start``, newer than the protocol's text. Source: the web app's
+            `s2realtimeStreams.server.ts`, which then reads with ``tail_offset=1``. v1 does not know it.
 
     Raises:
         Unreadable: a number the storage refuses, such as 1.5. The web app turns that into a 500.
     """
+    nowhere = NEWEST_RECORD if stream_start == "latest" else 0
     if not last_event_id:
-        return 0
+        return nowhere
     number = js_number(last_event_id.split("-")[0])
     if not math.isfinite(number) or number < 0:
-        return 0
+        return nowhere
     start = number + 1
     # From 1e21 on JavaScript writes an exponent, which is no integer to the storage; it stops at 2**64 before that.
     if not start.is_integer() or start > _U64_MAX:

@@ -21,8 +21,9 @@ async def read_v2(
 ) -> AsyncIterator[bytes]:
     """Events from number ``start`` on, one per block, until ``wait_s`` passes without a record; then ``[DONE]``.
 
-    A start beyond the tail is moved to it. Batches carry the tail only while following. With ``wait_s`` 0 there is no
-    ping. A stream deleted meanwhile gives an error event and no ``[DONE]``.
+    A start beyond the tail is moved to it; one below 0 is counted from there, -1 the newest record. Batches carry the
+    tail only while following. With ``wait_s`` 0 there is no ping. A stream deleted meanwhile gives an error event and
+    no ``[DONE]``.
     """
     try:
         async for event in _session(stream, start, wait_s, timing, now_ms, chance):
@@ -42,7 +43,8 @@ async def _session(
     chance: random.Random,
 ) -> AsyncIterator[bytes]:
     time = asyncio.get_running_loop().time
-    position = min(start, (await stream.tail()).seq_num)
+    following = (await stream.tail()).seq_num
+    position = min(start, following) if start >= 0 else max(following + start, 0)
     deadline: float | None = None
     count = size_bytes = 0
 

@@ -91,7 +91,8 @@ async def _v1_blocks(upstream: Upstream, asked: Asked, timeout_s: float | None) 
 
 async def _v2_blocks(upstream: Upstream, asked: Asked, timeout_s: float | None) -> AsyncIterator[bytes]:
     timing = upstream.timing
-    start = v2_start(asked.request.headers.get("last-event-id", ""))
+    headers = asked.request.headers
+    start = v2_start(headers.get("last-event-id", ""), headers.get("x-trigger-stream-start", ""))
     if timeout_s is not None and math.isnan(timeout_s):
         raise Unreadable("the storage refuses wait=NaN")
     stream = await upstream.store.v2_stream(asked.target.run_id, asked.target.key)
