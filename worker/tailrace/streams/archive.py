@@ -71,6 +71,8 @@ class ArchiveReader:
             return Page([], [], fetch.generation, fetch.first_index, None, known=False)
         if row.id is None or row.generation is None or row.last_index is None:
             return Page([], [], fetch.generation, fetch.first_index, ArchiveEnd(None, Checkpoint(), False, []))
+        if fetch.latest:
+            fetch = fetch._replace(generation=row.generation, first_index=max(0, row.last_index))
         generation, first = fetch.generation, fetch.first_index
         if generation > row.generation or (generation == row.generation and first > row.last_index):
             return Page([], [], generation, first, self._end(row, fetch.recent))
