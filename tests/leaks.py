@@ -29,9 +29,12 @@ STEP_S = 0.005
 
 FILES = Path("/proc/self/fd")
 TASKS = Path("/proc/self/task")
-NOT_OURS = ("anon_inode:inotify", "/dev/urandom", "/dev/random", "/dev/null", "anon_inode:[eventpoll]")
+NOT_OURS = (
+    *("anon_inode:inotify", "/dev/urandom", "/dev/random", "/dev/null", "anon_inode:[eventpoll]"),
+    "anon_inode:[eventfd]",
+)
 """What the interpreter and its libraries open once and keep. kombu lets go of an epoll only when it is collected; an event loop
-that was left has two sockets besides."""
+that was left has two sockets besides. An eventfd belongs to the threads that polars keeps."""
 
 _lasting: list[str] = []
 

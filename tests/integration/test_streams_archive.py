@@ -235,6 +235,19 @@ def test_a_read_of_a_recreated_stream_has_all_of_it(rows: Archive, database_url:
     assert found.last_event_id == "1.1"
     for seen, rest in (("0", ["er", "ne", "w"]), ("1", ["ne", "w"]), ("1.0", ["w"]), ("1.1", [])):
         assert list(read("run_1", "ai", source="archive", client=client, last_event_id=seen)) == rest
+    newest = read("run_1", "ai", source="archive", client=client, start="latest")
+    assert (list(newest), newest.gaps) == (["w"], [])
+    client.close()
+
+
+def test_when_the_newest_record_is_no_chunk_there_is_none(rows: Archive, database_url: str) -> None:
+    stream = rows.stream()
+    rows.segment(stream, ['"a"'])
+    rows.hole(stream, 1, 1, "control")
+    rows.settle(stream, 1)
+    client = Client(database_url=database_url)
+    newest = read("run_1", "ai", source="archive", client=client, start="latest")
+    assert (list(newest), newest.gaps) == ([], [])
     client.close()
 
 

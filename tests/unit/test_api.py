@@ -21,6 +21,7 @@ MODULES = [
     "tailrace.streams.aio",
     "tailrace.runs",
     "tailrace.runs.aio",
+    "tailrace.frames",
     "tailrace.store.views",
 ]
 

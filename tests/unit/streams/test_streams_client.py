@@ -120,6 +120,8 @@ def test_nothing_secret_shows() -> None:
         ({"start_index": -1}, "start_index"),
         ({"start_index": True}, "start_index"),
         ({"start_index": "1"}, "start_index"),
+        ({"start": "newest"}, "start must be"),
+        ({"start": "latest", "start_index": 4}, "leave out start"),
         ({"timeout_in_seconds": 0}, "timeout_in_seconds"),
         ({"timeout_in_seconds": float("nan")}, "timeout_in_seconds"),
         ({"source": "archives"}, "source"),

@@ -868,3 +868,114 @@ def test_events_of_what_was_closed_are_ignored() -> None:
     assert bench.reading.close() == [(number, "")]
     bench.reading.handle(number, Looked(view()), bench.now)
     assert bench.given() == []
+
+
+# --- from the newest on
+
+
+LATEST = Start(latest=True)
+
+
+def opens_v1(bench: Bench, date_ms: int | None) -> None:
+    bench.later(PACE.retry_cap_s)
+    assert [type(each) for each in bench.wants()][-1:] == [Open]
+    bench.follow.handle(Opened(Wire.V1, date_ms), bench.now)
+
+
+def test_on_v1_the_newest_is_what_nothing_follows() -> None:
+    bench = Bench(start=LATEST)
+    assert bench.wants() == [Open(None, PACE.wait_s, "latest")]
+    bench.follow.handle(Opened(Wire.V1, None), bench.now)
+    bench.lines(0, 1, 2)
+    bench.later(PACE.hold_s / 2)
+    bench.lines(3, followed=False)
+    bench.later(PACE.hold_s - 0.01)
+    assert bench.given() == []
+    bench.later(0.02)
+    assert bench.given() == [3]
+    bench.lines(4, 5)
+    assert bench.given() == [4, 5]
+
+
+def test_on_v1_what_upstream_wrote_since_is_given_although_there_is_no_pause() -> None:
+    bench = Bench(start=LATEST)
+    opens_v1(bench, date_ms=2_000)
+    bench.lines(0, 1, 2_999)
+    assert bench.given() == []
+    bench.lines(3_000)  # written at 4 000 ms, two seconds after the response began
+    assert bench.given() == [2, 3]
+    bench.lines(3_001)
+    assert bench.given() == [4]
+
+
+def test_on_v1_a_connection_that_breaks_is_no_pause_and_the_first_says_when_the_read_began() -> None:
+    bench = Bench(start=LATEST)
+    opens_v1(bench, date_ms=2_000)
+    bench.lines(0, 1)
+    bench.fails()
+    bench.later(PACE.hold_s * 1.5)
+    assert bench.given() == []
+    opens_v1(bench, date_ms=8_000)
+    bench.lines(0, 1, 2, 2_999, 3_000, 3_001)
+    assert bench.given() == [3, 4, 5]
+
+
+def test_on_v1_the_end_of_the_run_says_that_it_is_the_newest() -> None:
+    bench = Bench(start=LATEST)
+    opens_v1(bench, date_ms=None)
+    bench.looked(over=True)
+    bench.later(PACE.settle_s)
+    opens_v1(bench, date_ms=None)
+    bench.lines(0, 1, 2)
+    bench.ends()
+    assert bench.follow.finished
+    assert bench.given() == [2]
+
+
+def test_on_v2_the_newest_is_the_one_before_the_tail_and_what_is_before_tells_a_retry() -> None:
+    bench = Bench(start=LATEST)
+    assert bench.wants() == [Open(None, PACE.wait_s, "latest")]
+    bench.follow.handle(Opened(Wire.V2, None), bench.now)
+    bench.records(3_000)
+    bench.ping(tail=3_001)
+    assert bench.wants() == [Close(), Open(str(3_000 - LOOKBACK - 1), PACE.wait_s)]
+    bench.follow.handle(Opened(Wire.V2, None), bench.now)
+    bench.records(*range(3_000 - LOOKBACK, 3_002), tail=3_002)
+    assert bench.given() == [3_000, 3_001]
+
+
+def test_on_v2_a_broken_way_to_the_newest_goes_on_where_it_broke() -> None:
+    bench = Bench(start=LATEST, max_retries=1)
+    for first, asked in ((0, None), (2, "1"), (4, "3")):
+        bench.later(PACE.retry_cap_s)
+        assert bench.wants() == [Open(asked, PACE.wait_s, "latest")]
+        bench.follow.handle(Opened(Wire.V2, None), bench.now)
+        bench.records(first, first + 1)
+        if first < 4:
+            bench.fails()
+    assert bench.given() == []
+
+
+def test_a_server_that_never_says_its_tail_ends_at_the_newest() -> None:
+    bench = Bench(start=LATEST)
+    bench.opens(Wire.V2)
+    bench.records(0, 1, 2)
+    bench.ping()
+    bench.ends()
+    bench.later(PACE.reconnect_s)
+    assert bench.wants() == [Open(None, PACE.wait_s)]
+    bench.follow.handle(Opened(Wire.V2, None), bench.now)
+    bench.records(0, 1, 2, 3)
+    assert bench.given() == [2, 3]
+
+
+def test_the_archive_is_asked_for_its_newest_once() -> None:
+    bench = Bench(start=LATEST, source="auto")
+    assert bench.wants() == [Fetch(0, 0, 200, recent=True, latest=True)]
+    bench.follow.handle(Page([Chunk(1, 7, b"7")], [], 1, 8, None), bench.now)
+    assert bench.wants() == [Fetch(1, 8, 400, recent=True)]
+    end = ArchiveEnd(Wire.V1, Checkpoint(1, 7, {"ids": [[1_007, 0]], "count": 1}), False, [])
+    bench.follow.handle(Page([], [], 1, 8, end), bench.now)
+    bench.opens(Wire.V1)
+    bench.lines(7, 8, 9)
+    assert bench.given() == [7, 8, 9]

@@ -39,10 +39,13 @@ class AsyncTail:
         self._max_event_bytes = max_event_bytes
 
     @contextlib.asynccontextmanager
-    async def connect(self, last_event_id: str | None, wait_s: int) -> AsyncIterator[AsyncConnection]:
-        """Open the stream after ``last_event_id``; see `source.connection.Tail.connect`."""
+    async def connect(
+        self, last_event_id: str | None, wait_s: int, start: str | None = None
+    ) -> AsyncIterator[AsyncConnection]:
+        """Open the stream; see `source.connection.Tail.connect`."""
+        headers = stream_headers(last_event_id, wait_s, start)
         with translated(self._name):
-            async with asked_async(self._client, self._path, headers=stream_headers(last_event_id, wait_s)) as response:
+            async with asked_async(self._client, self._path, headers=headers) as response:
                 if response.status_code != 200:
                     refuse(response.status_code, await _text(response, REFUSAL_MAX_CHARS) or "(too long)", self._name)
                 yield AsyncConnection(wire_of(response), date_ms(response), self._arrivals(response))

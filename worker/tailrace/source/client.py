@@ -42,6 +42,11 @@ class Endpoint:
     read_timeout_s: float = 45.0
 
 
+LATEST = "latest"
+"""Where a stream begins that is asked for without a place: at its newest record, on v2 servers that know it.
+
+Source: protocol §10."""
+
 _NO_TLS = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
 """For ``http://``. It trusts nobody; without it httpx would make one for each client, which costs most of the time."""
 
@@ -193,15 +198,16 @@ class StreamSource(Interruptible):
         self._client.close()
 
     @contextlib.contextmanager
-    def open(self, last_event_id: str | None, wait_s: int) -> Iterator[httpx.Response]:
-        """Open the stream after ``last_event_id`` (None: from its beginning); return the response, its body unread.
+    def open(self, last_event_id: str | None, wait_s: int, start: str | None = None) -> Iterator[httpx.Response]:
+        """Open the stream after ``last_event_id`` (None: from ``start``); return the response, its body unread.
 
-        ``wait_s``: how long upstream keeps a silent stream open before it closes it cleanly (1 to 600 s).
+        ``wait_s``: how long upstream keeps a silent stream open before it closes it cleanly (1 to 600 s). ``start``:
+        `LATEST`, which servers may not know, or None for the beginning.
 
         Raises:
             What `refuse` and `translated` say; also while the body is read inside the ``with``.
         """
-        headers = stream_headers(last_event_id, wait_s)
+        headers = stream_headers(last_event_id, wait_s, start)
         with (
             translated(self._name),
             asked(self._client, self._path, headers=headers, extensions={"trace": self._trace}) as response,
@@ -222,9 +228,11 @@ def stream_name(ref: StreamRef) -> str:
     return f"stream {ref.stream_key!r} of run {ref.run_id}"
 
 
-def stream_headers(last_event_id: str | None, wait_s: int) -> dict[str, str]:
+def stream_headers(last_event_id: str | None, wait_s: int, start: str | None = None) -> dict[str, str]:
     """Return the headers that ask for a stream after ``last_event_id``; see `StreamSource.open`."""
     headers = {"Accept": "text/event-stream", "Cache-Control": "no-store", "Timeout-Seconds": str(wait_s)}
     if last_event_id is not None:
         headers["Last-Event-ID"] = last_event_id
+    elif start is not None:
+        headers["X-Trigger-Stream-Start"] = start
     return headers

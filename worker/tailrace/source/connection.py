@@ -53,8 +53,8 @@ class Tail:
         self._share = share or UNBOUNDED.share()
 
     @contextlib.contextmanager
-    def connect(self, last_event_id: str | None, wait_s: int) -> Iterator[Connection]:
-        """Open the stream after ``last_event_id``; ``wait_s`` is how long upstream may let it be silent.
+    def connect(self, last_event_id: str | None, wait_s: int, start: str | None = None) -> Iterator[Connection]:
+        """Open the stream; what is asked for is that of `StreamSource.open`.
 
         Raises:
             What `source.answers.refuse` and `source.answers.translated` say, also inside the ``with``.
@@ -63,7 +63,7 @@ class Tail:
         share = self._share
         share.begin(self._source.interrupt)
         try:
-            with self._source.open(last_event_id, wait_s) as response:
+            with self._source.open(last_event_id, wait_s, start) as response:
                 decoding = Decoding(response, self._max_event_bytes)
                 connection = Connection(wire_of(response), date_ms(response), self._arrivals(response, decoding))
                 response.headers = READ

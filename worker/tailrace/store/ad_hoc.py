@@ -13,7 +13,7 @@ from psycopg.adapt import Buffer, Loader
 
 from tailrace.store.statements import QueryRefused, Statements, refusal, refusing
 
-__all__ = ["Rows", "ad_hoc"]
+__all__ = ["Rows", "ad_hoc", "described"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +42,7 @@ def ad_hoc(statements: Statements, query: str, timeout_s: float) -> Iterator[Row
         with connection.transaction():
             connection.execute("SET TRANSACTION READ ONLY")
             connection.execute("SELECT set_config('statement_timeout', %s, true)", [f"{round(timeout_s * 1000)}ms"])
-            columns, types = _describe(connection, query)
+            columns, types = described(connection, query)
             json_types = {connection.adapters.types[name].oid for name in ("json", "jsonb")}
             for name in ("json", "jsonb", "interval"):
                 cursor.adapters.register_loader(name, _Text)
@@ -87,7 +87,7 @@ def _take_all(cursor: psycopg.Cursor[Any], type_name: str) -> None:
     cursor.adapters.register_loader(type_name, Lenient)
 
 
-def _describe(connection: psycopg.Connection[Any], statement: str) -> tuple[list[str], list[int]]:
+def described(connection: psycopg.Connection[Any], statement: str) -> tuple[list[str], list[int]]:
     """Have the server check a statement without running it; return the names and types of its columns."""
     encoding = connection.info.encoding
     pg = connection.pgconn

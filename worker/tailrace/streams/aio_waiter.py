@@ -80,7 +80,7 @@ class Inbox:
 async def _read(inbox: Inbox, number: int, tail: AsyncTail, request: Open) -> None:
     """Read one connection and hand over what it brings, until it ends or this task is cancelled."""
     try:
-        async with tail.connect(request.last_event_id, request.wait_s) as connection:
+        async with tail.connect(*request) as connection:
             await inbox.put(number, Opened(connection.wire, connection.date_ms))
             async with aclosing(connection.arrivals) as arrivals:
                 async for arrival in arrivals:

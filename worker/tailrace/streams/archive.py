@@ -61,9 +61,12 @@ class ArchiveReader:
         found = self._find(connection, ref)
         if found is None:
             return Page([], [], fetch.generation, fetch.first_index, None, known=False)
-        stream, generation = found.stream, fetch.generation
+        stream = found.stream
         if stream is None:
-            return Page([], [], generation, fetch.first_index, ArchiveEnd(None, Checkpoint(), False, []))
+            return Page([], [], fetch.generation, fetch.first_index, ArchiveEnd(None, Checkpoint(), False, []))
+        if fetch.latest:
+            fetch = fetch._replace(generation=stream.generation, first_index=max(0, stream.last_index))
+        generation = fetch.generation
         part = read_part(connection, stream, generation, fetch.first_index, fetch.size, PAGE_BYTES)
         if part is None:
             return Page([], [], generation, fetch.first_index, self._end(stream, fetch.recent))

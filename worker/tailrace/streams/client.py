@@ -61,12 +61,14 @@ class _Secret:
 class Servers:
     """What one call found out: where to read. Nothing is open yet.
 
-    ``endpoint`` and ``archive`` raise NotConfigured when what they need is not set.
+    ``endpoint``, ``archive`` and ``database`` raise NotConfigured when what they need is not set. ``database`` gives
+    its URL, and which of its environments is meant, None for whichever has the run.
     """
 
     endpoint: Callable[[], Endpoint]
     tls: Callable[[], ssl.SSLContext | None]
     archive: Callable[[], ArchiveReader]
+    database: Callable[[], tuple[str, str | None]]
     timing: Timing
     event_max_bytes: int
 
@@ -116,6 +118,7 @@ class Client:
             endpoint=functools.partial(self._endpoint, environ),
             tls=functools.partial(_tls_for, self._url(environ)),
             archive=functools.partial(self._archive, environ),
+            database=functools.partial(self._database, environ),
             timing=self._timing,
             event_max_bytes=self._event_max_bytes,
         )
@@ -156,15 +159,20 @@ class Client:
     def _archive(self, environ: Mapping[str, str]) -> ArchiveReader:
         # Only who reads the archive needs SQLAlchemy and psycopg installed.
         archive = importlib.import_module("tailrace.streams.archive")
-        urls = importlib.import_module("tailrace.config.urls")
         try:
-            url = urls.database_url(environ) if self._database_url is None else self._database_url()
-            return self._archive_at(archive, url, environ)
+            return self._archive_at(archive, *self._database(environ))
         except BadSettings as error:
             raise NotConfigured(str(error)) from error
 
-    def _archive_at(self, archive: ModuleType, url: str, environ: Mapping[str, str]) -> ArchiveReader:
-        environment = self._environment or environ.get("TAILRACE_ENVIRONMENT") or None
+    def _database(self, environ: Mapping[str, str]) -> tuple[str, str | None]:
+        urls = importlib.import_module("tailrace.config.urls")
+        try:
+            url = urls.database_url(environ) if self._database_url is None else self._database_url()
+        except BadSettings as error:
+            raise NotConfigured(str(error)) from error
+        return url, self._environment or environ.get("TAILRACE_ENVIRONMENT") or None
+
+    def _archive_at(self, archive: ModuleType, url: str, environment: str | None) -> ArchiveReader:
         # A connection must not be used by two processes, so a forked one makes its own.
         place = (os.getpid(), url, environment)
         with self._guard:

@@ -24,6 +24,7 @@ from tailrace.errors import (
 from tailrace.ingest.ending import UNANCHORED_SWEEPS
 from tailrace.model import Arrival, StreamRef
 from tailrace.retry import PATIENCE, backoff
+from tailrace.source.client import LATEST
 from tailrace.streams.errors import (
     NotArchived,
     RetriesExhausted,
@@ -91,6 +92,7 @@ class Follow:
 
         self._archived = source != "upstream"  # still reading what the archive has
         self._next = (start.generation, start.index)  # in the archive
+        self._latest = start.latest  # nobody has said yet where in the archive that is
         self._page_size = FIRST_PAGE
 
         self._busy = False  # something we asked for is under way
@@ -125,11 +127,12 @@ class Follow:
             return None
         self._busy = True
         if self._archived:
-            return Fetch(*self._next, self._page_size, recent=self._source == "auto")
+            return Fetch(*self._next, self._page_size, recent=self._source == "auto", latest=self._latest)
         self._drain = self._over
         self._opened_at = self._heard_at = now
         self._brought = self._caught_up = False
-        return Open(self._intake.connect(), self._timing.drain_wait_s if self._drain else self._timing.wait_s)
+        wait_s = self._timing.drain_wait_s if self._drain else self._timing.wait_s
+        return Open(self._intake.connect(), wait_s, LATEST if self._intake.seeking else None)
 
     def look_at(self) -> float | None:
         """Say from when on it matters whether the run is over; None when that is known."""
@@ -240,6 +243,7 @@ class Follow:
         self.items.extend(chunks)
         self.gaps.extend(page.gaps)
         self._next = (page.next_generation, page.next_index)
+        self._latest = False
         size = sum(len(chunk.text) for chunk in page.chunks)
         if size > PAGE_BYTES:
             self._page_size = max(1, self._page_size // 2)
@@ -403,5 +407,7 @@ class Follow:
         )
 
     def _finish(self) -> None:
+        if self.error is None:
+            self._intake.begin()
         self.finished = True
         self._look_at = None

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 from collections import deque
+from dataclasses import replace
 from typing import NamedTuple
 
 from tailrace.hold import Hold
@@ -22,6 +23,9 @@ retry repeats what one append held: 1 000 records at most."""
 Line = tuple[int, int, int]
 """v1: where a line stood: the two numbers of its Redis id, and how many lines of that id there were up to it."""
 NO_LINE: Line = (-1, -1, 0)
+DATE_MS = 2_000
+"""A response says upstream's clock in whole seconds, and servers say the same for a second or so: what is later than
+that by more was written after it began."""
 NO_CHUNKS = frozenset({REPEAT, UNTERMINATED})
 """What is in quarantine besides being accounted for elsewhere: a chunk's second copy, a chunk's doubt."""
 
@@ -40,8 +44,14 @@ class Intake:
         self._held: _Held | None = None
         self._now = self._opened_at = 0.0
         self._news_at: float | None = None
+        self._sought = _Sought() if start.latest else None
 
     # --- what is known
+
+    @property
+    def seeking(self) -> bool:
+        """Nobody knows yet which record is the newest."""
+        return self._sought is not None
 
     @property
     def stale(self) -> bool:
@@ -71,7 +81,9 @@ class Intake:
     @property
     def held_until(self) -> float | None:
         """Return when to call `tick`, None when nothing is held back."""
-        return None if self._held is None else self._held.hold.look_at
+        if self._held is not None:
+            return self._held.hold.look_at
+        return None if self._sought is None else self._sought.certain_at(self._hold_s)
 
     def take_news(self) -> float | None:
         """Return when the newest of what is certain since the last call had come; None when there is nothing new."""
@@ -82,6 +94,8 @@ class Intake:
         """Do not count a time during which nobody wanted chunks."""
         if self._held is not None:
             self._held = self._held._replace(at=self._held.at + for_s)
+        if self._sought is not None and self._sought.at is not None:
+            self._sought = self._sought._replace(at=self._sought.at + for_s)
 
     # --- a connection, from its beginning to its end
 
@@ -90,6 +104,7 @@ class Intake:
         if end.wire is not None:
             self._assembly = Assembly(self, end.checkpoint, end.wire, recent=lambda generation: end.recent)
             self._line = _last_line(end.checkpoint)
+            self._sought = None
 
     def connect(self) -> str | None:
         """Begin a connection, and return which place to ask for."""
@@ -107,6 +122,11 @@ class Intake:
         self._assembly.opened(opened.wire, opened.date_ms)
         if known is not self._assembly.wire and known is not None:
             self._line = NO_LINE
+            self.begin()
+        if self._sought is not None:
+            self._sought = self._sought._replace(at=now)
+            if self._sought.since_ms is None and opened.date_ms is not None:
+                self._sought = self._sought._replace(since_ms=opened.date_ms + DATE_MS)
 
     def arrive(self, arrival: Arrival, now: float) -> None:
         """Take in what came. On v1 the last line is held back until something follows it."""
@@ -117,6 +137,10 @@ class Intake:
         """Give out what is held when it has been held for long enough."""
         if self._held is not None and self._held.hold.certain(now):
             self.confirm()
+        if self._held is None and self._sought is not None:
+            certain_at = self._sought.certain_at(self._hold_s)
+            if certain_at is not None and now >= certain_at:
+                self.begin()
 
     def believe(self) -> None:
         """Take what the next connection says as it is: it has been contradicting what we have for too long."""
@@ -124,6 +148,7 @@ class Intake:
 
     def left(self) -> None:
         """The connection is over, and not by a clean end."""
+        self._disconnected()
         self._assembly.left()
 
     def ended(self, now: float, *, final: bool) -> bool:
@@ -133,14 +158,18 @@ class Intake:
             Whether that was all: nothing is in doubt (see `Assembly.ended`).
         """
         self._now = now
+        self._disconnected()
         return self._assembly.ended(final=final)
+
+    def _disconnected(self) -> None:
+        if self._sought is not None:
+            self._sought = self._sought._replace(at=None)
 
     # --- where the batches go: fits `ingest.assembly.Output`
 
     def put(self, batch: Batch, wire: Wire, records: Records) -> None:
         self.confirm()
-        self.items.extend(self._accept(batch, wire, records))
-        self._news_at = self._now
+        self._give(self._accept(batch, wire, records), self._now)
 
     def hold(self, batch: Batch, wire: Wire, records: Records) -> None:
         self.confirm()
@@ -151,8 +180,7 @@ class Intake:
     def confirm(self) -> None:
         held, self._held = self._held, None
         if held is not None:
-            self.items.extend(held.chunks)
-            self._news_at = held.at
+            self._give(held.chunks, held.at)
 
     def withdraw(self) -> bool:
         held, self._held = self._held, None
@@ -161,6 +189,41 @@ class Intake:
         self._line = held.line
         del self.gaps[held.gaps :]
         return True
+
+    # --- where a read begins that was asked to begin at the newest
+
+    def found(self, start: Start) -> None:
+        """v2: the newest record is the one of this start."""
+        self._start, self._sought = start, None
+
+    def heard(self) -> None:
+        """v2: on its way to the newest, something came."""
+        self._news_at = self._now
+
+    def begin(self) -> None:
+        """Give out the newest that there was, if that is what is waited for: from now on everything is."""
+        sought, self._sought = self._sought, None
+        if sought is not None and sought.newest is not None:
+            self.items.append(sought.newest)
+            first = (sought.newest.generation, sought.newest.chunk_index)
+            self.gaps[:] = [gap for gap in self.gaps if (gap.generation, gap.first_index) > first]
+
+    def _give(self, chunks: list[Chunk], at: float) -> None:
+        """Give chunks out that came ``at`` some time; of those before a read's beginning, keep the last."""
+        self._news_at = at
+        sought = self._sought
+        if sought is not None:
+            since_ms = sought.since_ms
+            for number, chunk in enumerate(chunks):
+                if since_ms is not None and chunk.line is not None and chunk.line[0] >= since_ms:
+                    self.begin()
+                    chunks = chunks[number:]
+                    break
+                sought = sought._replace(newest=chunk, at=at if sought.at is not None else None)
+                self._sought = sought
+            else:
+                return
+        self.items.extend(chunks)
 
     def _accept(self, batch: Batch, wire: Wire, records: Records) -> list[Chunk]:
         """Return those chunks of a batch that belong to the read, and note its gaps."""
@@ -208,7 +271,9 @@ class _FromStart(Assembly):
 
     def __init__(self, intake: Intake, start: Start) -> None:
         super().__init__(intake, Checkpoint(start.generation), None)
+        self._intake = intake
         self._start = start
+        self._seen = -1  # v2: the last record that came on the way to the newest
         self._reaching = False  # nothing has shown yet that upstream has reached the number we begin at
         self._behind: int | None = None  # a tail before the place we resume after, as one connection said
         self._proven = not start.resumed  # we have seen that upstream still has the place we resume after
@@ -220,8 +285,47 @@ class _FromStart(Assembly):
         only whoever counts all lines knows which is the n-th.
         """
         place = super().resume()
+        if self._seeks:
+            return str(self._seen) if self._seen >= 0 else None
         first = self._first_number()
         return place if self.wire is not None or first == 0 else str(first - 1)
+
+    # --- v2: which record is the newest
+
+    @property
+    def _seeks(self) -> bool:
+        return self._intake.seeking and self.wire is Wire.V2
+
+    def arrive(self, arrival: Arrival, open_ms: int = 0) -> None:
+        """As ever; on the way to the newest record only look at numbers.
+
+        A server that knows what we ask for begins there, and says its tail at once; any other comes to it in the end.
+        """
+        if not self._seeks:
+            super().arrive(arrival, open_ms)
+            return
+        last = arrival.records[-1].seq_num if arrival.records else -1
+        if arrival.oversized is not None and (said := arrival.oversized[0].partition(",")[0]).isdecimal():
+            last = max(last, int(said))
+        if last > self._seen:
+            self._seen = last
+            self._intake.heard()
+        if arrival.tail is not None:
+            self._found(arrival.tail)
+
+    def ended(self, *, final: bool) -> bool:
+        """As ever; on the way to the newest record the end says that it was the last that came."""
+        if not self._seeks:
+            return super().ended(final=final)
+        self._found(self._seen + 1)
+        return False
+
+    def _found(self, tail: int) -> None:
+        """Read from the newest record on like any read that begins in the middle, on a connection of its own."""
+        self._start = replace(self._start, index=max(0, tail - 1), latest=False)
+        self._intake.found(self._start)
+        self._order = None
+        self.stale = True
 
     def _first_number(self) -> int:
         """v2: return the first record to ask for."""
@@ -280,6 +384,22 @@ class _FromStart(Assembly):
         self._order = order_for(Wire.V2, self.checkpoint, [])
         self._reaching = False
         self.stale = True
+
+
+class _Sought(NamedTuple):
+    """The newest chunk so far, while the one is looked for that was the newest when the read began.
+
+    ``since_ms``: what upstream wrote from then on is newer. ``at``: since when nothing has come on an open connection;
+    None when there is none.
+    """
+
+    newest: Chunk | None = None
+    since_ms: int | None = None
+    at: float | None = None
+
+    def certain_at(self, hold_s: float) -> float | None:
+        """Return when it has been silent for long enough to say that there is nothing newer."""
+        return None if self.newest is None or self.at is None else self.at + hold_s
 
 
 class _Held(NamedTuple):

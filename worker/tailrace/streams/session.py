@@ -20,7 +20,7 @@ from tailrace.streams.errors import ChunkTypeError, SomeStreamsFailed, StreamErr
 from tailrace.streams.follow import Follow, Limits
 from tailrace.streams.reading import RUN, GivenRun, Reading
 from tailrace.streams.signals import AbortSignal
-from tailrace.streams.steps import Chunk, Event, Gap, Request, Retry, Source, Start
+from tailrace.streams.steps import Beginning, Chunk, Event, Gap, Request, Retry, Source, Start
 from tailrace.streams.watch import Watch
 
 T = TypeVar("T")
@@ -68,6 +68,7 @@ def typed(stream: str | Typed[Any], of: Any = Any) -> Typed[Any]:
 class Options:
     """What a call says about how to read; checked here."""
 
+    start: Beginning = "beginning"
     start_index: int = 0
     timeout_in_seconds: float | None = DEFAULT_TIMEOUT_S
     signal: AbortSignal | None = None
@@ -82,6 +83,10 @@ class Options:
     def __post_init__(self) -> None:
         if isinstance(self.start_index, bool) or not isinstance(self.start_index, int) or self.start_index < 0:
             raise ValueError("start_index must be 0 or more")
+        if self.start not in ("beginning", "latest"):
+            raise ValueError('start must be "beginning" or "latest"')
+        if self.start == "latest" and self.start_index:
+            raise ValueError("start_index says where to begin: leave out start")
         if self.timeout_in_seconds is not None and not self.timeout_in_seconds > 0:
             raise ValueError("timeout_in_seconds must be more than 0, or None for no limit")
         if self.source not in ("upstream", "archive", "auto"):
@@ -95,10 +100,12 @@ class Options:
             self.servers.archive()
 
     @property
-    def start(self) -> Start:
+    def place(self) -> Start:
+        """Where to begin. A ``last_event_id`` that names no place says nothing, as upstream has it."""
         if self.last_event_id is not None:
-            return Start.after(self.last_event_id)
-        return Start(index=self.start_index)
+            after = Start.after(self.last_event_id)
+            return after if after.resumed else Start(latest=self.start == "latest")
+        return Start(index=self.start_index, latest=self.start == "latest")
 
     @property
     def limits(self) -> Limits:
@@ -165,7 +172,7 @@ class Session:
         options = self.options
         return Follow(
             self.ref(key),
-            options.start,
+            options.place,
             options.limits,
             options.servers.timing,
             source=options.source,

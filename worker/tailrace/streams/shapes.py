@@ -10,7 +10,7 @@ from tailrace.streams.client import Client
 from tailrace.streams.errors import ChunkTypeError
 from tailrace.streams.session import Session, Value
 from tailrace.streams.signals import AbortSignal
-from tailrace.streams.steps import Gap, Retry, Source
+from tailrace.streams.steps import Beginning, Gap, Retry, Source
 from tailrace.streams.text import Transcript
 
 T = TypeVar("T")
@@ -22,6 +22,7 @@ DEFAULT_HEARTBEAT_S = 15.0
 class ReadOptions(TypedDict, total=False):
     """What can be said about any read.
 
+    ``start``: "latest" begins with the newest chunk that there is; default "beginning".
     ``start_index``: give chunks from this index on; 0 is the first that upstream (or the archive) has.
     ``timeout_in_seconds``: how long a stream may be silent while its run goes on; default 60; None: for ever.
     ``signal``: aborts the read.
@@ -33,6 +34,7 @@ class ReadOptions(TypedDict, total=False):
     ``on_invalid``: called with the ChunkTypeError of each chunk that does not fit, which is then left out.
     """
 
+    start: Beginning
     start_index: int
     timeout_in_seconds: float | None
     signal: AbortSignal | None

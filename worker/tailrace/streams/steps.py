@@ -10,6 +10,7 @@ from tailrace.errors import WorkerError
 from tailrace.model import Arrival, Checkpoint, HoleReason, RunView, Wire
 
 Source = Literal["upstream", "archive", "auto"]
+Beginning = Literal["beginning", "latest"]
 
 PAGE_BYTES = 1_048_576
 """A page of the archive is full with so many bytes of chunks: the last of them may be larger than that."""
@@ -66,12 +67,14 @@ class Start:
 
     ``resumed``: the chunk before was read earlier, so it did exist. ``line`` (v1) is where that one stood: the Redis
     id, and how many lines of that id had been read. Its place is certain then, whatever upstream has trimmed since.
+    ``latest``: at the newest record that there is, whatever its index.
     """
 
     generation: int = 0
     index: int = 0
     resumed: bool = False
     line: tuple[int, int, int] | None = None
+    latest: bool = False
 
     @classmethod
     def after(cls, token: str) -> Start:
@@ -92,19 +95,24 @@ class Start:
 
 
 class Open(NamedTuple):
-    """Connect to the stream."""
+    """Connect to the stream; see `source.client.StreamSource.open`."""
 
     last_event_id: str | None
     wait_s: int
+    start: str | None = None
 
 
 class Fetch(NamedTuple):
-    """Read on in the archive, from an index of a generation on: so many indices at most, and no more than a page."""
+    """Read on in the archive, from an index of a generation on: so many indices at most, and no more than a page.
+
+    ``latest``: from the newest record on instead. ``recent``: the end has to say what the last chunks were.
+    """
 
     generation: int
     first_index: int
     size: int
     recent: bool
+    latest: bool = False
 
 
 class Look(NamedTuple):

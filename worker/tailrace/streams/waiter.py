@@ -129,7 +129,7 @@ class _Feed(_Leaving, RunFeed):
 def _read(inbox: Inbox, number: int, source: StreamSource, max_event_bytes: int, request: Open) -> None:
     """Read one connection and hand over what it brings, until it ends or nobody wants it any more."""
     try:
-        with source, Tail(source, max_event_bytes).connect(request.last_event_id, request.wait_s) as connection:
+        with source, Tail(source, max_event_bytes).connect(*request) as connection:
             wanted = inbox.put(number, Opened(connection.wire, connection.date_ms))
             arrivals = connection.arrivals
             while wanted and (arrival := next(arrivals, None)) is not None:
