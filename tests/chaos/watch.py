@@ -56,6 +56,7 @@ QUIET = {
     "tailrace:refused_messages:increase1h": "the dice sent no strange messages",
     "Gone from upstream": "the dice trimmed nothing",
     "tailrace:gaps:increase1h": "the dice trimmed nothing",
+    "tailrace:serve_failures:ratio5m": "no server is scraped",
 } | {
     panel.title if len(panel.queries) == 1 else query.expr: "no server is scraped"
     for _, panel in panels([SERVED])
