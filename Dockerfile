@@ -1,4 +1,4 @@
-# One image for every process of Tailrace: worker (as it is), migrate, beat, exporter (another command).
+# One image for every process of Tailrace: worker (as it is), migrate, beat, exporter, serve (another command).
 #
 #   docker build -t tailrace:0.1.0 .
 #
@@ -12,7 +12,8 @@ RUN python3 -m venv --without-pip /opt/tailrace
 COPY pyproject.toml constraints.txt README.md LICENSE ./
 # The dependencies alone, so that a change of the code leaves this layer as it is.
 RUN python3 -c "import tomllib; p = tomllib.load(open('pyproject.toml', 'rb'))['project']; \
-print(*p['dependencies'], *p['optional-dependencies']['worker'], sep='\n')" > requirements.txt \
+x = p['optional-dependencies']; \
+print(*p['dependencies'], *x['worker'], *x['serve'], sep='\n')" > requirements.txt \
  && python3 -m pip --python /opt/tailrace/bin/python install --no-cache-dir --only-binary :all: -c constraints.txt -r requirements.txt
 COPY worker worker
 COPY migrations migrations
@@ -33,7 +34,7 @@ ENV PATH=/opt/tailrace/bin:$PATH PYTHONDONTWRITEBYTECODE=1 PYTHONUNBUFFERED=1 TA
 # A folder without a `tailrace` of its own: Celery looks for its app in the current one first.
 WORKDIR /srv
 USER 10001:10001
-EXPOSE 9464
+EXPOSE 9464 8787
 STOPSIGNAL SIGTERM
 # Alive, not ready: a worker whose database is away waits for it and must not be restarted. No curl in the image, and Python is
 # there. Other commands have no such port: switch it off for them, as compose.yaml does.

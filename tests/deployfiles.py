@@ -38,6 +38,10 @@ class Process:
     def is_worker(self) -> bool:
         return self.argv[1:2] == ("worker",)
 
+    @property
+    def is_server(self) -> bool:
+        return self.argv[1:2] == ("serve",)
+
     def option(self, name: str) -> str | None:
         """Return the value given to an option of the command, None if it has none."""
         return self.argv[self.argv.index(name) + 1] if name in self.argv else None
@@ -187,7 +191,9 @@ def procfile() -> Iterator[Process]:
     for line in (ROOT / "Procfile").read_text().splitlines():
         name, _, command = line.partition(":")
         # https://devcenter.heroku.com/articles/dynos#graceful-shutdown-with-sigterm: 30 seconds.
-        yield Process(f"Procfile: {name}", tuple(shlex.split(command)), environ, 30.0)
+        # $PORT: Heroku's, of a web dyno.
+        words = tuple("5000" if word == "$PORT" else word for word in shlex.split(command))
+        yield Process(f"Procfile: {name}", words, environ, 30.0)
 
 
 @functools.cache

@@ -12,6 +12,7 @@ from typing import Any
 import yaml
 
 from tailrace import metrics
+from tailrace.serve import metrics as of_serving
 from tailrace.service.exporter import FIGURES, OF_ASKING
 
 ROOT = Path(__file__).parents[1]
@@ -34,9 +35,15 @@ def of_workers() -> dict[str, Any]:
     return {family.name: family for family in metrics.registry.collect() if family.name.startswith("tailrace_")}
 
 
+def of_servers() -> dict[str, Any]:
+    """Return the metrics of `tailrace serve`, likewise."""
+    return {family.name: family for family in of_serving.registry.collect() if family.name.startswith("tailrace_")}
+
+
 def known_series() -> set[str]:
     """Return every name that a query may have: with the suffixes that Prometheus' format gives, and recorded ones."""
-    names = {name + suffix for name, family in of_workers().items() for suffix in SUFFIXES[family.type]}
+    shown = of_workers() | of_servers()
+    names = {name + suffix for name, family in shown.items() for suffix in SUFFIXES[family.type]}
     names |= {f"tailrace_archive_{name}" for name in (*FIGURES, *OF_ASKING)}
     return names | FROM_OTHERS | {rule["record"] for rule in recorded()}
 

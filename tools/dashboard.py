@@ -8,7 +8,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -455,12 +455,97 @@ KEPT: Final = Row(
     ),
 )
 
-ROWS: Final = (LOSS, READ, STORED, UPSTREAM, FLEET, KEPT)
+SERVED: Final = Row(
+    "Who reads from tailrace serve?",
+    (
+        Panel(
+            "Readers",
+            "Streams that are being read, by their wire. upstream: passed on from there (--fallback).",
+            of("sum by (wire) (tailrace_serve_readers)", "{{wire}}"),
+            stacked=True,
+            none="no server is scraped",
+        ),
+        Panel(
+            "Answers to readers",
+            "By status. 500: the database is away, or a fault of Tailrace; clients ask again.",
+            of('sum by (code) (rate(tailrace_serve_answers_total{route!="healthcheck"}[5m]))', "{{code}}"),
+            unit="reqps",
+            stacked=True,
+            none="no server is scraped",
+        ),
+        Panel(
+            "Credentials refused",
+            "wrong: somebody guesses, or reads with an old key. other: a token that is over, an unknown environment.",
+            of("sum by (reason) (rate(tailrace_serve_refused_requests_total[5m]))", "{{reason}}"),
+            unit="reqps",
+            stacked=True,
+            none="no server is scraped",
+        ),
+        Panel(
+            "Sent to readers",
+            "Bodies of answers.",
+            of("sum(rate(tailrace_serve_sent_bytes_total[5m]))", "bytes"),
+            unit="Bps",
+            none="no server is scraped",
+        ),
+        Panel(
+            "Looks at what was committed",
+            "How long one takes, for all readers of a server. With 0.05 s more, readers are so late.",
+            (
+                Query(
+                    "sum(rate(tailrace_serve_look_seconds_sum[5m]))"
+                    " / (sum(rate(tailrace_serve_look_seconds_count[5m])) > 0)",
+                    "on average",
+                ),
+                Query(
+                    "histogram_quantile(0.99, sum by (le) (rate(tailrace_serve_look_seconds_bucket[5m])))",
+                    "99 % are faster",
+                ),
+            ),
+            unit="s",
+            none="nobody reads",
+        ),
+        Panel(
+            "Looks that failed",
+            "streams, runs: who waits for them does not see what is new.",
+            of("sum by (kind) (rate(tailrace_serve_failed_looks_total[5m]))", "{{kind}}"),
+            unit="ops",
+            none="no server is scraped",
+        ),
+        Panel(
+            "Connections of a server",
+            "To Postgres, in use when it was asked, and its limit.",
+            (
+                Query("max by (instance) (tailrace_serve_postgres_connections)", "{{instance}}"),
+                Query("max(tailrace_serve_postgres_connections_limit)", "limit"),
+            ),
+            none="no server is scraped",
+        ),
+        Panel(
+            "CPU of a server",
+            "One has one core at most.",
+            of("rate(process_cpu_seconds_total[5m]) and on (instance) tailrace_serve_build_info", "{{instance}}"),
+            unit="percentunit",
+            none="no server is scraped",
+        ),
+        Panel(
+            "Memory of a server",
+            "About 27 kB a reader that waits, and what was read last.",
+            of("process_resident_memory_bytes and on (instance) tailrace_serve_build_info", "{{instance}}"),
+            unit="bytes",
+            none="no server is scraped",
+        ),
+    ),
+)
+
+WATCHED: Final = (LOSS, READ, STORED, UPSTREAM, FLEET, KEPT)
+"""Those of what `make watch` starts, which it draws."""
+ROWS: Final = (*WATCHED, SERVED)
 
 
-def panels() -> Iterator[tuple[Row, Panel]]:
+def panels(rows: Sequence[Row] = ROWS) -> Iterator[tuple[Row, Panel]]:
     """Return every panel with its row."""
-    for row in ROWS:
+    for row in rows:
         for panel in row.panels:
             yield row, panel
 

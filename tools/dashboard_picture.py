@@ -21,9 +21,9 @@ from html import escape
 from typing import Any, Final
 
 try:
-    from tools.dashboard import ROWS, Panel, Query
+    from tools.dashboard import WATCHED, Panel, Query
 except ImportError:  # run as a program
-    from dashboard import ROWS, Panel, Query  # type: ignore[no-redef]
+    from dashboard import WATCHED, Panel, Query  # type: ignore[no-redef]
 
 WIDTH: Final = 1200
 GAP: Final = 10
@@ -86,7 +86,7 @@ def picture(answers: Sequence[tuple[Panel, list[Series]]], start: float, end: fl
     by_title = {id(panel): series for panel, series in answers}
     parts: list[str] = []
     top = 34.0
-    for row in ROWS:
+    for row in WATCHED:
         parts.append(_text(0, top + 16, row.title, 15, weight="bold"))
         top += 26
         width = (WIDTH - GAP * (row.columns - 1)) / row.columns
@@ -181,7 +181,7 @@ def asked(url: str, start: float, end: float) -> list[tuple[Panel, list[Series]]
     """Return every panel with what Prometheus answers to it."""
     return [
         (panel, [series for query in panel.queries for series in curves(url, query, start, end)])
-        for row in ROWS
+        for row in WATCHED
         for panel in row.panels
     ]
 

@@ -2,7 +2,7 @@
 
 ::
 
-    of_workers, of_archive, of_maintenance, of_upstream, of_broker    the incidents
+    of_workers, of_archive, of_maintenance, of_upstream, of_broker, of_readers    the incidents
       sessions                                  sessions of Postgres that somebody left open
       drill                                     what one is, and how it is practised
         fleet                                   servers, workers, exporter: started, harmed, looked at

@@ -21,6 +21,7 @@ FAILED = re.compile("5..|429|none")
 """The codes of answers that the recording rule takes for failures."""
 MADE_OF = {
     "upstream_answers_failed": "tailrace_upstream_answers_total",
+    "serve_answers_failed": "tailrace_serve_answers_total",
     "commits": "tailrace_commit_seconds_count",
     "commits_slow": "tailrace_commit_seconds_bucket",
 }
@@ -62,6 +63,8 @@ def _told(sample: Sample) -> Iterator[tuple[str, float]]:
         name += f"_{labels['state']}"
     elif name == "upstream_answers_total" and FAILED.fullmatch(labels["code"]):
         yield "upstream_answers_failed", value
+    elif name == "serve_answers_total" and labels["code"].startswith("5"):
+        yield "serve_answers_failed", value
     yield name, value
 
 

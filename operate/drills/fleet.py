@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import secrets
 import shlex
 import shutil
 import signal
@@ -10,12 +11,14 @@ import subprocess
 import sys
 import threading
 import time
+import urllib.request
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 import psycopg
 import redis
+from sqlalchemy.engine import make_url
 
 from drills.figures import page, read
 from drills.upstream import OLD_KEY, Upstream
@@ -30,6 +33,8 @@ from tailrace.store.migrate import upgrade
 RUNS = 8
 SHORT, SHORT_RECORDS = "run_drill_short", 20
 """One more run, which is over soon."""
+SERVER = "drill_server"
+"""The account of a server for readers."""
 ROWS_S = 90.0
 OURS = ("TRIGGER_", "TAILRACE_", "CELERY_", "PG")
 
@@ -55,6 +60,7 @@ class Fleet:
         self.write_key(OLD_KEY)
         self.exporter_port, self.next_port = _free_port(), _free_port()
         self._ports: list[int] = []
+        self._server_port = 0
         self._exporter: subprocess.Popen[bytes] | None = None
         self.start_exporter()
         stack.callback(self._let_go)
@@ -68,6 +74,41 @@ class Fleet:
 
     def start_exporter(self) -> None:
         self._exporter = self._start("exporter", "--port", str(self.exporter_port))
+
+    def start_server(self) -> None:
+        """Start a server for readers, with an account of its own."""
+        self.tailrace("roles")
+        password = secrets.token_hex(16)
+        self.execute(f"CREATE ROLE {SERVER} LOGIN PASSWORD '{password}' IN ROLE tailrace_server")
+        url = make_url(self.database_url).set(username=SERVER, password=password)
+        self._server_port = _free_port()
+        self._ports.append(_free_port())
+        ports = ("--port", str(self._server_port), "--metrics-port", str(self._ports[-1]))
+        self._start("serve", *ports, DATABASE_URL=url.render_as_string(hide_password=False))
+
+    def read(self) -> bool:
+        """Ask the server for a run, as a reader does; return whether it was answered well."""
+        request = urllib.request.Request(
+            f"http://127.0.0.1:{self._server_port}/api/v3/runs/run_drill_1",
+            headers={"Authorization": f"Bearer {OLD_KEY}"},
+        )
+        try:
+            with urllib.request.urlopen(request, timeout=30) as answer:
+                return bool(answer.status == 200)
+        except OSError:
+            return False
+
+    def until_answered(self) -> None:
+        """Wait until the server answers.
+
+        Raises:
+            TimeoutError: it does not.
+        """
+        until = time.monotonic() + ROWS_S
+        while not self.read():
+            if time.monotonic() > until:
+                raise TimeoutError(f"the server has not answered within {ROWS_S:.0f} s")
+            time.sleep(0.2)
 
     def kill_exporter(self) -> None:
         if self._exporter is not None:

@@ -8,12 +8,17 @@ from pathlib import Path
 import httpx
 import pytest
 
-from tests.acceptance.cli_runner import cli_for
+from tests.acceptance.cli_runner import cli_for, wait_for
 from tests.integration.schema_rows import Archive as Rows
+from tests.scraped import Series, free_port, page, scraped
 
 LONG_S = 60.0
 
 pytestmark = pytest.mark.unbalanced
+
+
+def series(name: str, **labels: str) -> Series:
+    return f"tailrace_serve_{name}", tuple(sorted(labels.items()))
 
 
 def test_it_answers_with_a_key_of_its_own_and_ends_when_told(tmp_path: Path, database_url: str) -> None:
@@ -25,7 +30,8 @@ def test_it_answers_with_a_key_of_its_own_and_ends_when_told(tmp_path: Path, dat
     rows.connection.close()
     added = cli.run("key", "add", "web", "--environment", "default")
     key = added.stdout.decode().splitlines()[-1]
-    with cli.started("serve", "--port", "0") as process:
+    metrics = free_port()
+    with cli.started("serve", "--port", "0", "--metrics-port", str(metrics)) as process:
         assert process.stdout is not None
         url = process.stdout.readline().decode().strip()
         with httpx.Client(base_url=url, trust_env=False, timeout=LONG_S) as client:
@@ -40,6 +46,24 @@ def test_it_answers_with_a_key_of_its_own_and_ends_when_told(tmp_path: Path, dat
             stream = client.get("/realtime/v1/streams/run_1/ai", headers={"timeout-seconds": "1"}).text
             assert stream.count('"seq_num":') >= 2
             assert stream.endswith("data: [DONE]\n\n")
+            with client.stream("GET", "/realtime/v1/streams/run_1/ai"):
+                wait_for(lambda: scraped(metrics)[series("readers", wire="v2")] == 1, "the reader is counted")
+            wait_for(lambda: scraped(metrics)[series("readers", wire="v2")] == 0, "it is gone")
+        assert (page(metrics, "/live"), page(metrics, "/ready")) == ("ok\n", "ok\n")
+        seen = scraped(metrics)
+        for route, code, count in [
+            ("stream", "200", 2),
+            ("api", "401", 1),
+            ("api", "404", 1),
+            ("healthcheck", "200", 1),
+        ]:
+            assert seen[series("answers_total", route=route, code=code)] == count
+        assert seen[series("refused_requests_total", reason="missing")] == 1
+        assert seen[series("sent_bytes_total")] > len(stream)
+        assert seen[series("look_seconds_count")] > 0
+        assert seen[series("failed_looks_total", kind="streams")] == 0
+        assert 0 <= seen[series("postgres_connections")] <= seen[series("postgres_connections_limit")] == 10
+        assert ("tailrace_slots", ()) not in seen, "nothing of a worker"
         taken = cli.run("serve", "--port", url.rpartition(":")[2])
         assert taken.code == 2, taken
         assert "can't be had" in taken.stderr

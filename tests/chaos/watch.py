@@ -30,7 +30,7 @@ from tests.chaos.tally import Tally
 from tests.operated import PROMETHEUS, alerts, recorded
 from tests.scraped import free_port
 from tests.throwaway import ephemeral
-from tools.dashboard import Query, panels
+from tools.dashboard import SERVED, Query, panels
 from tools.dashboard_picture import ask, asked, curves, picture
 
 ROOT = Path(__file__).parents[2]
@@ -56,6 +56,11 @@ QUIET = {
     "tailrace:refused_messages:increase1h": "the dice sent no strange messages",
     "Gone from upstream": "the dice trimmed nothing",
     "tailrace:gaps:increase1h": "the dice trimmed nothing",
+    "tailrace:serve_failures:ratio5m": "no server is scraped",
+} | {
+    panel.title if len(panel.queries) == 1 else query.expr: "no server is scraped"
+    for _, panel in panels([SERVED])
+    for query in panel.queries
 }
 """What may have no answer, and what that means. Alerts have none while all is well."""
 

@@ -6,7 +6,9 @@ import json
 import re
 import shutil
 import subprocess
+from collections.abc import Callable
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import pytest
@@ -15,6 +17,7 @@ from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.registry import Collector
 
 from tailrace import metrics
+from tailrace.serve import metrics as of_serving
 from tailrace.service.exporter import FIGURES, OF_ASKING
 from tests.operated import (
     PROMETHEUS,
@@ -23,6 +26,7 @@ from tests.operated import (
     alerts,
     commands_in,
     known_series,
+    of_servers,
     of_workers,
     read_yaml,
     recorded,
@@ -139,7 +143,7 @@ class _Every(Collector):
 def test_names_units_and_help_are_as_prometheus_asks() -> None:
     registry = CollectorRegistry()
     registry.register(_Every())
-    for page in (generate_latest(metrics.registry), generate_latest(registry)):
+    for page in map(generate_latest, (metrics.registry, of_serving.registry, registry)):
         code, said = promtool("check", "metrics", stdin=page.decode())
         assert (code, said) == (0, "")
 
@@ -194,7 +198,10 @@ def test_every_command_of_a_runbook_is_taken_by_the_program(page: Path) -> None:
 @each_runbook
 def test_every_series_of_a_runbook_exists(page: Path) -> None:
     named = {name for code in re.findall(r"`([^`\n]+)`", page.read_text()) for name in series_in(code) if name != "up"}
-    assert named - known_series() - {alert["alert"] for alert in alerts()} - {"tailrace_runtime"} == set()
+    assert (
+        named - known_series() - {alert["alert"] for alert in alerts()} - {"tailrace_runtime", "tailrace_server"}
+        == set()
+    )
 
 
 @each_runbook
@@ -220,20 +227,28 @@ def listed(labels: Any) -> str:
     return ", ".join(f"`{label}`" for label in labels)
 
 
-def test_every_metric_of_a_worker_is_described() -> None:
-    described = rows("Of a worker")
+@pytest.mark.parametrize(
+    ("heading", "module", "families"),
+    [("Of a worker", metrics, of_workers), ("Of `tailrace serve`", of_serving, of_servers)],
+    ids=["worker", "serve"],
+)
+def test_every_metric_of_a_process_is_described(
+    heading: str, module: ModuleType, families: Callable[[], dict[str, Any]]
+) -> None:
+    described = rows(heading)
+    assert len(described) >= 9
     expected = {}
-    for name, family in of_workers().items():
+    for name, family in families().items():
         shown = name + "_total" if family.type == "counter" else name
-        labels = getattr(getattr(metrics, _variable(name)), "_labelnames", ())
+        labels = getattr(getattr(module, _variable(module, name)), "_labelnames", ())
         expected[shown] = [family.type, listed(labels), family.documentation]
     assert {name: cells[:3] for name, cells in described.items()} == expected
     assert all(cells[3] for cells in described.values())
 
 
-def _variable(name: str) -> str:
-    """Return the name in tailrace.metrics of what is registered under ``name``."""
-    [found] = [key for key, value in vars(metrics).items() if getattr(value, "_name", None) == name]
+def _variable(module: ModuleType, name: str) -> str:
+    """Return the name in a module of what is registered under ``name``."""
+    [found] = [key for key, value in vars(module).items() if getattr(value, "_name", None) == name]
     return found
 
 

@@ -9,12 +9,12 @@ import xml.etree.ElementTree as ET
 import pytest
 
 from tests.operated import ROOT
+from tools.dashboard import WATCHED as DRAWN
 from tools.dashboard import panels
-from tools.dashboard_picture import ROWS as DRAWN
 from tools.dashboard_picture import Series, picture, shown
 
 PICTURE = ROOT / "docs" / "img" / "dashboard.svg"
-TITLES = [panel.title for _, panel in panels()]
+TITLES = [panel.title for _, panel in panels(DRAWN)]
 
 
 @pytest.mark.parametrize(
@@ -43,7 +43,7 @@ def test_it_is_svg_with_every_panel() -> None:
     texts = [each.text for each in ET.fromstring(drawn()).iter("{http://www.w3.org/2000/svg}text")]
     assert [text for text in texts if text in TITLES] == TITLES
     assert texts[0] == "a <test>"
-    assert texts.count("none") == sum(panel.none == "none" for _, panel in panels())
+    assert texts.count("none") == sum(panel.none == "none" for _, panel in panels(DRAWN))
 
 
 def test_a_number_has_the_color_of_its_step() -> None:

@@ -22,6 +22,7 @@ from tailrace import celery as scheduled
 from tailrace.cli.app import app
 from tailrace.config.settings import Settings, variables
 from tailrace.config.urls import DATABASE_VARIABLES, REDIS_MASTER_VARIABLE, REDIS_VARIABLES
+from tailrace.serve.draining import DRAIN_S
 from tests import deployfiles, operating
 from tests.deployfiles import IMAGE, KUBERNETES, ROOT, SYSTEMD, Process, kubernetes, loaded, named, pods, processes
 
@@ -34,6 +35,10 @@ PLATFORMS = ROOT / "docs" / "platforms.md"
 each_process = pytest.mark.parametrize("process", processes(), ids=lambda process: process.where)
 each_worker = pytest.mark.parametrize(
     "process", [each for each in processes() if each.is_worker], ids=lambda process: process.where
+)
+
+each_server = pytest.mark.parametrize(
+    "process", [each for each in processes() if each.is_server], ids=lambda process: process.where
 )
 
 
@@ -63,12 +68,13 @@ def test_every_kind_of_file_was_read() -> None:
     kinds = [process.where.partition(":")[0] for process in processes()]
     assert {kind: kinds.count(kind) for kind in kinds} == {
         "Dockerfile": 1,
-        "compose.yaml": 4,
-        "kubernetes": 4,
-        "systemd": 4,
-        "Procfile": 3,
+        "compose.yaml": 5,
+        "kubernetes": 5,
+        "systemd": 5,
+        "Procfile": 4,
     }
     assert len([process for process in processes() if process.is_worker]) == 5
+    assert len([process for process in processes() if process.is_server]) == 4
 
 
 @each_process
@@ -114,17 +120,45 @@ def test_a_worker_has_the_time_to_drain(process: Process) -> None:
     assert grace_s >= drain_s + ROOM_S
 
 
+@each_server
+def test_a_server_has_the_time_to_drain(process: Process) -> None:
+    """Answers to their end, then what hangs: each within DRAIN_S; and what Kubernetes does before it tells it."""
+    before_s = 0
+    for _, pod in pods():
+        for container in pod["containers"]:
+            if process.where == f"kubernetes: tailrace-{container['name']}":
+                [sleep, seconds] = container["lifecycle"]["preStop"]["exec"]["command"]
+                assert sleep == "sleep"
+                before_s = int(seconds)
+    assert process.grace_s is not None
+    assert process.grace_s >= before_s + 2 * DRAIN_S + ROOM_S
+
+
 @each_process
 def test_probes_ask_the_port_that_is_served(process: Process) -> None:
-    served = process.option("--metrics-port") or process.option("--port")
     for decides, (path, port) in process.probes.items():
-        assert str(port) == served
+        # A load balancer's question is answered where readers are.
+        of_readers = process.is_server and path == "/healthcheck"
+        assert str(port) == ((not of_readers and process.option("--metrics-port")) or process.option("--port"))
+        if of_readers:
+            assert decides in ("live", "readiness")  # Compose only shows it; nothing is restarted for it
+            continue
         # A database that is away makes a worker not ready, and must not have it restarted.
         assert path in {"live": {"/live", "/metrics"}, "liveness": {"/live"}, "startup": {"/live"}}.get(
             decides, {"/ready", "/metrics"}
         )
     if process.probes and process.where != "Dockerfile":
         assert (process.option("--metrics-host") or process.option("--host")) == "0.0.0.0"
+
+
+def test_servers_are_probed_in_every_way() -> None:
+    """Nobody is sent to one whose database is away, and it is not restarted for that."""
+    [server] = [process for process in deployfiles.in_pods() if process.is_server]
+    assert server.probes == {
+        "liveness": ("/live", 9464),
+        "readiness": ("/healthcheck", 8787),
+        "startup": ("/live", 9464),
+    }
 
 
 def test_workers_are_probed_in_every_way() -> None:
@@ -182,7 +216,7 @@ def test_all_files_mean_one_version() -> None:
 
 def test_compose_listens_on_this_machine_only() -> None:
     ports = [port for service in deployfiles.compose()["services"].values() for port in service.get("ports", ())]
-    assert len(ports) == 4
+    assert len(ports) == 5
     assert all(port.startswith("127.0.0.1:") for port in ports)
 
 
@@ -238,10 +272,13 @@ def test_selectors_find_their_pods() -> None:
     labels = {name: each["spec"]["template"]["metadata"]["labels"] for name, each in deployments.items()}
     for name, each in deployments.items():
         assert each["spec"]["selector"]["matchLabels"] == labels[name]
-    assert (
-        named("PodDisruptionBudget")["tailrace-worker"]["spec"]["selector"]["matchLabels"] == labels["tailrace-worker"]
-    )
-    assert named("Service")["tailrace-exporter"]["spec"]["selector"] == labels["tailrace-exporter"]
+    budgets, services = named("PodDisruptionBudget"), named("Service")
+    assert {name: each["spec"]["selector"]["matchLabels"] for name, each in budgets.items()} == {
+        name: labels[name] for name in ("tailrace-worker", "tailrace-serve")
+    }
+    assert {name: each["spec"]["selector"] for name, each in services.items()} == {
+        name: labels[name] for name in ("tailrace-exporter", "tailrace-serve")
+    }
     assert named("ScaledObject")["tailrace-worker"]["spec"]["scaleTargetRef"]["name"] in deployments
     [monitored] = named("PodMonitor")["tailrace"]["spec"]["selector"]["matchExpressions"]
     assert set(monitored["values"]) <= {each["app"] for each in labels.values()}
@@ -258,7 +295,7 @@ def test_a_worker_more_is_wanted_before_the_slots_are_gone() -> None:
 def test_secrets_of_the_example_are_none() -> None:
     for secret in named("Secret").values():
         for value in secret["stringData"].values():
-            assert re.fullmatch(r"KEY|\w+://(WORKERS|OWNER)?:PASSWORD@HOST:\d+/(DATABASE|0)", value)
+            assert re.fullmatch(r"KEY|\w+://(WORKERS|OWNER|SERVER)?:PASSWORD@HOST:\d+/(DATABASE|0)", value)
 
 
 @pytest.mark.skipif(shutil.which("kubectl") is None, reason="kubectl is not installed")
@@ -270,7 +307,7 @@ def test_kustomize_makes_them_what_is_applied(folder: str) -> None:
     [worker] = re.findall(r"kind: Deployment\nmetadata:\n(?:  .*\n)*?  name: tailrace-worker\n(?:.*\n)*?---", made)
     assert f"image: {IMAGE}:{VERSION}" in worker
     assert ("\n  replicas:" in worker) == (folder == "base")  # KEDA's number is not set back
-    assert len(re.findall(r"^kind: ", made, re.MULTILINE)) == {"base": 6, "keda": 7}[folder]
+    assert len(re.findall(r"^kind: ", made, re.MULTILINE)) == {"base": 9, "keda": 10}[folder]
 
 
 def test_kustomize_is_given_every_file() -> None:
@@ -282,7 +319,7 @@ def test_kustomize_is_given_every_file() -> None:
     apart = {KUBERNETES / name for name in ("migrate.yaml", "secrets.example.yaml", "podmonitor.yaml")}
     files = {path for path in KUBERNETES.rglob("*.yaml") if path.name != "kustomization.yaml"}
     assert files == apart | (listed - {KUBERNETES / "base"})
-    assert len(kubernetes()) == 11
+    assert len(kubernetes()) == 15
 
 
 # --- systemd
@@ -324,7 +361,7 @@ def test_units_share_what_keeps_them_in() -> None:
 
 def test_heroku_installs_the_pinned_worker_and_starts_the_procfile() -> None:
     lines = [line for line in (ROOT / "requirements.txt").read_text().splitlines() if not line.startswith("#")]
-    assert lines == ["-c constraints.txt", ".[worker]"]
+    assert lines == ["-c constraints.txt", ".[worker,serve]"]
     manifest = json.loads((ROOT / "app.json").read_text())
     kinds = {process.where.removeprefix("Procfile: ") for process in deployfiles.procfile()}
     assert set(manifest["formation"]) == kinds - {"release"}

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from tailrace.cli import servers
+from tailrace.cli.arguments import metrics_host_option, port_option
 
 HOST, DEFAULT_PORT = "127.0.0.1", 8787
 
@@ -23,6 +24,11 @@ def serve(
             "--fallback", help="Ask Trigger.dev for what is not archived, with the key by which it is archived."
         ),
     ] = False,
+    metrics_port: Annotated[
+        int | None,
+        port_option("--metrics-port", "Answer /metrics, /live and /ready on this port.", "TAILRACE_METRICS_PORT"),
+    ] = None,
+    metrics_host: Annotated[str | None, metrics_host_option("--metrics-host")] = None,
 ) -> None:
     """Serve the archive as Trigger.dev serves its runs, until SIGTERM or Ctrl-C: clients change their base URL only.
 
@@ -31,8 +37,24 @@ def serve(
     """
     from tailrace.config.settings import load
     from tailrace.serve.archive.process import serve_archive
+    from tailrace.serve.metrics import registry
+    from tailrace.serve.probes import Probes
+    from tailrace.service.endpoint import Endpoint
     from tailrace.telemetry import configure
 
     settings = load(os.environ)
     configure(settings.log_format, settings.log_level)
-    serve_archive(settings, servers.database(), host, port, fallback=fallback)
+    database_url, probes = servers.database(), Probes()
+    asked = metrics_port or settings.metrics_port
+    endpoint = (
+        None
+        if asked is None
+        else Endpoint(metrics_host or settings.metrics_host, asked, registry, probes.live, probes.ready)
+    )
+    try:
+        if endpoint is not None:
+            endpoint.start()
+        serve_archive(settings, database_url, host, port, fallback=fallback, probes=probes)
+    finally:
+        if endpoint is not None:
+            endpoint.stop()

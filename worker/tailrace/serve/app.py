@@ -20,8 +20,9 @@ from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from tailrace.config.origins import ANY_ORIGIN
-from tailrace.serve import answers, claims
-from tailrace.serve.admission import Admission, Admitted, NotAdmitted, of_run
+from tailrace.metrics import answer_code
+from tailrace.serve import answers, claims, metrics
+from tailrace.serve.admission import MISSING, Admission, Admitted, NotAdmitted, of_run
 from tailrace.serve.body import BrokenOff, StreamBody
 from tailrace.serve.connections import Connections
 from tailrace.serve.cors import Origins, beforehand, is_beforehand
@@ -46,6 +47,9 @@ HEALTHCHECK = ["healthcheck"]
 
 UNDER_API = frozenset({"api", "run list", "claims"})
 """Kinds of targets whose path is under ``/api``: without Authorization they are refused before all else."""
+
+_COUNTED_AS = "tailrace.route"
+"""Where in a request's scope it stands as what it is counted: a target's kind, `healthcheck`, or `other`."""
 
 Route = Callable[[Upstream, Request, Target, Admitted], Awaitable[Response]]
 Way = tuple[Target, Route]
@@ -198,7 +202,12 @@ class _Door:
         self._failing = Failing("answering")
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        response = await self._answer(Request(scope, receive))
+        request = Request(scope, receive)
+        response = await self._answer(request)
+        route: str = scope.get(_COUNTED_AS, "other")
+        metrics.answers.labels(route, answer_code(response.status_code)).inc()
+        if not isinstance(response, StreamBody):  # which counts what it sends itself
+            metrics.sent_bytes.inc(len(getattr(response, "body", b"")))
         await response(scope, receive, send)
 
     async def _answer(self, request: Request) -> Response:
@@ -211,12 +220,15 @@ class _Door:
         if request.method != wanted:
             return Response("Method Not Allowed", 405, {"allow": wanted})
         if segments == HEALTHCHECK:
+            request.scope[_COUNTED_AS] = "healthcheck"
             return await self._health()
         found = (CLAIMS, _claims) if segments == claims.PATH else _route(segments)
         if found is None:
             return answers.unknown()
         target, route = found
+        request.scope[_COUNTED_AS] = target.kind.replace(" ", "_")
         if target.kind in UNDER_API and "authorization" not in request.headers:
+            metrics.refused_requests.labels("missing").inc()
             return answers.limiter_wants_key()
         return await self._around(target, lambda: self._admitted(request, target, route))
 
@@ -244,12 +256,19 @@ class _Door:
             if isinstance(response, StreamBody) and admitted.key_id is not None:
                 response.blocks = _while_it_stands(response.blocks, self._access, admitted)
             return response
+        metrics.refused_requests.labels(_why(refused)).inc()
         return await self._late_answers.answer(refused, request.receive)
 
     def _upstream(self, environment: str) -> Upstream:
         if environment not in self._made:
             self._made[environment] = self._make(environment)
         return self._made[environment]
+
+
+def _why(refused: NotAdmitted) -> str:
+    if refused.said == MISSING:
+        return "missing"
+    return "wrong" if refused.guessed else "other"
 
 
 async def _while_it_stands(blocks: AsyncIterator[bytes], access: Admission, admitted: Admitted) -> AsyncIterator[bytes]:

@@ -11,6 +11,7 @@ from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from tailrace.errors import StoreUnavailable
+from tailrace.serve import metrics
 from tailrace.serve.connections import Connections
 
 Answer = TypeVar("Answer")
@@ -43,10 +44,13 @@ class StreamBody(Response):
         status: int = 200,
         headers: list[tuple[str, str]],
         compress: bool = False,
+        wire: str = metrics.ELSEWHERE,
     ) -> None:
+        """``wire``: as what its reader is counted."""
         self.blocks = blocks
         self.compress = compress
         self._connections = connections
+        self._readers = metrics.readers.labels(wire)
         self.status_code = status
         self.background = None
         self.raw_headers = [(name.lower().encode("latin-1"), value.encode("latin-1")) for name, value in headers]
@@ -58,6 +62,7 @@ class StreamBody(Response):
         sending = asyncio.create_task(self._send_blocks(send))
         left = asyncio.create_task(client_left(receive))
         transport = self._connections.begin_stream(scope)
+        self._readers.inc()
         try:
             await asyncio.wait({sending, left}, return_when=asyncio.FIRST_COMPLETED)
             if not sending.done():
@@ -70,6 +75,7 @@ class StreamBody(Response):
                 return
             await send({"type": "http.response.body", "body": b"", "more_body": False})
         finally:
+            self._readers.dec()
             self._connections.end_stream(transport)
             sending.cancel()
             left.cancel()
@@ -81,6 +87,7 @@ class StreamBody(Response):
                 for start in range(0, len(block), _WRITE_MAX_BYTES):
                     part = block[start : start + _WRITE_MAX_BYTES]
                     await send({"type": "http.response.body", "body": part, "more_body": True})
+                    metrics.sent_bytes.inc(len(part))
                     # A socket that takes everything never makes `send` wait, and the other streams want to be served.
                     await asyncio.sleep(0)
         except BrokenOff as broken:

@@ -60,7 +60,8 @@ async def input_stream(upstream: Upstream, asked: Asked) -> Response:
 
 
 async def _read(upstream: Upstream, asked: Asked, timeout_s: float | None) -> Response:
-    if await upstream.store.wire(asked.run, asked.target.key) is Wire.V1:
+    wire = await upstream.store.wire(asked.run, asked.target.key)
+    if wire is Wire.V1:
         blocks, headers = await _v1_blocks(upstream, asked, timeout_s), _V1_HEADERS
         # Express compresses what may be transformed, for a client that offers it; v2 says no-transform.
         compress = upstream.compression and "gzip" in asked.request.headers.get("accept-encoding", "")
@@ -70,7 +71,7 @@ async def _read(upstream: Upstream, asked: Asked, timeout_s: float | None) -> Re
         except (NoSuchStream, Unreadable):
             return answers.failed()
         compress = False
-    return StreamBody(blocks, upstream.connections, headers=headers, compress=compress)
+    return StreamBody(blocks, upstream.connections, headers=headers, compress=compress, wire=wire)
 
 
 async def _v1_blocks(upstream: Upstream, asked: Asked, timeout_s: float | None) -> AsyncIterator[bytes]:

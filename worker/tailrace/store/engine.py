@@ -20,6 +20,7 @@ from tailrace.store.turns import Turns
 __all__ = [
     "FairPool",
     "autocommit",
+    "connections_in_use",
     "create_engine",
     "end",
     "is_unavailable",
@@ -204,6 +205,12 @@ def end(engine: Engine) -> None:
 def _close(connection: psycopg.Connection[Any] | None, _record: object) -> None:
     if connection is not None:
         connection.close()
+
+
+def connections_in_use(engine: Engine) -> int:
+    """Return how many connections of an engine with a pool somebody has at this moment."""
+    assert isinstance(engine.pool, pool.QueuePool)
+    return engine.pool.checkedout()
 
 
 def autocommit(engine: Engine) -> Engine:

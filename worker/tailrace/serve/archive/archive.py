@@ -13,11 +13,13 @@ from tailrace.serve.archive.follower import Follower
 from tailrace.serve.archive.numbers import Item, held_bytes, items_of
 from tailrace.serve.archive.run_watch import RunWatch
 from tailrace.serve.archive.threads import Threads
-from tailrace.store.engine import create_engine, end
+from tailrace.store.engine import connections_in_use, create_engine, end
 from tailrace.store.serving import Serving
 
-CONNECTIONS = 8
-"""To Postgres, for whoever reads: more would make no two cores of it faster. Two more are for what follows and keys."""
+READING = 8
+"""Connections to Postgres, for whoever reads: more would make no two cores of it faster."""
+CONNECTIONS = READING + 2
+"""With those for what follows and for keys."""
 PARTS_BYTES = 33_554_432
 """Of memory, for the parts that were read last: for readers that come one after another."""
 
@@ -34,9 +36,9 @@ class Archive:
     """Belongs to the loop that serves; opens connections when it needs them. Close it there."""
 
     def __init__(self, url: str) -> None:
-        self.engine = create_engine(url, pool_size=CONNECTIONS + 2, max_overflow=0, application_name="tailrace serve")
+        self.engine = create_engine(url, pool_size=CONNECTIONS, max_overflow=0, application_name="tailrace serve")
         self.serving = Serving(self.engine)
-        self.threads = Threads(CONNECTIONS)
+        self.threads = Threads(READING)
         # With a thread and a connection of its own: however many read, what is committed is seen at once.
         self._apart = Threads(1)
         self.follower = Follower(self.serving, self._apart, self._forget)
@@ -44,6 +46,10 @@ class Archive:
         self._parts: OrderedDict[_PartKey, _Part] = OrderedDict()
         self._parts_bytes = 0
         self._reading: dict[_PartKey, asyncio.Task[_Part]] = {}
+
+    def connections_in_use(self) -> int:
+        """Return of how many of its connections to Postgres use is made now. From any thread."""
+        return connections_in_use(self.engine)
 
     def stop_waiting(self) -> None:
         """Have those who wait for a run to change wait no more."""

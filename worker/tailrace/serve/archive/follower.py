@@ -13,6 +13,7 @@ from weakref import WeakValueDictionary
 
 from tailrace.errors import StoreUnavailable
 from tailrace.model import Wire
+from tailrace.serve import metrics
 from tailrace.serve.archive.followed import NEWEST_S, Followed
 from tailrace.serve.archive.threads import Threads
 from tailrace.store.serving import Moment, Serving
@@ -77,11 +78,12 @@ class Follower:
             began_s = loop.time()
             self._wanted.clear()
             looked = False
-            with self._failing:
+            with self._failing, metrics.look_seconds.time():
                 await self._look()
                 looked = True
             self._troubled = not looked
             if not looked:
+                metrics.failed_looks.labels("streams").inc()
                 self._seen = None  # what was not given out is found anew
                 await asyncio.sleep(AGAIN_S)
                 continue

@@ -12,8 +12,9 @@ import httpx
 from tailrace.config.keys import Access as Reached
 from tailrace.config.settings import Settings
 from tailrace.errors import StoreUnavailable
+from tailrace.serve import metrics
 from tailrace.serve.app import create_app_of, make_upstream
-from tailrace.serve.archive.archive import Archive
+from tailrace.serve.archive.archive import CONNECTIONS, Archive
 from tailrace.serve.archive.store import ArchiveStore
 from tailrace.serve.archive.to_upstream import ToUpstream, upstream_client
 from tailrace.serve.archive_access import KEPT_S, EnvironmentKeys, archive_access
@@ -22,6 +23,7 @@ from tailrace.serve.console.app import add_console, make_console
 from tailrace.serve.draining import serve_until_told
 from tailrace.serve.fresh import Fresh
 from tailrace.serve.listing import Index
+from tailrace.serve.probes import Probes
 from tailrace.serve.upstream import Upstream
 
 GC_OBJECTS = 50_000
@@ -31,24 +33,30 @@ AHEAD = 1_000_000
 What is further ahead is no number of this stream."""
 
 
-def serve_archive(settings: Settings, database_url: str, host: str, port: int, *, fallback: bool) -> None:
+def serve_archive(
+    settings: Settings, database_url: str, host: str, port: int, *, fallback: bool, probes: Probes
+) -> None:
     """Serve until SIGTERM or SIGINT. The URL is the first line of output; port 0 takes a free one.
 
-    ``fallback``: what is not archived is asked of upstream.
+    ``fallback``: what is not archived is asked of upstream. ``probes`` are told when it begins, and stops, to serve.
 
     Raises:
         BadSettings: the database, the keys, the address or the port can't be used.
         NotMigrated: the database has no archive.
     """
-    asyncio.run(_serve(settings, database_url, host, port, fallback=fallback))
+    asyncio.run(_serve(settings, database_url, host, port, fallback=fallback, probes=probes))
 
 
-async def _serve(settings: Settings, database_url: str, host: str, port: int, *, fallback: bool) -> None:
+async def _serve(
+    settings: Settings, database_url: str, host: str, port: int, *, fallback: bool, probes: Probes
+) -> None:
     # While it is looked for cycles through all that thousands of readers hold, nobody is served: the slowest of 2,000
     # then had a chunk 0.3 to 0.7 s after its commit, and has it after 0.12 s so.
     gc.freeze()
     gc.set_threshold(GC_OBJECTS, 20, 20)
     archive = Archive(database_url)
+    metrics.connections.set_function(archive.connections_in_use)
+    metrics.connections_limit.set(CONNECTIONS)
     with suppress(StoreUnavailable):  # it may come back while nobody reads yet
         archive.serving.check()
     client = upstream_client(settings.connect_timeout_seconds, settings.read_timeout_seconds) if fallback else None
@@ -70,7 +78,12 @@ async def _serve(settings: Settings, database_url: str, host: str, port: int, *,
         console.close()
         await archive.close()
 
-    await serve_until_told(app, host, port, archive.stop_waiting, close)
+    def stop_waiting() -> None:
+        probes.end()
+        archive.stop_waiting()
+
+    probes.begin(healthy)
+    await serve_until_told(app, host, port, stop_waiting, close)
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from typing import Any, NamedTuple
 
+from tailrace.serve import metrics
 from tailrace.serve.archive.threads import Threads
 from tailrace.store.serving import ArchivedRun, Serving
 from tailrace.telemetry import Failing
@@ -140,8 +141,12 @@ class RunWatch:
         while self._runs or self._sought or self._environments:
             await asyncio.sleep(EVERY_S)
             for look in (self._look_at_runs, self._look_for_streams, self._look_at_environments):
+                looked = False
                 with self._failing:  # whoever waits may wait longer
                     await look()
+                    looked = True
+                if not looked:
+                    metrics.failed_looks.labels("runs").inc()
         self._task = None
 
     async def _look_at_runs(self) -> None:
