@@ -40,7 +40,7 @@ async def test_a_database_that_is_away_makes_it_not_ready_and_is_no_reason_to_re
     probes = Probes()
     probes.begin(away)
     assert await asyncio.to_thread(probes.live) == []
-    assert await asyncio.to_thread(probes.ready) == ["the database does not answer: connection refused"]
+    assert await asyncio.to_thread(probes.ready) == ["connection refused"]
 
 
 @looped

@@ -67,7 +67,7 @@ async def _answers(healthy: Callable[[], Awaitable[object]]) -> list[str]:
     try:
         await healthy()
     except StoreUnavailable as error:
-        return [f"the database does not answer: {error}"]
+        return [str(error)]
     except Exception as error:  # noqa: BLE001  whoever asks must be told, whatever it is
         return [f"it can't answer: {type(error).__name__}"]
     return []
