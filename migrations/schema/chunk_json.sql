@@ -77,6 +77,73 @@ COMMENT ON FUNCTION tailrace.mended(text) IS
     'A JSON text with U+FFFD in the place of \u0000 and of halves of surrogate pairs; null above 16 MiB.';
 
 
+-- A character outside the first 65 536 is two halves in JavaScript, and text that is cut by JavaScript's count can be
+-- cut between them: `…\ud83d` ends one delta, `\ude80…` begins the next. No text of Postgres holds a half, so until
+-- deltas are put together a half is written as U+FDD0, which is no character, and its four digits; a U+FDD0 that was
+-- there before as U+FDD0 and 0. `rejoined` reads that. streams/text.py does the same to the letter, tested by one
+-- table (tests/data/text/halves.json).
+
+-- As mended, but halves of surrogate pairs stay what they are, for `rejoined`. Null above 16 MiB.
+CREATE FUNCTION tailrace.with_halves(p_text text) RETURNS text
+LANGUAGE sql IMMUTABLE PARALLEL SAFE
+RETURN CASE WHEN octet_length(p_text) <= 16777216 THEN
+    regexp_replace(
+        regexp_replace(
+            regexp_replace(
+                replace(
+                    replace(replace(p_text, '\\', '\u005c'), '\u0000', '\ufffd'), U&'\FDD0', U&'\FDD0' || '0'
+                ),
+                '\\u[fF][dD][dD]0', U&'\FDD0' || '0', 'g'
+            ),
+            '\\u([dD][89abAB][0-9a-fA-F]{2})(?!\\u[dD][c-fC-F][0-9a-fA-F]{2})', U&'\FDD0' || '\1', 'g'
+        ),
+        '(?<!\\u[dD][89abAB][0-9a-fA-F]{2})\\u([dD][c-fC-F][0-9a-fA-F]{2})', U&'\FDD0' || '\1', 'g'
+    )
+END;
+
+COMMENT ON FUNCTION tailrace.with_halves(text) IS
+    'A JSON text in which halves of surrogate pairs are kept for function rejoined; U+FFFD in the place of \u0000. '
+    'Null above 16 MiB.';
+
+
+-- A first half that a second one follows at once is the character that they are; any other half is U+FFFD. Without a
+-- regular expression: those need four bytes for each character, and a text may have 600 million.
+CREATE FUNCTION tailrace.rejoined(p_text text) RETURNS text
+LANGUAGE sql IMMUTABLE STRICT PARALLEL SAFE
+RETURN CASE WHEN position(U&'\FDD0' IN p_text) = 0 THEN p_text ELSE (
+    SELECT string_agg(
+        CASE
+            WHEN h.n = 1 THEN h.piece
+            WHEN h.piece ~ '^[dD][89abAB]' THEN CASE
+                WHEN h.rest = '' AND h.next ~ '^[dD][c-fC-F]' THEN ''
+                ELSE U&'\FFFD' || h.rest
+            END
+            WHEN h.piece ~ '^[dD]' THEN CASE
+                WHEN h.before ~ '^[dD][89abAB]..$' THEN chr(
+                    65536 + (('x' || right(h.before, 3))::bit(12)::int & 1023) * 1024
+                    + (('x' || substr(h.piece, 2, 3))::bit(12)::int & 1023)
+                )
+                ELSE U&'\FFFD'
+            END || h.rest
+            ELSE U&'\FDD0' || substr(h.piece, 2)
+        END, '' ORDER BY h.n
+    )
+    FROM (
+        SELECT
+            s.n, s.piece, substr(s.piece, 5) AS rest,
+            CASE WHEN s.n > 2 AND length(s.before) = 4 THEN s.before END AS before, left(s.next, 4) AS next
+        FROM (
+            SELECT p.n, p.piece, lag(p.piece) OVER (ORDER BY p.n) AS before, lead(p.piece) OVER (ORDER BY p.n) AS next
+            FROM string_to_table(p_text, U&'\FDD0') WITH ORDINALITY AS p (piece, n)
+        ) s
+    ) h
+) END;
+
+COMMENT ON FUNCTION tailrace.rejoined(text) IS
+    'A text that was put together from deltas of with_halves: halves of surrogate pairs that met are the character that '
+    'they are, all others U+FFFD.';
+
+
 -- The chunk's `type`, when it is an object that says one as a string. Not for odd text.
 CREATE FUNCTION tailrace.type_of(p_data json) RETURNS text
 LANGUAGE sql IMMUTABLE PARALLEL SAFE

@@ -1,4 +1,4 @@
-"""The official client is asked where Node is and npm can install it; elsewhere the tests that need it are skipped.
+"""The official client and the AI SDK are asked where Node is and npm can install it; elsewhere the tests that need it are skipped.
 
 It is installed once, from package-lock.json, into pytest's cache (``make clean`` takes it away), in a folder that the
 lock's checksum names.
@@ -20,7 +20,7 @@ INSTALL_S = 90
 
 @pytest.fixture(scope="session")
 def official_client(pytestconfig: pytest.Config) -> Path:
-    """The folder to run ``node read.mjs`` in."""
+    """The folder to run our scripts for Node in; what package.json names is installed there."""
     if shutil.which("node") is None or shutil.which("npm") is None:
         pytest.skip("the official client needs Node and npm")
     assert pytestconfig.cache is not None
@@ -30,7 +30,8 @@ def official_client(pytestconfig: pytest.Config) -> Path:
         fcntl.flock(one_at_a_time, fcntl.LOCK_EX)
         if not (folder / "installed").exists():
             _install(folder)
-    shutil.copy(HERE / "read.mjs", folder / "read.mjs")
+    for script in HERE.glob("*.mjs"):
+        shutil.copy(script, folder / script.name)
     return folder
 
 
