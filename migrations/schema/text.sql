@@ -19,6 +19,7 @@ BEGIN ATOMIC
                 WHEN t.type IS NULL THEN concat_ws('/', t.data ->> 'id', t.choices #>> '{0,index}')
                 WHEN t.type = 'start' THEN t.data ->> 'messageId'
                 WHEN t.type LIKE 'text-%' THEN t.data ->> 'id'
+                WHEN t.type LIKE 'TEXT_MESSAGE_C%' THEN t.data ->> 'messageId'
             END AS id
         FROM (
             SELECT d.*, d.data ->> 'type' AS type, d.data -> 'choices' AS choices

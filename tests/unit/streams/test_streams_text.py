@@ -133,6 +133,24 @@ CASES: dict[str, tuple[list[object], str]] = {
 }
 
 
+SHAPES: list[dict[str, Any]] = json.loads((Path(__file__).parents[2] / "data" / "text" / "shapes.json").read_text())
+"""Every shape of a chunk of which the text is known: a sample, its text (null: none) and where it is from."""
+
+
+@pytest.mark.parametrize("shape", SHAPES, ids=[shape["shape"] for shape in SHAPES])
+def test_the_text_of_every_shape(shape: dict[str, Any]) -> None:
+    for sample in shape["samples"]:
+        assert transcript([sample["chunk"]]).text == (sample["text"] or ""), sample
+
+
+def test_the_page_of_shapes_shows_the_samples() -> None:
+    page = (Path(__file__).parents[3] / "docs" / "shapes.md").read_text()
+    for shape in SHAPES:
+        if shape["shape"] != "none of them":
+            chunk = json.dumps(shape["samples"][0]["chunk"], ensure_ascii=False)
+            assert f"| {shape['shape']} | `{chunk}` | {shape['source']} |" in page
+
+
 HALVES: dict[str, dict[str, Any]] = json.loads(
     (Path(__file__).parents[2] / "data" / "text" / "halves.json").read_text()
 )

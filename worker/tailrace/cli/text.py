@@ -15,7 +15,7 @@ def text(
 ) -> None:
     """Print the text of a run's streams, put together from their chunks: the answer of each.
 
-    Knows plain strings and the deltas of AI SDK, OpenAI and Anthropic (view tailrace.stream_text). Several texts are
+    Knows the chunks of the usual AI libraries (docs/shapes.md; view tailrace.stream_text). Several texts are
     each headed by the name of their stream. --json prints one object a line, streams without text and generations
     that upstream began anew included.
     """

@@ -19,6 +19,8 @@ a string                                                    itself
                                                             ``index``
 ``{"type": "response.output_text.delta", "delta"}``, OpenAI ``delta``
 ``{"type": "content_block_delta", "delta"}``, Anthropic     ``delta.text`` of a ``text_delta``
+those of Google, Cohere, Mistral, Bedrock, Ollama, AG-UI,   see docs/shapes.md; reasoning and the arguments of tools
+LangChain; ``{"text": "…"}`` and the like                   are no text
 anything else                                               nothing
 =========================================================== =========================================================
 """
@@ -33,6 +35,8 @@ _DELTAS = ("delta", "text", "textDelta")
 _MESSAGE_PARTS = frozenset({"text-start", "text-delta"})
 _STARTS = frozenset({"text-start", "reasoning-start"})
 _ENDS = frozenset({"text-end", "reasoning-end"})
+_PLAIN = frozenset({"text", "delta", "content"})
+_BESIDE = frozenset({"role", "id", "index"})
 _HALF = re.compile("[\ud800-\udfff]")
 
 
@@ -129,7 +133,9 @@ def rejoined(text: str) -> str:
 
 def _part(value: Any) -> _Part | None:
     if isinstance(value, str):
-        return _Part("", None, value)
+        return _Part("", "", value)
+    if isinstance(value, list):
+        return _Part("", "", _of_graph(value))
     if not isinstance(value, dict):
         return None
     kind = value.get("type")
@@ -151,19 +157,75 @@ def _part(value: Any) -> _Part | None:
             if isinstance(delta, dict) and delta.get("type") == "text_delta":
                 return _Part(kind, None, _text(delta.get("text")))
             return None
-    if value.get("object") == "chat.completion.chunk":
-        return _completion(value)
-    return None
-
-
-def _completion(value: dict[str, Any]) -> _Part | None:
-    choices = value.get("choices")
-    choice = choices[0] if isinstance(choices, list) and choices else None
-    delta = choice.get("delta") if isinstance(choice, dict) else None
-    if not isinstance(choice, dict) or not isinstance(delta, dict):
+        case "TEXT_MESSAGE_CONTENT" | "TEXT_MESSAGE_CHUNK":
+            return _Part(kind, _name(value.get("messageId")), _said(value.get("delta")))
+        case "content-delta":
+            return _Part(kind, None, _said(_at(value, "delta", "message", "content", "text")))
+        case "constructor" | "AIMessageChunk":
+            return _Part(kind, None, _of_langchain(value))
+    if value.get("type") is not None:
         return None
-    names = (_name(value.get("id")), _name(choice.get("index")))
-    return _Part("", "/".join(name for name in names if name is not None), _text(delta.get("content")))
+    names = (_name(value.get("id")), _name(_at(value, "choices", 0, "index")))
+    return _Part("", "/".join(name for name in names if name is not None), _said(_untyped(value)))
+
+
+def _untyped(value: dict[str, Any]) -> Any:
+    """Find the text in a chunk that says no type, by what else it has."""
+    match value.get("object"), value.get("event_type"):
+        case "chat.completion.chunk", _:
+            return _at(value, "choices", 0, "delta", "content")
+        case "text_completion", _:
+            return _at(value, "choices", 0, "text")
+        case _, "text-generation":
+            return value.get("text")
+    if "candidates" in value:
+        return _at(value, "candidates", 0, "content", "parts")
+    if "contentBlockDelta" in value:
+        return _at(value, "contentBlockDelta", "delta", "text")
+    if "done" in value:
+        message = _at(value, "message")
+        return message["content"] if isinstance(message, dict) and "content" in message else value.get("response")
+    texts = value.keys() & _PLAIN
+    return value[texts.pop()] if len(texts) == 1 and value.keys() <= _PLAIN | _BESIDE else None
+
+
+def _of_graph(value: list[Any]) -> str | None:
+    """Return the text of a message of LangGraph: [message, metadata], or that after "messages"."""
+    message = (
+        _at(value, 1, 0) if value[:1] == ["messages"] else _at(value, 0) if isinstance(_at(value, 1), dict) else None
+    )
+    return _of_langchain(message) if isinstance(message, dict) else None
+
+
+def _of_langchain(message: dict[str, Any]) -> str | None:
+    if message.get("type") == "constructor":
+        return _said(_at(message, "kwargs", "content")) if _at(message, "id", -1) == "AIMessageChunk" else None
+    return _said(message.get("content")) if message.get("type") == "AIMessageChunk" else None
+
+
+def _at(value: Any, *path: str | int) -> Any:
+    """Return what is there; None: nothing."""
+    for step in path:
+        try:
+            value = value[step]
+        except (LookupError, TypeError):
+            return None
+    return value
+
+
+def _said(content: Any) -> str | None:
+    """Return a text, or that of a list of parts without what is thought."""
+    if isinstance(content, list):
+        texts = [
+            part["text"]
+            for part in content
+            if isinstance(part, dict)
+            and isinstance(part.get("text"), str)
+            and part.get("type") in (None, "text")
+            and part.get("thought") is not True
+        ]
+        return "".join(texts) if texts else None
+    return _text(content)
 
 
 def _name(value: Any) -> str | None:
