@@ -1,28 +1,58 @@
 -- The text of streams: put together, and made searchable.
 
--- The text of one stream: one row for each generation that has chunks. See the comment on view stream_text.
+-- The text of one stream: one row for each generation that has chunks. See the comment on view stream_text. Messages,
+-- steps and blocks are those of view message_parts (messages.sql).
 CREATE FUNCTION tailrace.text_of_stream(p_stream_id bigint) RETURNS TABLE (generation int, text text)
 LANGUAGE sql STABLE STRICT PARALLEL SAFE SECURITY DEFINER COST 100000 ROWS 1
 BEGIN ATOMIC
-    WITH readable AS MATERIALIZED (
+    WITH part AS MATERIALIZED (
+        -- OFFSET 0: each is read once. The deltas of the two commonest shapes are read here, as text_delta_of has them.
         SELECT
-            g.generation, c.chunk_index,
-            CASE WHEN g.odd THEN tailrace.mended(c.data_text)::json ELSE c.data END AS data
-        FROM tailrace.segments g
-        CROSS JOIN LATERAL tailrace.unpack(g.first_index, g.data, g.emitted_ms, g.index_offsets, g.odd) c
-        WHERE g.stream_id = p_stream_id
-    ), part AS MATERIALIZED (
+            t.generation, t.chunk_index, t.odd, t.type,
+            CASE
+                WHEN t.type = 'text-delta' AND json_typeof(t.data -> 'delta') = 'string' THEN t.data ->> 'delta'
+                WHEN json_typeof(t.choices #> '{0,delta,content}') = 'string'
+                     AND t.data ->> 'object' = 'chat.completion.chunk' THEN t.choices #>> '{0,delta,content}'
+                ELSE tailrace.text_delta_of(t.data)
+            END AS delta,
+            CASE
+                WHEN t.type IS NULL THEN concat_ws('/', t.data ->> 'id', t.choices #>> '{0,index}')
+                WHEN t.type = 'start' THEN t.data ->> 'messageId'
+                WHEN t.type LIKE 'text-%' THEN t.data ->> 'id'
+                WHEN t.type LIKE 'TEXT_MESSAGE_C%' THEN t.data ->> 'messageId'
+            END AS id
+        FROM (
+            SELECT d.*, d.data ->> 'type' AS type, d.data -> 'choices' AS choices
+            FROM (
+                SELECT
+                    g.generation, c.chunk_index, g.odd,
+                    CASE WHEN g.odd THEN tailrace.with_halves(c.data_text)::json ELSE c.data END AS data
+                FROM tailrace.segments g
+                CROSS JOIN LATERAL tailrace.unpack(g.first_index, g.data, g.emitted_ms, g.index_offsets, g.odd) c
+                WHERE g.stream_id = p_stream_id
+                OFFSET 0
+            ) d
+            OFFSET 0
+        ) t
+    ), start AS (
         SELECT
-            d.generation, d.chunk_index, d.data ->> 'type' AS type, tailrace.text_delta_of(d.data) AS delta,
-            coalesce(d.data ->> 'id', d.data #>> '{choices,0,index}') AS block_id
-        FROM readable d
+            s.generation, s.chunk_index,
+            CASE WHEN s.message_id IS NULL THEN s.another ELSE s.message_id <> coalesce(s.id_before, '') END AS begins
+        FROM (
+            SELECT
+                p.generation, p.chunk_index, p.id AS message_id,
+                lag(p.id) OVER upto AS id_before, row_number() OVER upto > 1 AS another
+            FROM part p WHERE p.type = 'start'
+            WINDOW upto AS (PARTITION BY p.generation ORDER BY p.chunk_index)
+        ) s
     ), message AS (
         -- Where the last message begins, if this is a stream of messages in parts at all.
         SELECT
             p.generation,
-            CASE WHEN bool_or(p.type IN ('text-start', 'text-delta'))
-                THEN max(p.chunk_index) FILTER (WHERE p.type = 'start')
-            END AS start_index
+            CASE WHEN bool_or(p.type IN ('text-start', 'text-delta')) THEN (
+                SELECT max(s.chunk_index) FROM start s WHERE s.begins AND s.generation = p.generation
+            ) END AS start_index,
+            array_agg(p.chunk_index ORDER BY p.chunk_index) FILTER (WHERE p.type = 'reset-step') AS resets
         FROM part p GROUP BY p.generation
     ), taken_back AS (
         -- From the beginning of a step to its reset.
@@ -33,31 +63,44 @@ BEGIN ATOMIC
                 p.generation, p.chunk_index, p.type,
                 max(p.chunk_index) FILTER (WHERE p.type <> 'reset-step')
                     OVER (PARTITION BY p.generation ORDER BY p.chunk_index) AS first_index
-            FROM part p WHERE p.type IN ('start', 'start-step', 'reset-step')
+            FROM part p
+            WHERE p.type IN ('start-step', 'reset-step') OR (p.type = 'start' AND EXISTS (
+                SELECT FROM start s WHERE s.begins AND s.generation = p.generation AND s.chunk_index = p.chunk_index
+            ))
         ) step
         WHERE step.type = 'reset-step'
+    ), kept AS (
+        SELECT
+            p.generation, p.chunk_index, p.odd, p.type, p.delta, p.id AS block_id,
+            CASE WHEN m.resets IS NOT NULL THEN width_bucket(p.chunk_index, m.resets) ELSE 0 END AS resets
+        FROM part p JOIN message m ON m.generation = p.generation
+        WHERE (p.delta <> '' OR p.type IN ('text-start', 'text-end'))
+          AND (m.start_index IS NULL OR p.chunk_index > m.start_index)
     ), block AS (
-        -- A block begins at each text-start; steps use the same ids again.
-        SELECT b.generation, b.block_id, b.use_of_id, min(b.chunk_index) AS began_at,
-               string_agg(b.delta, '' ORDER BY b.chunk_index) AS text
+        -- From start to end; a delta that nothing is open for begins one of its own.
+        SELECT
+            b.generation, min(b.chunk_index) AS began_at,
+            tailrace.rejoined(string_agg(
+                CASE WHEN b.odd THEN b.delta ELSE replace(b.delta, U&'\FDD0', U&'\FDD0' || '0') END,
+                '' ORDER BY b.chunk_index
+            )) AS text
         FROM (
             SELECT
-                p.generation, p.chunk_index, p.delta, p.block_id,
-                count(*) FILTER (WHERE p.type = 'text-start')
-                    OVER (PARTITION BY p.generation, p.block_id ORDER BY p.chunk_index) AS use_of_id
-            FROM part p JOIN message m ON m.generation = p.generation
-            WHERE (p.delta <> '' OR p.type = 'text-start')
-              AND (m.start_index IS NULL OR p.chunk_index > m.start_index)
-              AND NOT EXISTS (
-                  SELECT FROM taken_back t
-                  WHERE t.generation = p.generation
-                    AND p.chunk_index BETWEEN coalesce(t.first_index, 0) AND t.last_index
-              )
+                k.generation, k.chunk_index, k.odd, k.delta, k.block_id, k.resets,
+                count(*) FILTER (WHERE k.type = 'text-start') OVER same
+                    + count(*) FILTER (WHERE k.type = 'text-end') OVER same - (k.type IS NOT DISTINCT FROM 'text-end')::int
+                    AS use_of_id
+            FROM kept k
+            WINDOW same AS (PARTITION BY k.generation, k.block_id, k.resets ORDER BY k.chunk_index)
         ) b
-        GROUP BY b.generation, b.block_id, b.use_of_id
+        GROUP BY b.generation, b.block_id, b.resets, b.use_of_id
     )
     SELECT m.generation, string_agg(b.text, E'\n\n' ORDER BY b.began_at)
-    FROM message m LEFT JOIN block b ON b.generation = m.generation
+    FROM message m
+    LEFT JOIN block b ON b.generation = m.generation AND NOT EXISTS (
+        SELECT FROM taken_back t
+        WHERE t.generation = b.generation AND b.began_at BETWEEN coalesce(t.first_index, 0) AND t.last_index
+    )
     GROUP BY m.generation;
 END;
 
@@ -75,13 +118,13 @@ JOIN tailrace.streams s ON s.run = r.id
 LEFT JOIN LATERAL tailrace.text_of_stream(CASE WHEN s.byte_count <= 536870912 THEN s.id END) t ON true;
 
 COMMENT ON VIEW tailrace.stream_text IS
-    'The text of each stream, put together from text_delta; one row for each generation. Null: no chunk with text, or '
-    'more than 512 MiB of chunks. A stream of AI SDK messages (it has text-start or text-delta): the text of the last '
-    'message only, because a second "start" is nearly always a retry of the whole answer; without the text of a step '
-    'that "reset-step" took back; blocks (text-start to text-end of one id) in the order in which they began, joined '
-    'by a blank line. Chat Completions with several choices: one block for each. Any other stream: its deltas one '
-    'after the other. Strings that hold JSON are taken as they are. \u0000 and halves of surrogate pairs appear as '
-    'U+FFFD.';
+    'The text of each stream, put together from text_delta; one row for each generation. The answer of a stream is the '
+    'text of its newest generation: of AI SDK messages (it has text-start or text-delta) that of the last message, '
+    'without the steps that "reset-step" took back, whether it finished, was aborted or failed; of any other stream all '
+    'of it. Null: no chunk with text, or more than 512 MiB of chunks. Messages and blocks are those of view '
+    'message_parts; blocks come in the order in which they began, joined by a blank line. Completions are a block for '
+    'each id and choice. Strings that hold JSON are taken as they are. A character that was cut between two deltas is '
+    'whole; \u0000 and halves of surrogate pairs that never meet appear as U+FFFD.';
 COMMENT ON COLUMN tailrace.stream_text.environment IS 'Name of the environment of Trigger.dev.';
 COMMENT ON COLUMN tailrace.stream_text.run_id IS 'The run''s id upstream.';
 COMMENT ON COLUMN tailrace.stream_text.stream_key IS 'The stream''s key.';

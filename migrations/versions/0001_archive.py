@@ -51,7 +51,9 @@ DROP FUNCTION tailrace.parts_of_stream(bigint), tailrace.parts_of_stream(bigint,
     tailrace.facts_of_stream(bigint), tailrace.text_of_stream(bigint);
 DROP FUNCTION tailrace.unpack(bigint, json, bigint[], int[], boolean),
     tailrace.unpack(bigint, json, bigint[], int[], boolean, timestamptz, timestamptz[], bigint, bigint[]);
-DROP FUNCTION tailrace.text_delta_of(json), tailrace.type_of(json), tailrace.mended(text), tailrace.is_odd(text),
+DROP FUNCTION tailrace.text_delta_of(json), tailrace.text_of_shape(json), tailrace.type_of(json),
+    tailrace.partial_json(text),
+    tailrace.rejoined(text), tailrace.with_halves(text), tailrace.mended(text), tailrace.is_odd(text),
     tailrace.fits_jsonb(text);
 DROP FUNCTION tailrace.connections_left(int, boolean);
 DROP FUNCTION tailrace.tally(double precision);

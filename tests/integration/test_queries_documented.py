@@ -81,7 +81,7 @@ def test_they_answer_what_they_say(archive: Archive) -> None:
     assert incomplete == {("run_2", "complete_with_gaps", "trimmed", 5), ("run_3", "open", None, None)}
     assert [row[:3] for row in ask(archive, "What is lagging now")] == [("run_3", None, 77)]
     assert [row[1] for row in ask(archive, "The conversation of a run")] == [
-        *("reasoning", "tool", "tool", "text", "source-url", "data-chart", "error"),
+        *("reasoning", "tool", "tool", "text", "source-url", "data-chart"),
     ]
     assert len(ask(archive, "What changed since a cursor")) == len(MESSAGE) + len(CHUNKS) + 1
     assert sum(row[1] or 0 for row in ask(archive, "Tokens as the providers counted them")) == 42

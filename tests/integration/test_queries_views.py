@@ -144,14 +144,13 @@ def test_the_parts_of_a_message(archive: Archive) -> None:
         ("text", "It is cold.", None, None, "text-end", None, None, None, 2, False),
         ("source-url", None, None, None, None, None, None, None, 2, False),
         ("data-chart", None, None, None, None, None, None, None, 2, False),
-        ("error", None, None, None, None, None, None, "late", 2, False),
     ]
 
 
 def test_the_parts_of_an_attempt_that_was_retried_are_superseded(archive: Archive) -> None:
     attempt = [{"type": "start"}, {"type": "text-start", "id": "0"}, {"type": "text-delta", "id": "0", "delta": "Hel"}]
     rows = parts_of(archive, [*attempt, {"type": "error", "errorText": "broke"}, *attempt])
-    assert rows == [("text", "Hel", True), ("error", None, True), ("text", "Hel", False)]
+    assert rows == [("text", "Hel", True), ("text", "Hel", False)]
 
 
 def test_the_parts_of_a_step_that_was_reset_are_superseded(archive: Archive) -> None:
@@ -183,7 +182,7 @@ def test_the_parts_of_some_kinds_are_those_of_all_kinds(archive: Archive) -> Non
     )
     everything = archive.rows(f"SELECT {columns} FROM tailrace.parts_of_stream(%s) ORDER BY kind, first_index", stream)
     kinds = sorted({row[6] for row in everything})
-    assert {"text", "reasoning", "tool", "error", "source-url", "data-100%_"} <= set(kinds)
+    assert {"text", "reasoning", "tool", "source-url", "data-100%_"} <= set(kinds)
     for some in (*([kind] for kind in kinds), ["tool", "text"], kinds):
         found = archive.rows(
             f"SELECT {columns} FROM tailrace.parts_of_stream(%s, %s) ORDER BY kind, first_index", stream, some

@@ -20,7 +20,7 @@ from tailrace.streams.archive import ArchiveReader
 from tailrace.streams.steps import PAGE_BYTES, Chunk, Fetch, Gap
 from tests.integration.schema_rows import Archive
 from tests.streamcases import FLAVOURS, Flavour, World, running_flavour, running_world, write_v1, write_v2
-from tests.unit.streams.test_streams_text import CASES, transcript
+from tests.unit.streams.test_streams_text import CASES, HALVES, transcript
 
 
 @pytest.fixture(scope="module")
@@ -219,6 +219,17 @@ def test_the_text_is_what_postgres_says(rows: Archive, name: str) -> None:
     rows.whole_stream([json.dumps(chunk) for chunk in chunks]) if chunks else rows.stream()
     in_postgres = rows.value("SELECT text FROM tailrace.stream_text WHERE run_id = 'run_1'")
     assert (in_postgres or "") == transcript(chunks).text == text
+
+
+@pytest.mark.parametrize("compacted", [False, True])
+def test_characters_that_were_cut_are_whole_in_postgres(rows: Archive, compacted: bool) -> None:
+    for number, (name, case) in enumerate(HALVES.items()):
+        stream = rows.whole_stream(case["chunks"], run_id=f"run_{number}")
+        if compacted:
+            rows.rows("SELECT * FROM tailrace.compact_stream(%s)", stream)
+        assert rows.value("SELECT text FROM tailrace.stream_text WHERE stream_id = %s", stream) == case["text"], name
+        chunks = rows.rows("SELECT data_text FROM tailrace.chunks WHERE stream_id = %s ORDER BY chunk_index", stream)
+        assert [chunk for (chunk,) in chunks] == case["chunks"], name
 
 
 def test_a_read_of_a_recreated_stream_has_all_of_it(rows: Archive, database_url: str) -> None:

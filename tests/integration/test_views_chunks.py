@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from tailrace.wire.chunk_json import ODD, PLAIN, check
 from tests.integration.schema_rows import EPOCH_MS, Archive
+from tests.unit.streams.test_streams_text import SHAPES, transcript
 
 HALF = "\ufffd"
 
@@ -149,6 +150,18 @@ def test_the_text_of_every_known_shape(archive: Archive) -> None:
     archive.whole_stream(list(TEXTS))
     found = archive.rows("SELECT text_delta FROM tailrace.chunks ORDER BY chunk_index")
     assert [row[0] for row in found] == list(TEXTS.values())
+
+
+def test_the_text_of_every_shape_is_that_of_python(archive: Archive) -> None:
+    samples = [sample for shape in SHAPES for sample in shape["samples"]]
+    archive.whole_stream([json.dumps(sample["chunk"]) for sample in samples])
+    found = archive.rows("SELECT text_delta FROM tailrace.chunks ORDER BY chunk_index")
+    assert [text for (text,) in found] == [sample["text"] for sample in samples]
+    archive.run("TRUNCATE tailrace.segments")
+    for number, sample in enumerate(samples):
+        stream = archive.whole_stream([json.dumps(sample["chunk"])], run_id=f"run_{number}", key="one")
+        text = archive.value("SELECT text FROM tailrace.stream_text WHERE stream_id = %s", stream)
+        assert (text or "") == transcript([sample["chunk"]]).text, sample
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""The official client is asked where Node is and npm can install it; elsewhere the tests that need it are skipped.
+"""The official client and the AI SDK are asked where Node is and npm can install it; elsewhere the tests that need it are skipped.
 
 It is installed once, from package-lock.json, into pytest's cache (``make clean`` takes it away), in a folder that the
 lock's checksum names, together with its hooks and what makes a page of them.
@@ -20,7 +20,7 @@ INSTALL_S = 150
 
 @pytest.fixture(scope="session")
 def official_client(pytestconfig: pytest.Config) -> Path:
-    """The folder to run ``node read.mjs`` and the other scripts in."""
+    """The folder to run our scripts for Node in; what package.json names is installed there."""
     if shutil.which("node") is None or shutil.which("npm") is None:
         pytest.skip("the official client needs Node and npm")
     assert pytestconfig.cache is not None

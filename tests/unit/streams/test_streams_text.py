@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -91,9 +93,76 @@ CASES: dict[str, tuple[list[object], str]] = {
     ),
     "ids of any type": ([{"type": "text-delta", "id": 1, "delta": "a"}, delta("b", "1")], "ab"),
     "what no text can hold": (["a\x00b\ud83dc"], "a\ufffdb\ufffdc"),
+    "a delta after the end of its block": (
+        [STEP, begin(), delta("one"), {"type": "text-end", "id": "0"}, STEP, delta("or"), delta("phan")],
+        "one\n\norphan",
+    ),
+    "a block goes on in the next step": ([STEP, begin(), delta("o"), STEP, delta("ne")], "one"),
+    "a reset does not take back what began before": (
+        [
+            STEP,
+            begin("a"),
+            delta("kept", "a"),
+            STEP,
+            delta(" too", "a"),
+            begin(),
+            delta("no"),
+            RESET,
+            delta("new", "a"),
+        ],
+        "kept too\n\nnew",
+    ),
+    "a start that names another message": (
+        [{**START, "messageId": "a"}, begin(), delta("Hel"), {**START, "messageId": "b"}, begin(), delta("Hello")],
+        "Hello",
+    ),
+    "a start that names the same message": (
+        [{**START, "messageId": "a"}, begin(), delta("One"), {**START, "messageId": "a"}, begin(), delta("Two")],
+        "One\n\nTwo",
+    ),
+    "a first start after text": ([begin(), delta("One"), START, begin(), delta("Two")], "One\n\nTwo"),
+    "an answer that was aborted": ([START, begin(), delta("Hel"), {"type": "abort"}], "Hel"),
+    "an answer that failed": ([START, begin(), delta("Hel"), {"type": "error", "errorText": "broke"}], "Hel"),
+    "a last message without text": ([START, begin(), delta("whole"), START, {"type": "error", "errorText": "x"}], ""),
+    "choices of completions with an id": (
+        [choice(0, "a", id="x"), choice(1, "m", id="x"), choice(0, "b", id="x"), choice(0, "c", id="y")],
+        "ab\n\nm\n\nc",
+    ),
     "a pair of surrogates is a character": (["\U0001f600"], "\U0001f600"),
     "reasoning is apart": ([thought("hidden"), delta("shown")], "shown"),
 }
+
+
+SHAPES: list[dict[str, Any]] = json.loads((Path(__file__).parents[2] / "data" / "text" / "shapes.json").read_text())
+"""Every shape of a chunk of which the text is known: a sample, its text (null: none) and where it is from."""
+
+
+@pytest.mark.parametrize("shape", SHAPES, ids=[shape["shape"] for shape in SHAPES])
+def test_the_text_of_every_shape(shape: dict[str, Any]) -> None:
+    for sample in shape["samples"]:
+        assert transcript([sample["chunk"]]).text == (sample["text"] or ""), sample
+
+
+def test_the_page_of_shapes_shows_the_samples() -> None:
+    page = (Path(__file__).parents[3] / "docs" / "shapes.md").read_text()
+    for shape in SHAPES:
+        if shape["shape"] != "none of them":
+            chunk = json.dumps(shape["samples"][0]["chunk"], ensure_ascii=False)
+            assert f"| {shape['shape']} | `{chunk}` | {shape['source']} |" in page
+
+
+HALVES: dict[str, dict[str, Any]] = json.loads(
+    (Path(__file__).parents[2] / "data" / "text" / "halves.json").read_text()
+)
+"""Characters that are cut between two deltas: chunks, as their JSON texts, and the text that they add up to."""
+
+
+@pytest.mark.parametrize("name", HALVES)
+def test_a_character_that_was_cut(name: str) -> None:
+    found = Transcript()
+    for chunk in HALVES[name]["chunks"]:
+        found.add(chunk.encode())
+    assert found.text == HALVES[name]["text"]
 
 
 def transcript(chunks: list[object]) -> Transcript:
@@ -112,7 +181,7 @@ def test_text(name: str) -> None:
 def test_reasoning() -> None:
     chunks = [START, {"type": "reasoning-start", "id": "r"}, thought("Let "), delta("Answer"), thought("me see")]
     assert transcript(chunks).reasoning == "Let me see"
-    assert transcript([thought("old"), START, thought("new"), delta("x")]).reasoning == "new"
+    assert transcript([START, thought("old"), START, thought("new"), delta("x")]).reasoning == "new"
 
 
 def test_what_is_no_json_adds_nothing() -> None:

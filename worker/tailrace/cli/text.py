@@ -13,10 +13,11 @@ def text(
     environment: Environment = None,
     as_json: AsJson = False,
 ) -> None:
-    """Print the text of a run's streams, put together from their chunks.
+    """Print the text of a run's streams, put together from their chunks: the answer of each.
 
-    Knows plain strings and the deltas of AI SDK, OpenAI and Anthropic (view tailrace.stream_text). Several texts are
-    each headed by the name of their stream. --json prints one object a line, streams without text included.
+    Knows the chunks of the usual AI libraries (docs/shapes.md; view tailrace.stream_text). Several texts are
+    each headed by the name of their stream. --json prints one object a line, streams without text and generations
+    that upstream began anew included.
     """
     end_with_reader()
     archive = open_archive()
@@ -27,11 +28,11 @@ def text(
         for each in texts:
             write_json(each._asdict())
         return
-    readable = [each for each in texts if each.text is not None]
+    newest = {each.stream_key: each for each in texts}  # generations come in order
+    readable = [each for each in newest.values() if each.text is not None]
     for each in readable:
         if len(readable) > 1:
-            again = f" (generation {each.generation})" if each.generation else ""
-            write(f"== {each.stream_key}{again}")
+            write(f"== {each.stream_key}")
         write((each.text or "").removesuffix("\n"))
     if not readable:
         say(f"tailrace: no text in {run_id}: its chunks hold none that Tailrace knows (see `tailrace chunks`)")

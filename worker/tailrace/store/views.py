@@ -161,6 +161,8 @@ class MessagePart(ReadModel):
     first_at: Mapped[datetime | None]
     last_at: Mapped[datetime | None]
     stream_id: Mapped[int] = mapped_column(primary_key=True)
+    raw_input: Mapped[str | None]
+    refused: Mapped[bool]
 
 
 class Gap(ReadModel):
