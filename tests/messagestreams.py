@@ -387,10 +387,18 @@ def streams(random: range) -> dict[str, list[Chunk]]:
 
 
 def last_attempt(chunks: list[Chunk]) -> list[Chunk]:
-    """From the last start that names no message, if one came before it: there the AI SDK would go on, and we begin."""
-    starts = [at for at, chunk in enumerate(chunks) if chunk["type"] == "start"]
-    anew = [at for at in starts[1:] if chunks[at].get("messageId") is None]
-    return chunks[anew[-1] :] if anew else chunks
+    """From the last start that names no message or the one that is running, if it is not the first start.
+
+    There the AI SDK would go on, and we begin: a task that is tried again writes that.
+    """
+    running, begins = None, 0
+    for at, chunk in enumerate(chunks):
+        if chunk["type"] == "start":
+            name = chunk.get("messageId", "")
+            if running is not None and name in ("", running):
+                begins = at
+            running = name
+    return chunks[begins:]
 
 
 @dataclass(frozen=True)

@@ -147,16 +147,11 @@ BEGIN ATOMIC
     ), start AS (
         -- Which starts begin a message: see the comment on view message_parts.
         SELECT
-            s.generation, s.chunk_index,
-            CASE WHEN s.id IS NULL THEN s.another ELSE s.id <> coalesce(s.id_before, '') END AS begins,
-            NOT s.another AND s.id IS NULL AS is_plain_first
-        FROM (
-            SELECT
-                c.generation, c.chunk_index, c.data ->> 'messageId' AS id,
-                lag(c.data ->> 'messageId') OVER upto AS id_before, row_number() OVER upto > 1 AS another
-            FROM chunk c WHERE c.type = 'start'
-            WINDOW upto AS (PARTITION BY c.generation ORDER BY c.chunk_index)
-        ) s
+            c.generation, c.chunk_index,
+            row_number() OVER upto > 1 OR coalesce(c.data ->> 'messageId', '') <> '' AS begins,
+            row_number() OVER upto = 1 AND c.data ->> 'messageId' IS NULL AS is_plain_first
+        FROM chunk c WHERE c.type = 'start'
+        WINDOW upto AS (PARTITION BY c.generation ORDER BY c.chunk_index)
     ), counted AS (
         SELECT
             s.generation, bool_or(s.is_plain_first)::int AS first,
@@ -399,8 +394,8 @@ CROSS JOIN LATERAL tailrace.parts_of_stream(CASE WHEN s.byte_count <= 536870912 
 COMMENT ON VIEW tailrace.message_parts IS
     'The parts of AI SDK UI messages, as readUIMessageStream of the AI SDK (npm ai 7) makes them: one row for each text, '
     'reasoning, tool call, source, file or data part, in the order of first_index; its step-start parts are the numbers '
-    'in step. A "start" begins a message, unless it names the one that is running (messageId) or is the first and names '
-    'none. A second "start" that names none begins one too, where the AI SDK would go on: a task that is tried again '
+    'in step. A "start" begins a message, unless it is the first and names none (messageId). A later one that names none '
+    'or the same begins one too, where the AI SDK would go on: a task that is tried again '
     'writes that. superseded: of a message that a later one replaced, or of a step that was reset. refused: chunks that '
     'the AI SDK fails on (a delta or an end without a start, an output without its call), as a part of their own. state: '
     'the type of the part''s last chunk, for a tool call for example tool-output-available or tool-output-error. input, '

@@ -36,15 +36,9 @@ BEGIN ATOMIC
         ) t
     ), start AS (
         SELECT
-            s.generation, s.chunk_index,
-            CASE WHEN s.message_id IS NULL THEN s.another ELSE s.message_id <> coalesce(s.id_before, '') END AS begins
-        FROM (
-            SELECT
-                p.generation, p.chunk_index, p.id AS message_id,
-                lag(p.id) OVER upto AS id_before, row_number() OVER upto > 1 AS another
-            FROM part p WHERE p.type = 'start'
-            WINDOW upto AS (PARTITION BY p.generation ORDER BY p.chunk_index)
-        ) s
+            p.generation, p.chunk_index,
+            row_number() OVER (PARTITION BY p.generation ORDER BY p.chunk_index) > 1 OR coalesce(p.id, '') <> '' AS begins
+        FROM part p WHERE p.type = 'start'
     ), message AS (
         -- Where the last message begins, if this is a stream of messages in parts at all.
         SELECT

@@ -43,16 +43,12 @@ def test_what_the_ai_sdk_refuses_is_a_part_of_its_own(archive: Archive) -> None:
 def test_an_attempt_that_was_tried_again_is_superseded(archive: Archive) -> None:
     for name, chunks in {
         "a start that names no message": [START, *text("Hel")[:2], START, *text("Hello")],
+        "a start that names the same": [begun("m"), *text("Hel")[:2], begun("m"), *text("Hello")],
         "a start that names another": [begun("m1"), *text("Hel")[:2], begun("m2"), *text("Hello")],
     }.items():
         assert parts(archive, chunks, "message, text, superseded") == [(1, "Hel", True), (2, "Hello", False)], name
         archive.run("TRUNCATE tailrace.runs CASCADE")
         archive.run("TRUNCATE tailrace.segments")
-
-
-def test_the_same_message_goes_on(archive: Archive) -> None:
-    chunks = [begun("m"), *text("One"), begun("m"), *text("Two")]
-    assert parts(archive, chunks, "message, text, superseded") == [(1, "One", False), (1, "Two", False)]
 
 
 def test_an_input_that_never_came_whole_is_there_as_it_came(archive: Archive) -> None:

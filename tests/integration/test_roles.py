@@ -221,7 +221,9 @@ def test_the_sql_to_paste_makes_accounts_that_do_their_work(empty_database_url: 
 
 
 def test_a_reader_sees_every_view_and_function_of_the_contract(database: Database) -> None:
-    stream = database.archive.whole_stream(['"one"', '{"type":"text-start","id":"0"}', '{"type":"start"}', '"two"'])
+    stream = database.archive.whole_stream(
+        ['"one"', '{"type":"text-start","id":"0"}', '{"type":"start","messageId":"m"}', '"two"']
+    )
     database.archive.run("UPDATE tailrace.streams SET state = 'active' WHERE id = %s", stream)
     with database.as_(database.reader) as connection:
         for view in roles.VIEWS:

@@ -118,7 +118,7 @@ CASES: dict[str, tuple[list[object], str]] = {
     ),
     "a start that names the same message": (
         [{**START, "messageId": "a"}, begin(), delta("One"), {**START, "messageId": "a"}, begin(), delta("Two")],
-        "One\n\nTwo",
+        "Two",
     ),
     "a first start after text": ([begin(), delta("One"), START, begin(), delta("Two")], "One\n\nTwo"),
     "an answer that was aborted": ([START, begin(), delta("Hel"), {"type": "abort"}], "Hel"),

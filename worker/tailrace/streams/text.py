@@ -11,9 +11,8 @@ a string                                                    itself
 ``{"type": "reasoning-delta", "id", "delta"}``              the same, to the reasoning
 ``{"type": "text-start" | "reasoning-start", "id"}``        begins a block
 ``{"type": "text-end" | "reasoning-end", "id"}``            ends it: a delta after it begins one of its own
-``{"type": "start", "messageId"}``                          a new message, which takes the place of the one before; the
-                                                            same goes on if it names the one that is running, or is the
-                                                            first and names none
+``{"type": "start", "messageId"}``                          a new message, which takes the place of the one before; not
+                                                            if it is the first and names none
 ``{"type": "reset-step"}``                                  takes back the text of the step
 ``{"object": "chat.completion.chunk", "choices"}``, OpenAI  ``choices[0].delta.content`` to a block for each ``id`` and
                                                             ``index``
@@ -108,15 +107,8 @@ class Transcript:
 
 def _begins(parts: list[_Part]) -> list[int]:
     """Which of these are starts that begin a message."""
-    found: list[int] = []
-    before: _Part | None = None
-    for at, part in enumerate(parts):
-        if part.type == "start":
-            running = (before.block if before else None) or ""
-            if before is not None if part.block is None else part.block != running:
-                found.append(at)
-            before = part
-    return found
+    starts = [at for at, part in enumerate(parts) if part.type == "start"]
+    return starts if starts and parts[starts[0]].block else starts[1:]
 
 
 def rejoined(text: str) -> str:
