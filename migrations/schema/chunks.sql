@@ -110,7 +110,7 @@ COMMENT ON COLUMN tailrace.chunks.data_jsonb IS
     'exponents from 1000 up (100 above 1 MiB), numbers of 15 000 digits.';
 COMMENT ON COLUMN tailrace.chunks.type IS 'Its type, when that is a string.';
 COMMENT ON COLUMN tailrace.chunks.text_delta IS
-    'The text this chunk adds: a string chunk itself, or the delta of a known shape (docs/shapes.md).';
+    'The text it adds: a string chunk itself, or the delta of one of [these shapes](shapes.md).';
 COMMENT ON COLUMN tailrace.chunks.emitted_at IS 'Upstream''s time.';
 COMMENT ON COLUMN tailrace.chunks.committed_at IS 'When it was archived; compaction keeps it.';
 COMMENT ON COLUMN tailrace.chunks.stream_id IS

@@ -404,26 +404,29 @@ COMMENT ON COLUMN tailrace.message_parts.environment IS 'Name of the environment
 COMMENT ON COLUMN tailrace.message_parts.run_id IS 'The run''s id upstream.';
 COMMENT ON COLUMN tailrace.message_parts.stream_key IS 'The stream''s key.';
 COMMENT ON COLUMN tailrace.message_parts.generation IS 'Grows when upstream began the stream anew; nearly always 0.';
-COMMENT ON COLUMN tailrace.message_parts.message IS 'Counts the start chunks.';
+COMMENT ON COLUMN tailrace.message_parts.message IS 'Counts the messages.';
 COMMENT ON COLUMN tailrace.message_parts.superseded IS
-    'Of an attempt that a later start replaced, or of a step that was reset.';
-COMMENT ON COLUMN tailrace.message_parts.step IS 'Counts the start-step chunks.';
+    'Of a message that a later one replaced, or of a step that was reset.';
+COMMENT ON COLUMN tailrace.message_parts.step IS 'Counts the start-step chunks before it.';
 COMMENT ON COLUMN tailrace.message_parts.first_index IS 'Index of its first chunk.';
 COMMENT ON COLUMN tailrace.message_parts.last_index IS 'Of its last.';
 COMMENT ON COLUMN tailrace.message_parts.kind IS
-    'text, reasoning, tool, error, source-url, source-document, file, custom, data-...';
-COMMENT ON COLUMN tailrace.message_parts.part_id IS 'The id of a text or reasoning part.';
+    'text, reasoning, tool, source-url, source-document, file, reasoning-file, custom, steering-message, data-...';
+COMMENT ON COLUMN tailrace.message_parts.part_id IS 'The id of a text, reasoning or data part.';
 COMMENT ON COLUMN tailrace.message_parts.text IS 'Of a text or reasoning part.';
 COMMENT ON COLUMN tailrace.message_parts.tool_call_id IS 'Of a tool call.';
 COMMENT ON COLUMN tailrace.message_parts.tool_name IS 'Of a tool call.';
 COMMENT ON COLUMN tailrace.message_parts.state IS
     'Type of its last chunk: tool-output-available, tool-output-error, text-end, ...';
-COMMENT ON COLUMN tailrace.message_parts.input IS 'Of a tool call.';
+COMMENT ON COLUMN tailrace.message_parts.input IS 'Of a tool call; as far as it came, where it never came whole.';
 COMMENT ON COLUMN tailrace.message_parts.output IS 'Of a tool call.';
-COMMENT ON COLUMN tailrace.message_parts.error_text IS 'Of an error or a failed tool call.';
-COMMENT ON COLUMN tailrace.message_parts.data IS 'The chunk, for every other kind.';
+COMMENT ON COLUMN tailrace.message_parts.error_text IS 'Of a failed tool call.';
+COMMENT ON COLUMN tailrace.message_parts.data IS
+    'The chunk, for every other kind; the last one of data with the same id.';
 COMMENT ON COLUMN tailrace.message_parts.first_at IS 'Upstream''s time of its first chunk.';
 COMMENT ON COLUMN tailrace.message_parts.last_at IS 'Of its last.';
 COMMENT ON COLUMN tailrace.message_parts.stream_id IS
     'Ours; grows with the time at which the stream was found. stream_id >= tailrace.stream_id_at(''2026-11-01'') '
     'reads no older partition.';
+COMMENT ON COLUMN tailrace.message_parts.raw_input IS 'The text of an input that never came whole.';
+COMMENT ON COLUMN tailrace.message_parts.refused IS 'The AI SDK fails on these chunks.';

@@ -123,8 +123,7 @@ COMMENT ON COLUMN tailrace.stream_text.environment IS 'Name of the environment o
 COMMENT ON COLUMN tailrace.stream_text.run_id IS 'The run''s id upstream.';
 COMMENT ON COLUMN tailrace.stream_text.stream_key IS 'The stream''s key.';
 COMMENT ON COLUMN tailrace.stream_text.generation IS 'Grows when upstream began the stream anew; nearly always 0.';
-COMMENT ON COLUMN tailrace.stream_text.text IS
-    'The text of the last message; null when there is none, or above 512 MiB of chunks.';
+COMMENT ON COLUMN tailrace.stream_text.text IS 'The text; null when there is none, or above 512 MiB of chunks.';
 COMMENT ON COLUMN tailrace.stream_text.stream_id IS
     'Ours; grows with the time at which the stream was found. stream_id >= tailrace.stream_id_at(''2026-11-01'') '
     'reads no older partition.';
