@@ -39,7 +39,7 @@ class GivenSource:
         self._response = response
 
     @contextmanager
-    def open(self, last_event_id: str | None, wait_s: int) -> Iterator[httpx.Response]:
+    def open(self, last_event_id: str | None, wait_s: int, start: str | None = None) -> Iterator[httpx.Response]:
         yield self._response
 
     def interrupt(self) -> None:

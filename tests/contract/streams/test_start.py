@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 from starlette.types import ASGIApp, Receive, Scope, Send
@@ -115,8 +116,13 @@ class TestStart:
         assert reader.gaps == [(0, 0, 3, HoleReason.TRIMMED)]
 
 
-SLOWER = replace(PACE, hold_s=0.2)
-"""v1 says by a pause only that there is no more, and its lines come with small ones."""
+def from_latest(live: Place, hold_s: float) -> dict[str, Any]:
+    """Return the options of a read that begins with the newest chunk. ``hold_s``: v1 says by such a pause only that there
+    is no more, and its lines come with pauses too, on a busy machine with long ones."""
+    options: dict[str, Any] = {**live.options, "start": "latest"}
+    if live.wire is Wire.V1:
+        options["client"] = Client(DEFAULT_KEY, api_url=live.world.server.url, timing=replace(PACE, hold_s=hold_s))
+    return options
 
 
 class TestLatest:
@@ -134,10 +140,7 @@ class TestLatest:
 
     def test_what_follows_is_given_as_it_is_written(self, api: Flavour, live: Place) -> None:
         write_long_ago(live, 20)
-        options = {**live.options, "start": "latest"}
-        if live.wire is Wire.V1:
-            options["client"] = Client(DEFAULT_KEY, api_url=live.world.server.url, timing=SLOWER)
-        reader = api.streams.define("ai", type=dict[str, int]).read(live.run_id, **options)
+        reader = api.streams.define("ai", type=dict[str, int]).read(live.run_id, **from_latest(live, 0.2))
         assert (api.next(reader), reader.last_index) == ({"n": 19}, 19)
         for n in range(20, 23):
             live.write("ai", numbers(1, n))
@@ -193,7 +196,7 @@ class TestLatest:
         write_long_ago(live, 400)
         live.faults.stream(live.run_id, "ai").cut(after_bytes=6_000)
         live.finish()
-        reader = api.streams.read(live.run_id, "ai", start="latest", **live.options)
+        reader = api.streams.read(live.run_id, "ai", **from_latest(live, 2.0))
         assert (api.all(reader), reader.last_index) == ([{"n": 399}], 399)
 
     def test_a_place_goes_before_it_and_what_is_none_does_not(self, api: Flavour, place: Place) -> None:

@@ -30,7 +30,7 @@ class Source:
         self.interrupted = threading.Event()
 
     @contextmanager
-    def open(self, last_event_id: str | None, wait_s: int) -> Iterator[httpx.Response]:
+    def open(self, last_event_id: str | None, wait_s: int, start: str | None = None) -> Iterator[httpx.Response]:
         yield self._response
 
     def interrupt(self) -> None:
