@@ -6,16 +6,15 @@ from package-lock.json, into pytest's cache.
 
 from __future__ import annotations
 
-import fcntl
-import hashlib
 import json
 import re
-import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+
+from tests.npm import installed
 
 HERE = Path(__file__).parent
 ROOT = HERE.parents[1]
@@ -28,22 +27,8 @@ INSTALL_S = 100
 @pytest.fixture(scope="session")
 def pyright(pytestconfig: pytest.Config) -> Path:
     """Its program, to be run by Node."""
-    if shutil.which("node") is None or shutil.which("npm") is None:
-        pytest.skip("pyright needs Node and npm")
-    assert pytestconfig.cache is not None
-    lock = hashlib.sha256((HERE / "package-lock.json").read_bytes()).hexdigest()[:12]
-    folder = pytestconfig.cache.mkdir(f"tailrace-types-{lock}")
-    with (folder / "lock").open("w") as one_at_a_time:  # the processes of a parallel run
-        fcntl.flock(one_at_a_time, fcntl.LOCK_EX)
-        if not (folder / "installed").exists():
-            for name in ("package.json", "package-lock.json", ".npmrc"):
-                shutil.copy(HERE / name, folder / name)
-            try:
-                subprocess.run(["npm", "ci"], cwd=folder, check=True, capture_output=True, timeout=INSTALL_S)
-            except (subprocess.SubprocessError, OSError) as error:
-                pytest.skip(f"npm can't install pyright here: {error}")
-            (folder / "installed").touch()
-    return folder / "node_modules" / "pyright" / "index.js"
+    with installed(pytestconfig, HERE, "pyright", INSTALL_S) as folder:
+        return folder / "node_modules" / "pyright" / "index.js"
 
 
 def test_mypy_infers_what_is_said_and_refuses_what_is_wrong() -> None:
